@@ -1,0 +1,148 @@
+"""Draws a result as horizontal bars, asyncio being 1: `--chart OUT.svg` writes SVG and, beside
+it, PNG.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from . import report
+from .contenders import BASELINE
+
+COLOURS = {"ctask": "#d1495b", "uvloop": "#4c78a8", "rloop": "#7fb3ab", "zuvloop": "#d3b88c"}
+INK, FAINT = "#22262e", "#6b7280"
+BAR = 0.145  # inches from one bar to the next
+GROUP_GAP = 0.12  # inches between two scenarios
+TITLES = {
+    "time": "CPU time per operation, asyncio = 1",
+    "instructions": "Instructions per operation, asyncio = 1",
+    "memory": "Memory per object, asyncio = 1",
+}
+
+
+def groups(result: dict[str, Any], names: list[str]) -> list[tuple[str, dict[str, float]]]:
+    """Label and ratios of each group of bars, the geometric mean first."""
+    found = []
+    means = {name: mean for name in names if (mean := report.geometric_mean(result, name))}
+    if means:
+        found.append(("geometric mean", means))
+    for key, row in result["values"].items():
+        ratios = {name: share for name in names if (share := report.ratio(row, name))}
+        found.append((result["titles"][key], ratios))
+    return found
+
+
+def draw(result: dict[str, Any], svg: Path) -> None:
+    try:
+        import matplotlib
+    except ImportError:
+        raise SystemExit("--chart needs matplotlib: pip install 'ctask[bench]'") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
+
+    plt.rcParams.update(
+        {
+            "font.family": "sans-serif",
+            "font.size": 9,
+            "svg.fonttype": "path",
+            "svg.hashsalt": "ctask",
+        }
+    )
+    contenders = report.columns(result)
+    # Reversed, so that ctask is at the top of each group.
+    names = [name for name in reversed(contenders) if name != BASELINE]
+    bars = groups(result, names)
+    pitch = BAR * len(names) + GROUP_GAP
+    longest = max(share for _, ratios in bars for share in ratios.values())
+    limit = max(1.0, longest) * 1.08
+    height = pitch * len(bars)
+    top, bottom, left, right = 1.02, 0.38, 2.1, 0.25
+    width = 8.4
+    figure = plt.figure(figsize=(width, height + top + bottom), facecolor="white")
+    axes = figure.add_axes(
+        (
+            left / width,
+            bottom / (height + top + bottom),
+            (width - left - right) / width,
+            height / (height + top + bottom),
+        )
+    )
+    axes.set(xlim=(0, limit), ylim=(height, 0), yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(axis="x", length=0, colors=FAINT)
+    axes.grid(axis="x", color="#eceef1", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.axvline(1, color=INK, linewidth=1)
+
+    for i, (label, ratios) in enumerate(bars):
+        start = i * pitch + GROUP_GAP / 2
+        mean = label == "geometric mean"
+        if mean:
+            axes.axhspan(i * pitch, (i + 1) * pitch, color="#f4f5f7", zorder=0)
+        axes.text(
+            -0.015 * limit,
+            start + BAR * len(names) / 2,
+            label,
+            ha="right",
+            va="center",
+            color=INK,
+            weight="bold" if mean else "normal",
+        )
+        for j, name in enumerate(names):
+            if name not in ratios:
+                continue
+            y = start + BAR * (j + 0.5)
+            axes.barh(y, ratios[name], height=BAR * 0.86, color=COLOURS[name])
+            strong = mean or name == "ctask"
+            axes.text(
+                ratios[name] + 0.006 * limit,
+                y,
+                f"{ratios[name]:.2f}",
+                va="center",
+                fontsize=7,
+                color=INK if strong else FAINT,
+                weight="bold" if strong else "normal",
+                bbox={
+                    "facecolor": "white" if not mean else "#f4f5f7",
+                    "edgecolor": "none",
+                    "pad": 0.6,
+                },
+            )
+
+    def inches(y: float) -> float:
+        return 1 - y / (height + top + bottom)
+
+    figure.text(
+        0.02, inches(0.22), TITLES[result["mode"]], size=13, weight="bold", color=INK, va="center"
+    )
+    machine = result["host"]
+    python = machine["python"].removesuffix(" (release)")
+    figure.text(
+        0.02,
+        inches(0.47),
+        f"Smaller is better. {python}, {machine['cpu']}, {machine['date'][:10]}",
+        color=FAINT,
+        va="center",
+    )
+    x = left / width
+    for name in names:
+        figure.patches.append(
+            Rectangle(
+                (x, inches(0.80)),
+                0.13 / width,
+                0.12 / (height + top + bottom),
+                color=COLOURS[name],
+                transform=figure.transFigure,
+            )
+        )
+        text = f"{name} {result['contenders'][name]['version']}"
+        x += 0.19 / width
+        weight = "bold" if name == "ctask" else "normal"
+        figure.text(x, inches(0.745), text, va="center", color=INK, weight=weight)
+        x += (0.075 * len(text) + 0.18) / width
+    axes.text(1, -0.06, BASELINE, ha="center", va="bottom", color=INK, fontsize=8)
+    for suffix, extra in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 150})):
+        figure.savefig(svg.with_suffix(suffix), **extra)
+    plt.close(figure)

@@ -1,0 +1,105 @@
+"""The contenders: how each of them runs a coroutine, and how a process of its own is started for
+it.
+
+Every contender runs in its own process, since ctask.install() changes asyncio for the whole
+process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTENDERS = ("asyncio", "uvloop", "rloop", "zuvloop", "ctask")  # the order of the tables' columns
+BASELINE = "asyncio"
+
+RunMain = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+class Absent(Exception):
+    """The contender cannot be imported here; the message says why."""
+
+
+def runner(name: str) -> tuple[RunMain, str]:
+    """Return how `name` runs a main coroutine, and its version. Raises Absent."""
+    if name == BASELINE:
+        return asyncio.run, sys.version.split()[0]
+    compiled = ROOT / "ctask" / f"_ctask{sysconfig.get_config_var('EXT_SUFFIX')}"
+    if name == "ctask" and not compiled.exists():
+        # Not compiled in this tree: the tree's package must not hide an installed one.
+        sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise Absent(str(error)) from None
+    version = getattr(module, "__version__", None) or installed_version(name)
+    if name == "ctask":
+        module.install()
+        return asyncio.run, version
+
+    def run(main: Coroutine[Any, Any, Any]) -> Any:
+        with asyncio.Runner(loop_factory=module.new_event_loop) as running:
+            return running.run(main)
+
+    return run, version
+
+
+def installed_version(name: str) -> str:
+    from importlib import metadata  # here: a second under valgrind, and most have __version__
+
+    return metadata.version(name)
+
+
+def identify() -> dict[str, str]:
+    """Call it in a task: the types of the loop and the task that really run."""
+    loop, task = type(asyncio.get_running_loop()), type(asyncio.current_task())
+    return {
+        "loop": f"{loop.__module__}.{loop.__qualname__}",
+        "task": f"{task.__module__}.{task.__qualname__}",
+    }
+
+
+def proof(name: str, hello: dict[str, str], answer: dict[str, Any]) -> dict[str, str]:
+    """Return what ran, from a worker's answers. Raises RuntimeError if it was not the contender's
+    own loop.
+    """
+    module = answer["loop"].split(".")[0].lstrip("_")
+    if module != name:
+        raise RuntimeError(f"{name}: the loop that ran was {answer['loop']}")
+    return {"version": hello["version"], "loop": answer["loop"], "task": answer["task"]}
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment of every worker: the caller's, without what changes the interpreter's
+    behaviour.
+    """
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("PYTHON") or key in ("PYTHONPATH", "PYTHONHOME")
+    }
+    return kept | extra
+
+
+def start(
+    arguments: list[str], *, prefix: list[str] | None = None, **extra: str
+) -> subprocess.Popen[str]:
+    """Start `python -m benchmarks.worker ARGUMENTS`, its standard input and output being pipes of
+    text.
+    """
+    return subprocess.Popen(
+        [*(prefix or []), sys.executable, "-m", "benchmarks.worker", *arguments],
+        cwd=ROOT,
+        env=environment(**extra),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )

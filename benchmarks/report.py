@@ -1,0 +1,121 @@
+"""Tables and JSON from what the measuring modules found. A result is a dictionary, as written to
+JSON:
+
+mode, unit       what the values are: "time" in seconds, "instructions" or "memory" in bytes
+host             Python, CPU, system, date
+contenders       of each: version, loop type, task type
+absent           contenders left out, and why
+titles           of each row
+values           of each row and contender: value; for time also rounds and, as ratios, spread
+"""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import math
+import platform
+import sysconfig
+from typing import Any
+
+from .contenders import BASELINE, CONTENDERS
+
+UNITS = {
+    "time": ("s", "CPU time per operation", 1e6, "us"),
+    "instructions": ("instructions", "Instructions per operation (user space)", 1, "instr."),
+    "memory": ("bytes", "Memory per object", 1, "bytes"),
+}
+
+
+def host() -> dict[str, str]:
+    cpu = ""
+    with open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                cpu = line.split(":", 1)[1].strip()
+                break
+    build = "debug" if sysconfig.get_config_var("Py_DEBUG") else "release"
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()} ({build})",
+        "cpu": cpu or platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "gc": f"thresholds {gc.get_threshold()}",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def columns(result: dict[str, Any]) -> list[str]:
+    return [name for name in CONTENDERS if name in result["contenders"]]
+
+
+def ratio(row: dict[str, Any], name: str) -> float | None:
+    """This contender's value with asyncio's as 1; None where either is missing."""
+    if name not in row or BASELINE not in row:
+        return None
+    return float(row[name]["value"] / row[BASELINE]["value"])
+
+
+def geometric_mean(result: dict[str, Any], name: str) -> float | None:
+    """Of the ratios of all rows; None unless every row has one and there are several.
+
+    Never of memory: tasks, futures and timers are not samples of one thing.
+    """
+    ratios = [ratio(row, name) for row in result["values"].values()]
+    known = [value for value in ratios if value]
+    if result["mode"] == "memory" or len(known) < max(2, len(ratios)):
+        return None
+    return math.exp(sum(map(math.log, known)) / len(known))
+
+
+def cell(result: dict[str, Any], row: dict[str, Any], name: str) -> str:
+    """The value itself for asyncio and where there is no ratio; else the ratio, with the rounds'
+    spread.
+    """
+    if name not in row:
+        return "-"
+    share = ratio(row, name)
+    value = row[name]["value"] * UNITS[result["mode"]][2]
+    absolute = f"{value:,.2f}" if result["mode"] == "time" else f"{value:,.0f}"
+    if name == BASELINE or share is None:
+        return absolute
+    if "spread" in row[name]:
+        low, high = row[name]["spread"]
+        return f"{share:.2f} ({low:.2f}-{high:.2f})"
+    return f"{absolute} ({share:.3f})"
+
+
+def table(result: dict[str, Any]) -> str:
+    """A Markdown table: asyncio's own figures, then everybody's ratios to them, then their
+    geometric mean.
+    """
+    names = columns(result)
+    _, what, _, unit = UNITS[result["mode"]]
+    head = [what]
+    for name in names:
+        plain = name == BASELINE or BASELINE not in names
+        head.append(f"{name}, {unit}" if plain else name)
+    lines = [head]
+    for key, row in result["values"].items():
+        lines.append([result["titles"][key], *[cell(result, row, name) for name in names]])
+    means = [geometric_mean(result, name) for name in names]
+    if len(names) > 1 and any(means):
+        lines.append(["geometric mean", *[f"{mean:.3f}" if mean else "-" for mean in means]])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * widths[0], *["-" * (width - 1) + ":" for width in widths[1:]]]
+    printed = []
+    for first, *rest in [head, rule, *lines[1:]]:
+        right = [text.rjust(width) for text, width in zip(rest, widths[1:], strict=True)]
+        printed.append("| " + " | ".join([first.ljust(widths[0]), *right]) + " |")
+    return "\n".join(printed)
+
+
+def text(result: dict[str, Any]) -> str:
+    """The table with what is needed to read it."""
+    machine = result["host"]
+    lines = [f"{machine['python']}, {machine['cpu']}, {machine['system']}, {machine['date']}"]
+    for name in columns(result):
+        ran = result["contenders"][name]
+        lines.append(f"{name} {ran['version']}: {ran['loop']}, {ran['task']}")
+    lines += [f"{name} is absent: {why}" for name, why in result["absent"].items()]
+    lines += [result["how"], "", table(result)]
+    return "\n".join(lines)

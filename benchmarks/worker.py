@@ -1,0 +1,83 @@
+"""One contender's process. Started by the measuring modules, not by hand.
+
+    worker time CONTENDER                         one request a line on standard input
+    worker instructions CONTENDER SCENARIO:N...   under valgrind, see instructions.py
+    worker memory CONTENDER KIND COUNT            see memory.py
+
+The first line of output is the contender's version, or why it is absent. Each answer after it
+names the types of the loop and of the task that ran.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from . import contenders, instructions, memory
+from .core import SCENARIOS, Scenario
+
+LIMIT = 300  # seconds for one measurement; a loop that hangs ends its process by SIGALRM
+
+
+def say(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+async def timed(scenario: Scenario, n: int) -> None:
+    """Tell the CPU seconds of the whole process (user and system, all threads) for n operations."""
+    await scenario.run(scenario.rounded(n // 10))
+    gc.collect()
+    started = time.process_time()
+    await scenario.run(n)
+    say({"seconds": time.process_time() - started, **contenders.identify()})
+
+
+async def counted(scenario: Scenario, n: int) -> None:
+    """Run n operations, after a warm-up that does not depend on n, without the cyclic collector."""
+    say({"pid": os.getpid(), "scenario": scenario.name, **contenders.identify()})
+    await scenario.run(scenario.rounded(100))
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    await scenario.run(n)
+
+
+def once(run: contenders.RunMain, scenario: Scenario, n: int) -> None:
+    signal.alarm(LIMIT)
+    run(counted(scenario, n))
+
+
+def main(mode: str, name: str, *arguments: str) -> None:
+    try:
+        run, version = contenders.runner(name)
+    except contenders.Absent as absent:
+        say({"absent": str(absent)})
+        return
+    say({"version": version})
+    if mode == "time":
+        for line in sys.stdin:
+            request = json.loads(line)
+            signal.alarm(LIMIT)
+            run(timed(SCENARIOS[request["scenario"]], request["n"]))
+            signal.alarm(0)
+    elif mode == "instructions":
+        jobs = []
+        for argument in arguments:
+            scenario, n = argument.split(":")
+            for times in (1, 3, 1):
+                jobs.append(functools.partial(once, run, SCENARIOS[scenario], times * int(n)))
+        instructions.fork(jobs)
+    elif mode == "memory":
+        kind, count = arguments
+        signal.alarm(LIMIT)
+        run(memory.measured(kind, int(count), say))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

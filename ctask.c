@@ -1,0 +1,324 @@
+/* The front door of the extension module ctask._ctask.
+
+   The parts, in the order in which work flows (each opens with what it owns and who calls it):
+
+       src/compat.h      differences between Python versions; the layout shared with _asyncio
+       src/ctask.h       read first: module state, objects, what the parts offer each other
+       src/ring.h        the ready queue                       src/heap.h   the timers
+       src/list.h        the list of tasks
+       src/future.c      completion and callbacks
+       src/task.c        driving a coroutine
+       src/registry.c    which tasks exist, which one runs
+       src/handle.c      what call_soon() and call_later() return
+       src/loop.c        iterations                            src/schedule.c   call_soon(), timers, create_task()
+       src/watch.c       readers and writers                   src/wake.c       work from other threads
+       src/poll_epoll.c  the kernel, behind src/poll.h
+
+   They are compiled as one translation unit.  With CTASK_SPLIT each is compiled by itself instead. */
+
+#include "src/ctask.h"
+
+#include "src/loop.h"
+
+#ifndef CTASK_SPLIT
+#include "src/registry.c"
+#include "src/future.c"
+#include "src/task.c"
+#include "src/handle.c"
+#include "src/poll_epoll.c"
+#include "src/loop.c"
+#include "src/schedule.c"
+#include "src/watch.c"
+#include "src/wake.c"
+#endif
+
+/* ---- helpers of every part ---- */
+
+PART ctask_state *
+state_of(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    destructor dealloc = type->tp_dealloc;
+    if (LIKELY(dealloc == future_dealloc || dealloc == task_dealloc || dealloc == handle_dealloc ||
+               dealloc == timer_dealloc)) {
+        return PyType_GetModuleState(type);
+    }
+    return PyModule_GetState(PyType_GetModuleByDef(type, &ctask_module));
+}
+
+/* `base` is a type, a tuple of types or NULL; `name` is NULL for a type that the module does not show. */
+PART int
+add_type(PyObject *module, const char *name, PyTypeObject **slot, PyType_Spec *spec, PyObject *base)
+{
+    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, base);
+    if (*slot == NULL) {
+        return -1;
+    }
+    return name == NULL ? 0 : PyModule_AddObjectRef(module, name, (PyObject *)*slot);
+}
+
+/* For a type whose methods are in several parts. */
+PART int
+add_methods(PyTypeObject *type, PyMethodDef *methods)
+{
+    for (; methods->ml_name != NULL; methods++) {
+        PyObject *method = PyDescr_NewMethod(type, methods);
+        int result = method == NULL ? -1 : PyObject_SetAttrString((PyObject *)type, methods->ml_name, method);
+        Py_XDECREF(method);
+        if (result < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* ---- what comes from the standard library ---- */
+
+static PyObject *
+import_attribute(const char *module_name, const char *attribute)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    if (module == NULL) {
+        return NULL;
+    }
+    PyObject *value = PyObject_GetAttrString(module, attribute);
+    Py_DECREF(module);
+    return value;
+}
+
+static int
+import_all(ctask_state *st)
+{
+    /* First asyncio: `_asyncio` imported before it would not be complete when asyncio looks into it, which
+       would then use its pure-Python functions. */
+    PyObject *asyncio = PyImport_ImportModule("asyncio");
+    if (asyncio == NULL) {
+        return -1;
+    }
+    Py_DECREF(asyncio);
+#define X(name, module, attribute)                                                                 \
+    if ((st->name = import_attribute(module, attribute)) == NULL) {                                \
+        return -1;                                                                                 \
+    }
+    CTASK_IMPORTS(X)
+#undef X
+#define X(name)                                                                                    \
+    if ((st->str.name = PyUnicode_InternFromString(#name)) == NULL) {                              \
+        return -1;                                                                                 \
+    }
+    CTASK_NAMES(X)
+#undef X
+    st->stock_set_exception = PyObject_GetAttrString(st->stock_Future, "set_exception");
+    st->stock_remove_callback = PyObject_GetAttrString(st->stock_Future, "remove_done_callback");
+    st->stock_callbacks = PyObject_GetAttrString(st->stock_Future, "_callbacks");
+    st->stock_create_task = PyObject_GetAttrString(st->stock_Loop, "create_task");
+    st->context_kwnames = PyTuple_Pack(1, st->str.context);
+    st->empty_tuple = PyTuple_New(0);
+    if (st->stock_set_exception == NULL || st->stock_remove_callback == NULL || st->stock_callbacks == NULL ||
+        st->stock_create_task == NULL || st->context_kwnames == NULL || st->empty_tuple == NULL) {
+        return -1;
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    st->swap_current_task = import_attribute("_asyncio", "_swap_current_task");
+    if (st->swap_current_task == NULL) {
+        return -1;
+    }
+#endif
+#if FUTURE_CALL_GRAPH
+    st->stock_awaited_by_add = import_attribute("_asyncio", "future_add_to_awaited_by");
+    st->stock_awaited_by_discard = import_attribute("_asyncio", "future_discard_from_awaited_by");
+    if (st->stock_awaited_by_add == NULL || st->stock_awaited_by_discard == NULL) {
+        return -1;
+    }
+#endif
+#if !TASKS_IN_THREAD_STATE
+    st->current_tasks = import_attribute("_asyncio", "_current_tasks");
+    if (st->current_tasks == NULL) {
+        return -1;
+    }
+    if (!PyDict_Check(st->current_tasks)) {
+        PyErr_SetString(PyExc_ImportError, "ctask: _asyncio._current_tasks is not a dictionary");
+        return -1;
+    }
+#endif
+    return 0;
+}
+
+/* Do `_asyncio`'s objects look as compat.h says?  Give a future and a task of its own known values and see
+   whether each is where we would look for it.  Returns 1 if so. */
+static int
+probe_layout(ctask_state *st)
+{
+    int ok = 0;
+    PyObject *globals = PyDict_New(), *res = NULL;
+    if (globals == NULL) {
+        return -1;
+    }
+    if (PyDict_SetItemString(globals, "Future", st->stock_Future) == 0 &&
+        PyDict_SetItemString(globals, "Task", st->stock_Task) == 0 &&
+        PyDict_SetItemString(globals, "__builtins__", PyEval_GetBuiltins()) == 0) {
+        res = PyRun_String("import contextvars\n"
+                           "class Loop:\n"
+                           "    def get_debug(self): return False\n"
+                           "    def call_soon(self, *args, context=None): pass\n"
+                           "async def coroutine(): pass\n"
+                           "loop, context, coro = Loop(), contextvars.copy_context(), coroutine()\n"
+                           "fut, waiting, task = Future(loop=loop), Future(loop=loop), "
+                           "Task(coro, loop=loop, name='probe')\n"
+                           "waiting.add_done_callback(len, context=context)\n"
+                           "waiting.add_done_callback(repr, context=context)\n"
+                           "waiting._asyncio_future_blocking = True\n"
+                           "fut.set_result('result')\n"
+                           "cancelled = Future(loop=loop)\n"
+                           "cancelled.cancel('message')\n"
+                           "failed = Future(loop=loop)\n"
+                           "failed.set_exception(ValueError())\n"
+                           "exception = failed._exception\n"
+                           "message = cancelled._cancel_message\n"
+                           "task._log_destroy_pending = False\n"
+                           "task.cancel()\n"
+                           "coro.close()\n",
+                           Py_file_input, globals, globals);
+    }
+    if (res != NULL) {
+        Py_DECREF(res);
+#define GET(name) PyDict_GetItemString(globals, name)
+        FutureObj *fut = (FutureObj *)GET("fut"), *waiting = (FutureObj *)GET("waiting");
+        FutureObj *cancelled = (FutureObj *)GET("cancelled"), *failed = (FutureObj *)GET("failed");
+        TaskObj *task = (TaskObj *)GET("task");
+        PyObject *name = task->name, *result = fut->result;
+        ok = fut->loop == GET("loop") && fut->state == FUTURE_FINISHED && !fut->blocking && !fut->log_traceback &&
+             result != NULL && PyUnicode_Check(result) && waiting->state == FUTURE_PENDING && waiting->blocking &&
+             waiting->callback0 == PyDict_GetItemString(PyEval_GetBuiltins(), "len") &&
+             waiting->context0 == GET("context") && waiting->callbacks != NULL &&
+             PyList_CheckExact(waiting->callbacks) && cancelled->state == FUTURE_CANCELLED &&
+             cancelled->cancel_msg == GET("message") && failed->exception == GET("exception") &&
+             failed->log_traceback && task->loop == GET("loop") && task->coro == GET("coro") &&
+             task->context != NULL && PyContext_CheckExact(task->context) && name != NULL && PyUnicode_Check(name) &&
+             task->must_cancel && !task->log_destroy_pending && task->num_cancels_requested == 1 &&
+             task->fut_waiter == NULL;
+        failed->log_traceback = 0;
+#undef GET
+    }
+    else {
+        ok = -1;
+    }
+    PyDict_Clear(globals);
+    Py_DECREF(globals);
+    return ok;
+}
+
+static int
+check_layout(ctask_state *st)
+{
+    PyTypeObject *future = (PyTypeObject *)st->stock_Future, *task = (PyTypeObject *)st->stock_Task;
+    int ok = PyType_Check(future) && PyType_Check(task) && future->tp_basicsize == STOCK_FUTURE_SIZE &&
+             task->tp_basicsize == STOCK_TASK_SIZE;
+    if (ok) {
+        ok = probe_layout(st);
+    }
+    if (ok == 0) {
+        PyErr_Format(PyExc_ImportError,
+                     "ctask was built for another release of Python %d.%d: _asyncio.Future or Task of this one has "
+                     "other fields",
+                     PY_MAJOR_VERSION, PY_MINOR_VERSION);
+    }
+    return ok == 1 ? 0 : -1;
+}
+
+/* ---- the module ---- */
+
+/* Owned pointers of the state, from FutureType to the last name. */
+#define STATE_POINTERS(st) ((PyObject **)&(st)->FutureType)
+#define N_STATE_POINTERS ((offsetof(ctask_state, task_counter) - offsetof(ctask_state, FutureType)) / sizeof(PyObject *))
+
+/* The rest of what `_asyncio` exports, so that this module can stand in its place.  The functions are
+   `_asyncio`'s own on purpose: the running loop, the current task and the list of tasks exist once, and who
+   imported a function from asyncio before ctask was there must see the same. */
+static int
+export_the_rest(PyObject *module)
+{
+    PyObject *stock = PyImport_ImportModule("_asyncio");
+    PyObject *names = stock == NULL ? NULL : PyObject_Dir(stock);
+    int result = names == NULL ? -1 : 0;
+    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(names); i++) {
+        PyObject *name = PyList_GET_ITEM(names, i);
+        if (PyObject_HasAttr(module, name)) {
+            continue;
+        }
+        PyObject *value = PyObject_GetAttr(stock, name);
+        result = value == NULL ? -1 : PyObject_SetAttr(module, name, value);
+        Py_XDECREF(value);
+    }
+    Py_XDECREF(names);
+    Py_XDECREF(stock);
+    return result;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    ctask_state *st = PyModule_GetState(module);
+    list_init(&st->tasks);
+    if (import_all(st) < 0 || check_layout(st) < 0) {
+        return -1;
+    }
+    if (registry_setup(module, st) < 0 || future_setup(module, st) < 0 || task_setup(module, st) < 0 ||
+        handle_setup(module, st) < 0 || loop_setup(module, st) < 0) {
+        return -1;
+    }
+    return export_the_rest(module);
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    ctask_state *st = PyModule_GetState(module);
+    for (size_t i = 0; i < N_STATE_POINTERS; i++) {
+        Py_VISIT(STATE_POINTERS(st)[i]);
+    }
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    ctask_state *st = PyModule_GetState(module);
+    for (size_t i = 0; i < N_STATE_POINTERS; i++) {
+        Py_CLEAR(STATE_POINTERS(st)[i]);
+    }
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    (void)module_clear(module);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+PyDoc_STRVAR(module_doc, "asyncio's Task, Future, handles and event loop in C; use it through the package ctask.");
+
+struct PyModuleDef ctask_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "ctask._ctask",
+    .m_doc = module_doc,
+    .m_size = sizeof(ctask_state),
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__ctask(void)
+{
+    return PyModuleDef_Init(&ctask_module);
+}

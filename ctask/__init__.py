@@ -1,0 +1,41 @@
+"""ctask: asyncio's Task, Future, handles and event loop, in C.
+
+Run a program with ``python -m ctask app.py``, a coroutine with ``ctask.run(main())``, give
+``ctask.new_event_loop`` wherever a loop factory is accepted, or call ``ctask.install()`` to make
+ctask the default of everything that uses asyncio.
+"""
+
+import sys
+from typing import Any
+
+from ctask import _ctask
+from ctask._ctask import Future, Handle, Task, TimerHandle
+from ctask._install import EventLoopPolicy, install, uninstall
+from ctask._loop import EventLoop, new_event_loop
+from ctask._runner import Runner, run
+
+if sys.version_info < (3, 14):
+    from ctask import _registry
+
+    _registry.join()
+
+__version__ = "0.1.0"
+
+__all__ = (
+    "EventLoop",
+    "EventLoopPolicy",
+    "Future",
+    "Handle",
+    "Runner",
+    "Task",
+    "TimerHandle",
+    "install",
+    "new_event_loop",
+    "run",
+    "uninstall",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """The other names of `_asyncio`, so that ctask can stand in its place."""
+    return getattr(_ctask, name)

@@ -1,0 +1,211 @@
+/* Every difference between the supported CPython versions (3.11 to 3.15), and nothing else.
+
+   Two kinds of facts live here: functions that a version lacks, and the memory layout of `_asyncio`'s
+   Future and Task, which ctask's own types share (docs/design.md, "One layout").  The layouts are those
+   of Modules/_asynciomodule.c in each release; layout_check() in ctask.c compares them with the running
+   interpreter before any type is made, so a release that moves a field is refused, never misread. */
+
+#ifndef CTASK_COMPAT_H
+#define CTASK_COMPAT_H
+
+#define PY_SSIZE_T_CLEAN
+#include "pyconfig.h"
+#include "patchlevel.h"
+
+#if PY_VERSION_HEX >= 0x030E0000
+/* The running loop, the current task and the list of tasks are fields of the thread state from 3.14 on;
+   their offsets are in an internal header.  registry.c checks them against `_asyncio` at import. */
+#define Py_BUILD_CORE_MODULE 1
+#endif
+
+#include "Python.h"
+#include "structmember.h"
+
+#if PY_VERSION_HEX >= 0x030E0000
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+#pragma GCC diagnostic ignored "-Wcast-function-type"
+#include "internal/pycore_tstate.h"
+#pragma GCC diagnostic pop
+#define TASKS_IN_THREAD_STATE 1
+#else
+#define TASKS_IN_THREAD_STATE 0
+#endif
+
+#include "list.h"
+
+typedef enum { FUTURE_PENDING, FUTURE_CANCELLED, FUTURE_FINISHED } future_state;
+
+/* ---- Future and Task: the fields, in `_asyncio`'s order ---- */
+
+#if PY_VERSION_HEX < 0x030D0000 /* 3.11, 3.12 */
+
+#define FUTURE_FIELDS                                                                              \
+    PyObject_HEAD                                                                                  \
+    PyObject *loop;             /* owned; NULL until __init__ */                                   \
+    PyObject *callback0;        /* owned; first callback, or the Task that waits (future.c) */     \
+    PyObject *context0;         /* owned; set whenever callback0 is */                             \
+    PyObject *callbacks;        /* owned; list of (callback, context), or NULL */                  \
+    PyObject *exception;        /* owned */                                                        \
+    PyObject *exception_tb;     /* owned */                                                        \
+    PyObject *result;           /* owned */                                                        \
+    PyObject *source_traceback; /* owned */                                                        \
+    PyObject *cancel_msg;       /* owned */                                                        \
+    future_state state;                                                                            \
+    int log_traceback;                                                                             \
+    int blocking;                                                                                  \
+    PyObject *dict;             /* owned */                                                        \
+    PyObject *weakrefs;         /* managed by weakref */                                           \
+    PyObject *cancelled_exc;    /* owned; handed out once */
+
+#define TASK_FIELDS                                                                                \
+    PyObject *fut_waiter;       /* owned; what the task waits for */                               \
+    PyObject *coro;             /* owned */                                                        \
+    PyObject *name;             /* owned; str, or an int that get_name() formats */                \
+    PyObject *context;          /* owned */                                                        \
+    int must_cancel;                                                                               \
+    int log_destroy_pending;                                                                       \
+    int num_cancels_requested;
+
+#else /* 3.13 and later */
+
+#if PY_VERSION_HEX >= 0x030E0000
+#define FUTURE_CALL_GRAPH 1
+#define FUTURE_AWAITED_BY PyObject *awaited_by; /* owned; one waiter, or a set of them */
+#define FUTURE_AWAITED_BY_KIND                                                                     \
+    char is_task;                                                                                  \
+    char awaited_by_is_set;
+#else
+#define FUTURE_AWAITED_BY
+#define FUTURE_AWAITED_BY_KIND
+#endif
+
+#define FUTURE_FIELDS                                                                              \
+    PyObject_HEAD                                                                                  \
+    PyObject *loop;             /* owned; NULL until __init__ */                                   \
+    PyObject *callback0;        /* owned; first callback, or the Task that waits (future.c) */     \
+    PyObject *context0;         /* owned; set whenever callback0 is */                             \
+    PyObject *callbacks;        /* owned; list of (callback, context), or NULL */                  \
+    PyObject *exception;        /* owned */                                                        \
+    PyObject *exception_tb;     /* owned */                                                        \
+    PyObject *result;           /* owned */                                                        \
+    PyObject *source_traceback; /* owned */                                                        \
+    PyObject *cancel_msg;       /* owned */                                                        \
+    PyObject *cancelled_exc;    /* owned; handed out once */                                       \
+    FUTURE_AWAITED_BY                                                                              \
+    future_state state;                                                                            \
+    FUTURE_AWAITED_BY_KIND                                                                         \
+    unsigned log_traceback : 1;                                                                    \
+    unsigned blocking : 1;
+
+#define TASK_FIELDS                                                                                \
+    unsigned must_cancel : 1;                                                                      \
+    unsigned log_destroy_pending : 1;                                                              \
+    int num_cancels_requested;                                                                     \
+    PyObject *fut_waiter;       /* owned; what the task waits for */                               \
+    PyObject *coro;             /* owned */                                                        \
+    PyObject *name;             /* owned; str, or an int that get_name() formats */                \
+    PyObject *context;          /* owned */
+
+#endif
+
+#ifndef FUTURE_CALL_GRAPH
+#define FUTURE_CALL_GRAPH 0
+#endif
+
+typedef struct {
+    FUTURE_FIELDS
+} FutureObj;
+
+/* `node` links the task into the list of tasks.  From 3.14 on it is `_asyncio`'s own field and list; before,
+   it is ours (registry.c), in place of a WeakSet entry. */
+typedef struct {
+    FUTURE_FIELDS
+    TASK_FIELDS
+    struct list_node node;
+} TaskObj;
+
+#define STOCK_FUTURE_SIZE ((Py_ssize_t)sizeof(FutureObj))
+#if TASKS_IN_THREAD_STATE
+#define STOCK_TASK_SIZE ((Py_ssize_t)sizeof(TaskObj))
+#else
+#define STOCK_TASK_SIZE ((Py_ssize_t)offsetof(TaskObj, node))
+#endif
+
+/* ---- asyncio.Handle: the slots of a Python class, in the order in which type() lays them out ---- */
+
+#if PY_VERSION_HEX < 0x030C0000
+#define HANDLE_WEAKREFS PyObject *weakrefs; /* managed by weakref */
+#else
+#define HANDLE_WEAKREFS
+#endif
+
+/* ---- the instance dictionary of a Future ---- */
+
+#if PY_VERSION_HEX < 0x030D0000
+#define FUTURE_VISIT_DICT(fut) Py_VISIT((fut)->dict)
+#define FUTURE_CLEAR_DICT(fut) Py_CLEAR((fut)->dict)
+#else
+#define FUTURE_VISIT_DICT(fut)                                                                     \
+    do {                                                                                           \
+        int visited = PyObject_VisitManagedDict((PyObject *)(fut), visit, arg);                    \
+        if (visited) {                                                                             \
+            return visited;                                                                        \
+        }                                                                                          \
+    } while (0)
+#define FUTURE_CLEAR_DICT(fut) PyObject_ClearManagedDict((PyObject *)(fut))
+#endif
+
+/* ---- functions that a version lacks ---- */
+
+#if PY_VERSION_HEX < 0x030C0000
+static inline PyObject *
+PyErr_GetRaisedException(void)
+{
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    if (type == NULL) {
+        return NULL;
+    }
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (tb != NULL) {
+        PyException_SetTraceback(value, tb);
+    }
+    Py_DECREF(type);
+    Py_XDECREF(tb);
+    return value;
+}
+
+static inline void
+PyErr_SetRaisedException(PyObject *exc)
+{
+    if (exc == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    PyErr_Restore(Py_NewRef(Py_TYPE(exc)), exc, PyException_GetTraceback(exc));
+}
+#endif
+
+#if PY_VERSION_HEX >= 0x030D0000
+/* Exported for _asyncio, but its header needs more of CPython's insides than it is worth. */
+extern int _PyGen_FetchStopIterationValue(PyObject **);
+#endif
+
+#if PY_VERSION_HEX < 0x030D0000
+static inline int
+PyObject_GetOptionalAttr(PyObject *obj, PyObject *name, PyObject **value)
+{
+    return _PyObject_LookupAttr(obj, name, value);
+}
+
+static inline int
+Py_IsFinalizing(void)
+{
+    return _Py_IsFinalizing();
+}
+#endif
+
+#endif

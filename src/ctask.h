@@ -1,0 +1,293 @@
+/* Read this first: the module state, the objects, and what each part offers to the others.
+
+   Everything mutable lives in the module state or in an object, never in a C global, so that
+   sub-interpreters stay possible.  Hot code finds out what an object is without the state: the slot
+   functions of our types are addresses of our own, and a Python subclass never has the same tp_dealloc
+   (see future_is_exact() and loop_cast() below). */
+
+#ifndef CTASK_H
+#define CTASK_H
+
+#include "compat.h"
+#include "heap.h"
+#include "ring.h"
+
+/* Built as one translation unit (ctask.c includes the parts) the parts see each other's functions as
+   static, and the compiler inlines across them.  With CTASK_SPLIT each part is compiled by itself. */
+#ifdef CTASK_SPLIT
+#define PART __attribute__((visibility("hidden")))
+#else
+#define PART static
+#endif
+
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* ---- names looked up at run time, interned once ---- */
+
+#define CTASK_NAMES(X)                                                                             \
+    X(_add_callback)                                                                               \
+    X(_asyncio_future_blocking)                                                                    \
+    X(_cancelled)                                                                                  \
+    X(_check_callback)                                                                             \
+    X(_check_thread)                                                                               \
+    X(_loop)                                                                                       \
+    X(_run)                                                                                        \
+    X(_run_once)                                                                                   \
+    X(_set_coroutine_origin_tracking)                                                              \
+    X(_timer_handle_cancelled)                                                                     \
+    X(add_done_callback)                                                                           \
+    X(call_at)                                                                                     \
+    X(call_exception_handler)                                                                      \
+    X(call_soon)                                                                                   \
+    X(call_soon_threadsafe)                                                                        \
+    X(cancel)                                                                                      \
+    X(context)                                                                                     \
+    X(coro)                                                                                        \
+    X(debug)                                                                                       \
+    X(eager_start)                                                                                 \
+    X(exception)                                                                                   \
+    X(fileno)                                                                                      \
+    X(get_debug)                                                                                   \
+    X(get_loop)                                                                                    \
+    X(handle)                                                                                      \
+    X(is_running)                                                                                  \
+    X(loop)                                                                                        \
+    X(message)                                                                                     \
+    X(name)                                                                                        \
+    X(result)                                                                                      \
+    X(slow_callback_duration)                                                                      \
+    X(source_traceback)                                                                            \
+    X(throw)                                                                                       \
+    X(time)                                                                                        \
+    X(warning)
+
+/* ---- what is taken from the standard library when the module is loaded ---- */
+
+#define CTASK_IMPORTS(X)                                                                           \
+    X(stock_Future, "_asyncio", "Future")                                                          \
+    X(stock_Task, "_asyncio", "Task")                                                              \
+    X(stock_enter_task, "_asyncio", "_enter_task")                                                 \
+    X(stock_leave_task, "_asyncio", "_leave_task")                                                 \
+    X(stock_register_task, "_asyncio", "_register_task")                                           \
+    X(stock_get_event_loop, "_asyncio", "get_event_loop")                                         \
+    X(CancelledError, "asyncio.exceptions", "CancelledError")                                      \
+    X(InvalidStateError, "asyncio.exceptions", "InvalidStateError")                                \
+    X(iscoroutine, "asyncio.coroutines", "iscoroutine")                                            \
+    X(stock_Handle, "asyncio.events", "Handle")                                                    \
+    X(stock_TimerHandle, "asyncio.events", "TimerHandle")                                          \
+    X(stock_Loop, "asyncio.unix_events", "SelectorEventLoop")                                      \
+    X(format_callback_source, "asyncio.format_helpers", "_format_callback_source")                 \
+    X(extract_stack, "asyncio.format_helpers", "extract_stack")                                    \
+    X(format_handle, "asyncio.base_events", "_format_handle")                                      \
+    X(logger, "asyncio.log", "logger")                                                             \
+    X(traceback_extract_stack, "traceback", "extract_stack")
+
+typedef struct {
+    PyTypeObject *FutureType;   // owned, as all of this struct
+    PyTypeObject *TaskType;
+    PyTypeObject *TaskStepType;
+    PyTypeObject *HandleType;
+    PyTypeObject *TimerHandleType;
+    PyTypeObject *LoopType;
+
+#define X(name, module, attribute) PyObject *name;
+    CTASK_IMPORTS(X)
+#undef X
+    PyObject *stock_set_exception;  // _asyncio.Future.set_exception, unbound; likewise below
+    PyObject *stock_remove_callback;
+    PyObject *stock_callbacks;      // the getter of _callbacks
+    PyObject *stock_create_task;    // asyncio.SelectorEventLoop.create_task
+    PyObject *swap_current_task;    // _asyncio's; NULL before 3.12
+#if FUTURE_CALL_GRAPH
+    PyObject *stock_awaited_by_add; // _asyncio.future_add_to_awaited_by
+    PyObject *stock_awaited_by_discard;
+#endif
+    PyObject *current_tasks;        // 3.13 and earlier: {loop: task}, shared with _asyncio
+    PyObject *context_kwnames;      // ('context',)
+    PyObject *empty_tuple;
+
+    struct {
+#define X(name) PyObject *name;
+        CTASK_NAMES(X)
+#undef X
+    } str;
+
+    uint64_t task_counter;          // for Task-N
+    struct list_node tasks;         // 3.13 and earlier: pending tasks, borrowed
+    int thread_state_checked;       // 3.14+: the offsets in compat.h are this interpreter's
+} ctask_state;
+
+extern struct PyModuleDef ctask_module;
+
+typedef struct LoopObj LoopObj;
+
+PART ctask_state *state_of(PyObject *self);
+PART int add_methods(PyTypeObject *type, PyMethodDef *methods);
+PART int add_type(PyObject *module, const char *name, PyTypeObject **slot, PyType_Spec *spec, PyObject *base);
+
+/* ---- future.c ---- */
+
+PART int future_setup(PyObject *module, ctask_state *st);
+PART PyObject *future_create(ctask_state *st, PyObject *loop);
+PART int future_init(FutureObj *fut, ctask_state *st, PyObject *loop);
+PART void future_dealloc(PyObject *self);
+PART int future_traverse_fields(FutureObj *fut, visitproc visit, void *arg);
+PART void future_clear_fields(FutureObj *fut);
+PART int future_schedule_callbacks(FutureObj *fut, ctask_state *st);
+PART int future_set_result(FutureObj *fut, ctask_state *st, PyObject *result);
+PART int future_set_exception(FutureObj *fut, ctask_state *st, PyObject *exc);
+PART int future_cancel(FutureObj *fut, ctask_state *st, PyObject *msg);
+PART PyObject *future_cancelled_error(FutureObj *fut, ctask_state *st);
+PART int future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task);
+PART PyObject *Future_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PART PyObject *Future_remove_done_callback(PyObject *self, PyObject *callback);
+PART int call_soon(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *arg, PyObject *context);
+
+/* ---- task.c ---- */
+
+PART int task_setup(PyObject *module, ctask_state *st);
+PART PyObject *task_create(ctask_state *st, PyObject *loop, PyObject *coro, PyObject *name, PyObject *context,
+                           int eager_start);
+PART void task_dealloc(PyObject *self);
+PART int task_run(LoopObj *loop, TaskObj *task, PyObject *exc, PyObject *fut);
+PART PyObject *task_wakeup_callback(TaskObj *task);
+PART PyObject *task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc);
+
+/* ---- registry.c ---- */
+
+PART int registry_setup(PyObject *module, ctask_state *st);
+PART int registry_add(ctask_state *st, TaskObj *task);
+PART void registry_remove(TaskObj *task);
+PART int current_enter(ctask_state *st, PyObject *loop, TaskObj *task);
+PART int current_leave(ctask_state *st, PyObject *loop, TaskObj *task);
+PART int current_leave_later(LoopObj *loop, TaskObj *task);
+PART int current_flush(LoopObj *loop);
+
+/* ---- handle.c ---- */
+
+/* The slots of asyncio.Handle, so that its own methods work on ours. */
+#define HANDLE_FIELDS                                                                              \
+    PyObject_HEAD                                                                                  \
+    PyObject *args;             /* owned; tuple, None once cancelled */                            \
+    PyObject *callback;         /* owned; None once cancelled */                                   \
+    PyObject *cancelled;        /* owned; True or False */                                         \
+    PyObject *context;          /* owned */                                                        \
+    PyObject *loop;             /* owned */                                                        \
+    PyObject *repr;             /* owned; None, or kept from before the cancellation */            \
+    PyObject *source_traceback; /* owned; None unless in debug mode */                             \
+    HANDLE_WEAKREFS
+
+typedef struct {
+    HANDLE_FIELDS
+} HandleObj;
+
+typedef struct {
+    HANDLE_FIELDS
+    PyObject *scheduled; // the slot of asyncio.TimerHandle; ours is derived from node.place
+    PyObject *when;      // owned; NULL while it is just the float of when_seconds
+    double when_seconds;
+    heap_node node;
+} TimerObj;
+
+PART int handle_setup(PyObject *module, ctask_state *st);
+PART HandleObj *handle_create(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *const *args,
+                              Py_ssize_t nargs, PyObject *context, int debug);
+PART TimerObj *timer_new(ctask_state *st, PyObject *loop, double seconds, PyObject *when, PyObject *callback,
+                            PyObject *const *args, Py_ssize_t nargs, PyObject *context, int debug);
+PART void handle_dealloc(PyObject *self);
+PART void timer_dealloc(PyObject *self);
+PART int handle_cancel(PyObject *handle, ctask_state *st);
+PART int handle_is_cancelled(PyObject *handle);
+
+/* ---- loop.c ---- */
+
+enum { READY_HANDLE, READY_STEP, READY_WAKE, READY_CALL }; // the kinds of ring entries
+
+/* What is watched of a descriptor. */
+typedef struct {
+    PyObject *reader;    // owned handle, or NULL
+    PyObject *writer;    // owned handle, or NULL
+    uint32_t events;     // as the kernel has them
+    uint32_t generation; // tells a reused descriptor's events from the old one's
+} poll_slot;
+
+typedef struct {
+    int fd;              // epoll, -1 when closed
+    int wake_fd;         // eventfd, -1 when closed
+    poll_slot *slots;    // by descriptor
+    int n_slots;
+    int watched;         // slots with events
+    char no_pwait2;      // the kernel lacks epoll_pwait2()
+    void *events;        // the buffer the kernel fills
+} poll_state;
+
+struct LoopObj {
+    PyObject_HEAD
+    ctask_state *st;           // borrowed from the type's module
+    ring ready;                // owns what its entries refer to
+    heap timers;               // owns the TimerObj of each node
+    poll_state poll;           // owns the handles in its slots
+    PyObject *task_factory;    // owned; None for the default
+    PyObject *current_handle;  // owned; set in debug mode while a callback runs
+    PyObject *thread_ident;    // owned; None while the loop does not run
+    PyObject *debug_value;     // owned; what set_debug() was given
+    char left_entered;         // 3.13 and earlier: our entry in current_tasks is a left-over (registry.c)
+    unsigned int type_version; // tp_version_tag for which `overridden` holds
+    unsigned since_poll;       // entries run since the kernel was last asked
+    char is_open;              // not closed
+    char debug;
+    char stopping;
+    char overridden;           // a method that the fast path stands for was replaced
+    char sleeping;             // in the kernel, without the interpreter lock
+};
+
+PART int loop_setup(PyObject *module, ctask_state *st);
+PART int loop_setattro(PyObject *self, PyObject *name, PyObject *value);
+PART int loop_check_overrides(LoopObj *loop);
+PART int loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context);
+PART int loop_timer_remove(PyObject *loop, TimerObj *timer);
+
+
+/* ---- type tests that need no state ---- */
+
+/* Exactly ctask.Future or ctask.Task, of whichever interpreter: a subclass made in Python gets the
+   tp_dealloc of its metatype. */
+static inline int
+future_is_exact(PyObject *obj)
+{
+    destructor dealloc = Py_TYPE(obj)->tp_dealloc;
+    return dealloc == future_dealloc || dealloc == task_dealloc;
+}
+
+static inline int
+task_is_exact(PyObject *obj)
+{
+    return Py_TYPE(obj)->tp_dealloc == task_dealloc;
+}
+
+/* A loop of ours or of a subclass that does not define __setattr__, or NULL.  (If one does, we no longer
+   see which methods are replaced on the instance, and asyncio's documented calls are made instead.) */
+static inline LoopObj *
+loop_cast(PyObject *obj)
+{
+    return Py_TYPE(obj)->tp_setattro == loop_setattro ? (LoopObj *)obj : NULL;
+}
+
+/* The loop, if work may go straight to its ring and nobody can tell: open, not in debug mode, and with
+   call_soon, call_at, time, get_debug and _run_once neither overridden in a subclass nor replaced on the
+   instance.  Otherwise NULL. */
+static inline LoopObj *
+loop_plain(PyObject *obj)
+{
+    LoopObj *loop = loop_cast(obj);
+    if (loop == NULL || !loop->is_open || loop->debug) {
+        return NULL;
+    }
+    if (UNLIKELY(loop->type_version != Py_TYPE(obj)->tp_version_tag || loop->type_version == 0)) {
+        loop_check_overrides(loop);
+    }
+    return loop->overridden ? NULL : loop;
+}
+
+#endif

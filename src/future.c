@@ -1,0 +1,550 @@
+/* ctask.Future: results, exceptions, and who is told when they come.
+
+   The type derives from `_asyncio.Future` and shares its layout, so all that is cold (reprs, getters,
+   source tracebacks, "exception was never retrieved", `await` itself) is inherited, in the shape that the
+   running Python version gives it.  What is here is what schedules: completion goes to the loop's ring.
+
+   A task that waits is the most frequent callback by far, so it has a form of its own: while the slot is
+   free, future_add_waiter() stores the Task itself in callback0.  `_asyncio` stores a callback object
+   there; waiter_as_callback() makes one before inherited code may look. */
+
+#include "ctask.h"
+
+/* ---- scheduling ---- */
+
+/* loop.call_soon(callback, arg, context=context), as documented; `arg` may be NULL. */
+PART int
+call_soon(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *arg, PyObject *context)
+{
+    PyObject *stack[4] = {loop, callback};
+    size_t nargs = 2;
+    if (arg != NULL) {
+        stack[nargs++] = arg;
+    }
+    stack[nargs] = context;
+    PyObject *handle = PyObject_VectorcallMethod(st->str.call_soon, stack, nargs, st->context_kwnames);
+    if (handle == NULL) {
+        return -1;
+    }
+    Py_DECREF(handle);
+    return 0;
+}
+
+/* Does the loop run `callback(fut)`; steals `callback` and `context`, also when it fails. */
+static int
+schedule_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject *context)
+{
+    int result;
+    LoopObj *loop = loop_plain(fut->loop);
+    if (task_is_exact(callback)) {
+        if (loop != NULL && PyContext_CheckExact(((TaskObj *)callback)->context)) {
+            Py_DECREF(context);
+            return loop_ready(loop, callback, READY_WAKE, Py_NewRef(fut), NULL);
+        }
+        PyObject *wakeup = task_wakeup_callback((TaskObj *)callback);
+        Py_DECREF(callback);
+        if (wakeup == NULL) {
+            Py_DECREF(context);
+            return -1;
+        }
+        callback = wakeup;
+    }
+    else if (loop != NULL && PyContext_CheckExact(context)) {
+        return loop_ready(loop, callback, READY_CALL, Py_NewRef(fut), context);
+    }
+    result = call_soon(st, fut->loop, callback, (PyObject *)fut, context);
+    Py_DECREF(callback);
+    Py_DECREF(context);
+    return result;
+}
+
+/* The future is done: hand every callback to the loop. */
+PART int
+future_schedule_callbacks(FutureObj *fut, ctask_state *st)
+{
+    /* call_soon() may be anybody's: both fields are ours before the first call. */
+    PyObject *callback0 = fut->callback0;
+    PyObject *context0 = fut->context0;
+    PyObject *callbacks = fut->callbacks;
+    fut->callback0 = fut->context0 = fut->callbacks = NULL;
+
+    int result = 0;
+    if (callback0 != NULL) {
+        result = schedule_callback(fut, st, callback0, context0);
+    }
+    if (callbacks != NULL) {
+        for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(callbacks); i++) {
+            PyObject *pair = PyList_GET_ITEM(callbacks, i);
+            result = schedule_callback(fut, st, Py_NewRef(PyTuple_GET_ITEM(pair, 0)),
+                                       Py_NewRef(PyTuple_GET_ITEM(pair, 1)));
+        }
+        Py_DECREF(callbacks);
+    }
+    return result;
+}
+
+/* ---- callbacks ---- */
+
+static int
+callbacks_append(FutureObj *fut, PyObject *callback, PyObject *context)
+{
+    PyObject *pair = PyTuple_Pack(2, callback, context);
+    if (pair == NULL) {
+        return -1;
+    }
+    int result = -1;
+    if (fut->callbacks == NULL) {
+        fut->callbacks = PyList_New(0);
+    }
+    if (fut->callbacks != NULL) {
+        result = PyList_Append(fut->callbacks, pair);
+    }
+    Py_DECREF(pair);
+    return result;
+}
+
+/* Bring callback0 into the form that `_asyncio` knows. */
+static int
+waiter_as_callback(FutureObj *fut)
+{
+    if (fut->callback0 == NULL || !task_is_exact(fut->callback0)) {
+        return 0;
+    }
+    PyObject *wakeup = task_wakeup_callback((TaskObj *)fut->callback0);
+    if (wakeup == NULL) {
+        return -1;
+    }
+    Py_SETREF(fut->callback0, wakeup);
+    return 0;
+}
+
+static int
+future_add_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject *context)
+{
+    if (fut->state != FUTURE_PENDING) {
+        if (task_is_exact(callback)) {
+            /* Not a waiter but a caller's mistake; the loop will say that a Task is not callable. */
+            return call_soon(st, fut->loop, callback, (PyObject *)fut, context);
+        }
+        return schedule_callback(fut, st, Py_NewRef(callback), Py_NewRef(context));
+    }
+    if (fut->callback0 == NULL && fut->callbacks == NULL && !task_is_exact(callback)) {
+        fut->callback0 = Py_NewRef(callback);
+        fut->context0 = Py_NewRef(context);
+        return 0;
+    }
+    return callbacks_append(fut, callback, context);
+}
+
+/* Calls `task` back when `fut` is done (at once through the loop if it is). */
+PART int
+future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task)
+{
+    if (task_is_exact((PyObject *)task)) {
+        if (fut->state != FUTURE_PENDING) {
+            return schedule_callback(fut, st, Py_NewRef(task), Py_NewRef(task->context));
+        }
+        if (fut->callback0 == NULL && fut->callbacks == NULL) {
+            fut->callback0 = Py_NewRef(task);
+            fut->context0 = Py_NewRef(task->context);
+            return 0;
+        }
+    }
+    PyObject *wakeup = task_wakeup_callback(task);
+    if (wakeup == NULL) {
+        return -1;
+    }
+    int result = future_add_callback(fut, st, wakeup, task->context);
+    Py_DECREF(wakeup);
+    return result;
+}
+
+/* ---- completion ---- */
+
+static int
+check_pending(FutureObj *fut, ctask_state *st)
+{
+    if (fut->loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
+        return -1;
+    }
+    if (fut->state != FUTURE_PENDING) {
+        PyErr_SetString(st->InvalidStateError, "invalid state");
+        return -1;
+    }
+    return 0;
+}
+
+PART int
+future_set_result(FutureObj *fut, ctask_state *st, PyObject *result)
+{
+    if (check_pending(fut, st) < 0) {
+        return -1;
+    }
+    fut->result = Py_NewRef(result);
+    fut->state = FUTURE_FINISHED;
+    return future_schedule_callbacks(fut, st);
+}
+
+/* What is accepted as an exception, and the traceback that is kept, differ between versions: `_asyncio`
+   stores it, with no callbacks in sight, and the callbacks are then scheduled our way. */
+PART int
+future_set_exception(FutureObj *fut, ctask_state *st, PyObject *exc)
+{
+    if (check_pending(fut, st) < 0) {
+        return -1;
+    }
+    PyObject *instance = PyExceptionClass_Check(exc) ? PyObject_CallNoArgs(exc) : Py_NewRef(exc);
+    if (instance == NULL) {
+        return -1;
+    }
+    PyObject *callback0 = fut->callback0;
+    PyObject *context0 = fut->context0;
+    PyObject *callbacks = fut->callbacks;
+    fut->callback0 = fut->context0 = fut->callbacks = NULL;
+    PyObject *stack[] = {(PyObject *)fut, instance};
+    PyObject *res = PyObject_Vectorcall(st->stock_set_exception, stack, 2, NULL);
+    Py_DECREF(instance);
+    fut->callback0 = callback0;
+    fut->context0 = context0;
+    fut->callbacks = callbacks;
+    if (res == NULL) {
+        return -1;
+    }
+    Py_DECREF(res);
+    return future_schedule_callbacks(fut, st);
+}
+
+/* Returns 1 if this call cancelled it, 0 if it was done already. */
+PART int
+future_cancel(FutureObj *fut, ctask_state *st, PyObject *msg)
+{
+    fut->log_traceback = 0;
+    if (fut->state != FUTURE_PENDING) {
+        return 0;
+    }
+    fut->state = FUTURE_CANCELLED;
+    Py_XSETREF(fut->cancel_msg, Py_XNewRef(msg));
+    return future_schedule_callbacks(fut, st) < 0 ? -1 : 1;
+}
+
+/* The CancelledError to raise: the one that ended the task, given out once, or a new one. */
+PART PyObject *
+future_cancelled_error(FutureObj *fut, ctask_state *st)
+{
+    PyObject *exc = fut->cancelled_exc;
+    if (exc != NULL) {
+        fut->cancelled_exc = NULL;
+        return exc;
+    }
+    if (fut->cancel_msg == NULL || fut->cancel_msg == Py_None) {
+        return PyObject_CallNoArgs(st->CancelledError);
+    }
+    return PyObject_CallOneArg(st->CancelledError, fut->cancel_msg);
+}
+
+/* ---- life ---- */
+
+PART int
+future_traverse_fields(FutureObj *fut, visitproc visit, void *arg)
+{
+    Py_VISIT(fut->loop);
+    Py_VISIT(fut->callback0);
+    Py_VISIT(fut->context0);
+    Py_VISIT(fut->callbacks);
+    Py_VISIT(fut->exception);
+    Py_VISIT(fut->exception_tb);
+    Py_VISIT(fut->result);
+    Py_VISIT(fut->source_traceback);
+    Py_VISIT(fut->cancel_msg);
+    Py_VISIT(fut->cancelled_exc);
+#if FUTURE_CALL_GRAPH
+    Py_VISIT(fut->awaited_by);
+#endif
+    return 0;
+}
+
+/* Everything but the instance dictionary: __init__ of a live object starts from here, too. */
+PART void
+future_clear_fields(FutureObj *fut)
+{
+    Py_CLEAR(fut->loop);
+    Py_CLEAR(fut->callback0);
+    Py_CLEAR(fut->context0);
+    Py_CLEAR(fut->callbacks);
+    Py_CLEAR(fut->exception);
+    Py_CLEAR(fut->exception_tb);
+    Py_CLEAR(fut->result);
+    Py_CLEAR(fut->source_traceback);
+    Py_CLEAR(fut->cancel_msg);
+    Py_CLEAR(fut->cancelled_exc);
+#if FUTURE_CALL_GRAPH
+    Py_CLEAR(fut->awaited_by);
+    fut->awaited_by_is_set = 0;
+#endif
+}
+
+static int
+future_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    FUTURE_VISIT_DICT((FutureObj *)self);
+    return future_traverse_fields((FutureObj *)self, visit, arg);
+}
+
+static int
+future_clear(PyObject *self)
+{
+    future_clear_fields((FutureObj *)self);
+    FUTURE_CLEAR_DICT((FutureObj *)self);
+    return 0;
+}
+
+PART void
+future_dealloc(PyObject *self)
+{
+    FutureObj *fut = (FutureObj *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    /* A subclass made in Python has had its finalizer called already.  The only thing ours may have to
+       say is that an exception was never retrieved. */
+    if (fut->log_traceback && type->tp_dealloc == future_dealloc) {
+        if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+            return;
+        }
+    }
+    PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs(self);
+    (void)future_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* The common start of Future and Task.  Any field may hold something: __init__ can be called twice. */
+PART int
+future_init(FutureObj *fut, ctask_state *st, PyObject *loop)
+{
+    future_clear_fields(fut);
+    fut->state = FUTURE_PENDING;
+    fut->log_traceback = 0;
+    fut->blocking = 0;
+#if FUTURE_CALL_GRAPH
+    fut->is_task = 0;
+#endif
+    if (loop == NULL || loop == Py_None) {
+        loop = PyObject_CallNoArgs(st->stock_get_event_loop);
+        if (loop == NULL) {
+            return -1;
+        }
+    }
+    else {
+        Py_INCREF(loop);
+    }
+    Py_XSETREF(fut->loop, loop);
+    if (loop_plain(loop) != NULL) {
+        return 0;
+    }
+    Py_INCREF(loop);
+    PyObject *res = PyObject_CallMethodNoArgs(loop, st->str.get_debug);
+    Py_DECREF(loop);
+    if (res == NULL) {
+        return -1;
+    }
+    int debug = PyObject_IsTrue(res);
+    Py_DECREF(res);
+    if (debug > 0 && !Py_IsFinalizing()) {
+        /* While the interpreter shuts down the traceback module may be gone already. */
+        Py_XSETREF(fut->source_traceback, PyObject_CallNoArgs(st->traceback_extract_stack));
+        if (fut->source_traceback == NULL) {
+            return -1;
+        }
+    }
+    return debug < 0 ? -1 : 0;
+}
+
+/* A new ctask.Future of `loop`: what loop.create_future() returns. */
+PART PyObject *
+future_create(ctask_state *st, PyObject *loop)
+{
+    FutureObj *fut = PyObject_GC_New(FutureObj, st->FutureType);
+    if (fut == NULL) {
+        return NULL;
+    }
+    memset((char *)fut + sizeof(PyObject), 0, sizeof(FutureObj) - sizeof(PyObject));
+    PyObject_GC_Track(fut);
+    if (future_init(fut, st, loop) < 0) {
+        Py_DECREF(fut);
+        return NULL;
+    }
+    return (PyObject *)fut;
+}
+
+/* ---- the type ---- */
+
+static int
+Future___init__(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"loop", NULL};
+    PyObject *loop = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$O:Future", keywords, &loop)) {
+        return -1;
+    }
+    return future_init((FutureObj *)self, state_of(self), loop);
+}
+
+PyDoc_STRVAR(Future_set_result_doc,
+"set_result($self, result, /)\n--\n\n"
+"Mark the future done with `result` and schedule its callbacks.\n\n"
+"Raises asyncio.InvalidStateError if it is done already.  (asyncio.Future.set_result)");
+
+static PyObject *
+Future_set_result(PyObject *self, PyObject *result)
+{
+    if (future_set_result((FutureObj *)self, state_of(self), result) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Future_set_exception_doc,
+"set_exception($self, exception, /)\n--\n\n"
+"Mark the future done with an exception (a class or an instance) and schedule its callbacks.\n\n"
+"Raises asyncio.InvalidStateError if it is done already, TypeError for what is no exception.\n"
+"(asyncio.Future.set_exception)");
+
+static PyObject *
+Future_set_exception(PyObject *self, PyObject *exc)
+{
+    if (future_set_exception((FutureObj *)self, state_of(self), exc) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Future_add_done_callback_doc,
+"add_done_callback($self, fn, /, *, context=<unrepresentable>)\n--\n\n"
+"Have the loop call `fn(future)` in `context` (the current one by default) once the future is done.\n\n"
+"If it is done already, the call is scheduled at once.  (asyncio.Future.add_done_callback)");
+
+PART PyObject *
+Future_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    FutureObj *fut = (FutureObj *)self;
+    ctask_state *st = state_of(self);
+    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (nargs != 1) {
+        PyErr_Format(PyExc_TypeError, "add_done_callback() takes exactly 1 positional argument (%zd given)", nargs);
+        return NULL;
+    }
+    if (nkw > 1 || (nkw == 1 && PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->str.context) != 0)) {
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_TypeError, "add_done_callback() got an unexpected keyword argument '%U'",
+                         PyTuple_GET_ITEM(kwnames, nkw - 1));
+        }
+        return NULL;
+    }
+    if (fut->loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "uninitialized Future object");
+        return NULL;
+    }
+    PyObject *context = nkw == 1 ? Py_NewRef(args[1]) : PyContext_CopyCurrent();
+    if (context == NULL) {
+        return NULL;
+    }
+    int result = future_add_callback(fut, st, args[0], context);
+    Py_DECREF(context);
+    if (result < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Future_remove_done_callback_doc,
+"remove_done_callback($self, fn, /)\n--\n\n"
+"Remove all instances of `fn` from the callbacks; return how many there were.\n\n"
+"(asyncio.Future.remove_done_callback)");
+
+PART PyObject *
+Future_remove_done_callback(PyObject *self, PyObject *callback)
+{
+    if (waiter_as_callback((FutureObj *)self) < 0) {
+        return NULL;
+    }
+    PyObject *stack[] = {self, callback};
+    return PyObject_Vectorcall(state_of(self)->stock_remove_callback, stack, 2, NULL);
+}
+
+PyDoc_STRVAR(Future_cancel_doc,
+"cancel($self, /, msg=None)\n--\n\n"
+"Cancel the future and schedule its callbacks; return False if it was done already.\n\n"
+"(asyncio.Future.cancel)");
+
+static PyObject *
+Future_cancel(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"msg", NULL};
+    PyObject *msg = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", keywords, &msg)) {
+        return NULL;
+    }
+    FutureObj *fut = (FutureObj *)self;
+    if (fut->loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
+        return NULL;
+    }
+    int result = future_cancel(fut, state_of(self), msg);
+    return result < 0 ? NULL : PyBool_FromLong(result);
+}
+
+static PyObject *
+Future_get_callbacks(PyObject *self, void *Py_UNUSED(closure))
+{
+    if (waiter_as_callback((FutureObj *)self) < 0) {
+        return NULL;
+    }
+    descrgetfunc get = Py_TYPE(state_of(self)->stock_callbacks)->tp_descr_get;
+    return get(state_of(self)->stock_callbacks, self, (PyObject *)Py_TYPE(self));
+}
+
+static PyMethodDef Future_methods[] = {
+    {"set_result", Future_set_result, METH_O, Future_set_result_doc},
+    {"set_exception", Future_set_exception, METH_O, Future_set_exception_doc},
+    {"add_done_callback", (PyCFunction)(void (*)(void))Future_add_done_callback, METH_FASTCALL | METH_KEYWORDS,
+     Future_add_done_callback_doc},
+    {"remove_done_callback", Future_remove_done_callback, METH_O, Future_remove_done_callback_doc},
+    {"cancel", (PyCFunction)(void (*)(void))Future_cancel, METH_VARARGS | METH_KEYWORDS, Future_cancel_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Future_getset[] = {
+    {"_callbacks", Future_get_callbacks, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(Future_doc,
+"Future(*, loop=None)\n--\n\n"
+"A result that is not there yet; `await` it, or add callbacks.\n\n"
+"Stands for asyncio.Future, which it derives from.  `loop` defaults to asyncio.get_event_loop().");
+
+static PyType_Slot Future_slots[] = {
+    {Py_tp_doc, (void *)Future_doc},
+    {Py_tp_init, Future___init__},
+    {Py_tp_dealloc, future_dealloc},
+    {Py_tp_traverse, future_traverse},
+    {Py_tp_clear, future_clear},
+    {Py_tp_methods, Future_methods},
+    {Py_tp_getset, Future_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Future_spec = {
+    .name = "ctask.Future",
+    .basicsize = sizeof(FutureObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = Future_slots,
+};
+
+PART int
+future_setup(PyObject *module, ctask_state *st)
+{
+    return add_type(module, "Future", &st->FutureType, &Future_spec, st->stock_Future);
+}

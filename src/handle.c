@@ -1,0 +1,394 @@
+/* ctask.Handle and ctask.TimerHandle: what call_soon() and call_later() return.
+
+   They derive from asyncio's classes and fill the very same slots, so asyncio's own methods (reprs,
+   comparisons, _run()) work on them; here is how they are made, cancelled and let go, in C.  A timer knows
+   its place in the loop's heap, so that cancelling takes it out at once. */
+
+#include "ctask.h"
+
+static int
+handle_fill(HandleObj *handle, ctask_state *st, PyObject *loop, PyObject *callback, PyObject *const *args,
+            Py_ssize_t nargs, PyObject *context, int debug)
+{
+    handle->callback = Py_NewRef(callback);
+    handle->cancelled = Py_NewRef(Py_False);
+    handle->loop = Py_NewRef(loop);
+    handle->repr = Py_NewRef(Py_None);
+    if (nargs == 0) {
+        handle->args = Py_NewRef(st->empty_tuple);
+    }
+    else {
+        handle->args = PyTuple_New(nargs);
+        if (handle->args == NULL) {
+            return -1;
+        }
+        for (Py_ssize_t i = 0; i < nargs; i++) {
+            PyTuple_SET_ITEM(handle->args, i, Py_NewRef(args[i]));
+        }
+    }
+    handle->context = context == NULL || context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
+    if (handle->context == NULL) {
+        return -1;
+    }
+    PyObject *frame = debug ? (PyObject *)PyEval_GetFrame() : NULL;
+    if (frame == NULL) {
+        handle->source_traceback = Py_NewRef(Py_None);
+        return 0;
+    }
+    handle->source_traceback = PyObject_CallOneArg(st->extract_stack, frame);
+    return handle->source_traceback == NULL ? -1 : 0;
+}
+
+/* A new ctask.Handle.  `context` may be NULL for a copy of the current one. */
+PART HandleObj *
+handle_create(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+              PyObject *context, int debug)
+{
+    HandleObj *handle = PyObject_GC_New(HandleObj, st->HandleType);
+    if (handle == NULL) {
+        return NULL;
+    }
+    memset((char *)handle + sizeof(PyObject), 0, sizeof(HandleObj) - sizeof(PyObject));
+    PyObject_GC_Track(handle);
+    if (handle_fill(handle, st, loop, callback, args, nargs, context, debug) < 0) {
+        Py_DECREF(handle);
+        return NULL;
+    }
+    return handle;
+}
+
+/* A new ctask.TimerHandle, not yet in the heap.  `when` is what the caller gave if that is not a float. */
+PART TimerObj *
+timer_new(ctask_state *st, PyObject *loop, double seconds, PyObject *when, PyObject *callback,
+             PyObject *const *args, Py_ssize_t nargs, PyObject *context, int debug)
+{
+    TimerObj *timer = PyObject_GC_New(TimerObj, st->TimerHandleType);
+    if (timer == NULL) {
+        return NULL;
+    }
+    memset((char *)timer + sizeof(PyObject), 0, sizeof(TimerObj) - sizeof(PyObject));
+    PyObject_GC_Track(timer);
+    timer->when_seconds = seconds;
+    timer->when = Py_XNewRef(when);
+    if (handle_fill((HandleObj *)timer, st, loop, callback, args, nargs, context, debug) < 0) {
+        Py_DECREF(timer);
+        return NULL;
+    }
+    return timer;
+}
+
+/* ---- cancelling ---- */
+
+/* The slots can be written from Python, and are empty until __init__. */
+static int
+is_true_slot(PyObject *value)
+{
+    if (value == Py_False || value == NULL) {
+        return 0;
+    }
+    return value == Py_True ? 1 : PyObject_IsTrue(value);
+}
+
+/* 1, 0 or -1, of any object that the loop was given as a handle. */
+PART int
+handle_is_cancelled(PyObject *handle)
+{
+    destructor dealloc = Py_TYPE(handle)->tp_dealloc;
+    if (LIKELY(dealloc == handle_dealloc || dealloc == timer_dealloc)) {
+        return is_true_slot(((HandleObj *)handle)->cancelled);
+    }
+    PyObject *value = PyObject_GetAttrString(handle, "_cancelled");
+    if (value == NULL) {
+        return -1;
+    }
+    int result = PyObject_IsTrue(value);
+    Py_DECREF(value);
+    return result;
+}
+
+static int
+cancel_fields(HandleObj *handle, ctask_state *st)
+{
+    Py_XSETREF(handle->cancelled, Py_NewRef(Py_True));
+    if (handle->loop != NULL && loop_plain(handle->loop) == NULL) {
+        PyObject *res = PyObject_CallMethodNoArgs(handle->loop, st->str.get_debug);
+        int debug = res == NULL ? -1 : PyObject_IsTrue(res);
+        Py_XDECREF(res);
+        if (debug < 0) {
+            return -1;
+        }
+        if (debug) {
+            /* The report of a slow callback still has to say which it was. */
+            PyObject *repr = PyObject_Repr((PyObject *)handle);
+            if (repr == NULL) {
+                return -1;
+            }
+            Py_XSETREF(handle->repr, repr);
+        }
+    }
+    Py_XSETREF(handle->callback, Py_NewRef(Py_None));
+    Py_XSETREF(handle->args, Py_NewRef(Py_None));
+    return 0;
+}
+
+static int
+cancel_timer(TimerObj *timer, ctask_state *st)
+{
+    int cancelled = is_true_slot(timer->cancelled);
+    if (cancelled != 0) {
+        return cancelled < 0 ? -1 : 0;
+    }
+    PyObject *ours = NULL;
+    if (loop_timer_remove(timer->loop, timer)) {
+        ours = (PyObject *)timer; // the heap's reference, given up last
+    }
+    else if (timer->loop != NULL && loop_cast(timer->loop) == NULL) {
+        PyObject *res = PyObject_CallMethodOneArg(timer->loop, st->str._timer_handle_cancelled, (PyObject *)timer);
+        if (res == NULL) {
+            return -1;
+        }
+        Py_DECREF(res);
+    }
+    int result = cancel_fields((HandleObj *)timer, st);
+    Py_XDECREF(ours);
+    return result;
+}
+
+/* handle.cancel(), of any object that the loop was given as a handle. */
+PART int
+handle_cancel(PyObject *handle, ctask_state *st)
+{
+    if (LIKELY(Py_TYPE(handle)->tp_dealloc == handle_dealloc)) {
+        int cancelled = is_true_slot(((HandleObj *)handle)->cancelled);
+        return cancelled != 0 ? (cancelled < 0 ? -1 : 0) : cancel_fields((HandleObj *)handle, st);
+    }
+    PyObject *res = PyObject_CallMethodNoArgs(handle, st->str.cancel);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* ---- life ---- */
+
+static int
+handle_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    HandleObj *handle = (HandleObj *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(handle->args);
+    Py_VISIT(handle->callback);
+    Py_VISIT(handle->cancelled);
+    Py_VISIT(handle->context);
+    Py_VISIT(handle->loop);
+    Py_VISIT(handle->repr);
+    Py_VISIT(handle->source_traceback);
+    return 0;
+}
+
+static int
+handle_clear(PyObject *self)
+{
+    HandleObj *handle = (HandleObj *)self;
+    Py_CLEAR(handle->args);
+    Py_CLEAR(handle->callback);
+    Py_CLEAR(handle->cancelled);
+    Py_CLEAR(handle->context);
+    Py_CLEAR(handle->loop);
+    Py_CLEAR(handle->repr);
+    Py_CLEAR(handle->source_traceback);
+    return 0;
+}
+
+PART void
+handle_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs(self);
+    (void)handle_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static int
+timer_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(((TimerObj *)self)->scheduled);
+    Py_VISIT(((TimerObj *)self)->when);
+    return handle_traverse(self, visit, arg);
+}
+
+static int
+timer_clear(PyObject *self)
+{
+    Py_CLEAR(((TimerObj *)self)->when);
+    Py_CLEAR(((TimerObj *)self)->scheduled);
+    return handle_clear(self);
+}
+
+PART void
+timer_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs(self);
+    (void)timer_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* ---- the types ---- */
+
+PyDoc_STRVAR(Handle_cancel_doc,
+"cancel($self, /)\n--\n\n"
+"Cancel the callback; harmless if it has run or was cancelled.  (asyncio.Handle.cancel)");
+
+static PyObject *
+Handle_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    HandleObj *handle = (HandleObj *)self;
+    int cancelled = is_true_slot(handle->cancelled);
+    if (cancelled < 0 || (cancelled == 0 && cancel_fields(handle, state_of(self)) < 0)) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(Handle_cancelled_doc,
+"cancelled($self, /)\n--\n\n"
+"Return True if the callback was cancelled.  (asyncio.Handle.cancelled)");
+
+static PyObject *
+Handle_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *cancelled = ((HandleObj *)self)->cancelled;
+    if (cancelled == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_cancelled");
+        return NULL;
+    }
+    return Py_NewRef(cancelled);
+}
+
+static PyMethodDef Handle_methods[] = {
+    {"cancel", Handle_cancel, METH_NOARGS, Handle_cancel_doc},
+    {"cancelled", Handle_cancelled, METH_NOARGS, Handle_cancelled_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(Handle_doc,
+"A callback that loop.call_soon() has scheduled; it can be cancelled.\n\n"
+"Stands for asyncio.Handle, which it derives from.");
+
+static PyType_Slot Handle_slots[] = {
+    {Py_tp_doc, (void *)Handle_doc},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_methods, Handle_methods},
+    {0, NULL},
+};
+
+static PyType_Spec Handle_spec = {
+    .name = "ctask.Handle",
+    .basicsize = sizeof(HandleObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = Handle_slots,
+};
+
+static PyObject *
+Timer_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (cancel_timer((TimerObj *)self, state_of(self)) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Timer_get_when(PyObject *self, void *Py_UNUSED(closure))
+{
+    TimerObj *timer = (TimerObj *)self;
+    return timer->when != NULL ? Py_NewRef(timer->when) : PyFloat_FromDouble(timer->when_seconds);
+}
+
+static int
+Timer_set_when(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
+        return -1;
+    }
+    Py_XSETREF(((TimerObj *)self)->when, Py_NewRef(value));
+    return 0;
+}
+
+PyDoc_STRVAR(Timer_when_doc,
+"when($self, /)\n--\n\n"
+"Return the time of the call in seconds, by loop.time().  (asyncio.TimerHandle.when)");
+
+static PyObject *
+Timer_when(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Timer_get_when(self, NULL);
+}
+
+static PyObject *
+Timer_get_scheduled(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((TimerObj *)self)->node.place != 0);
+}
+
+/* asyncio's __init__ says False; where a timer is, its place in the heap knows. */
+static int
+Timer_set_scheduled(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value), void *Py_UNUSED(closure))
+{
+    return 0;
+}
+
+static PyMethodDef Timer_methods[] = {
+    {"cancel", Timer_cancel, METH_NOARGS, Handle_cancel_doc},
+    {"cancelled", Handle_cancelled, METH_NOARGS, Handle_cancelled_doc},
+    {"when", Timer_when, METH_NOARGS, Timer_when_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Timer_getset[] = {
+    {"_when", Timer_get_when, Timer_set_when, NULL, NULL},
+    {"_scheduled", Timer_get_scheduled, Timer_set_scheduled, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(Timer_doc,
+"A callback that loop.call_later() or call_at() has scheduled; it can be cancelled.\n\n"
+"Stands for asyncio.TimerHandle, which it derives from.");
+
+static PyType_Slot Timer_slots[] = {
+    {Py_tp_doc, (void *)Timer_doc},
+    {Py_tp_dealloc, timer_dealloc},
+    {Py_tp_traverse, timer_traverse},
+    {Py_tp_clear, timer_clear},
+    {Py_tp_methods, Timer_methods},
+    {Py_tp_getset, Timer_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Timer_spec = {
+    .name = "ctask.TimerHandle",
+    .basicsize = sizeof(TimerObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = Timer_slots,
+};
+
+PART int
+handle_setup(PyObject *module, ctask_state *st)
+{
+    if (add_type(module, "Handle", &st->HandleType, &Handle_spec, st->stock_Handle) < 0) {
+        return -1;
+    }
+    PyObject *bases = PyTuple_Pack(2, st->stock_TimerHandle, (PyObject *)st->HandleType);
+    if (bases == NULL) {
+        return -1;
+    }
+    int result = add_type(module, "TimerHandle", &st->TimerHandleType, &Timer_spec, bases);
+    Py_DECREF(bases);
+    return result;
+}

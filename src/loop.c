@@ -1,0 +1,819 @@
+/* The loop: one iteration after the other.
+
+       drain what is ready --> ask the heap how long to wait --> poll --> push what is due --> drain ...
+
+   It owns the ring, the heap and the descriptors' handles.  What runs once per program (executors, shutdown
+   of async generators, the exception handler, start and end of run_forever()) is asyncio's, inherited by
+   ctask.EventLoop, which is this type over asyncio.SelectorEventLoop. */
+
+#include "loop.h"
+
+#include <math.h>
+
+/* While callbacks keep scheduling callbacks, the kernel is asked each time this many have run.  asyncio asks
+   in every iteration; a chain of single callbacks then spends nearly all its time asking. */
+#define POLL_EVERY 64
+
+#define MAXIMUM_WAIT (24 * 3600.0) // seconds, as asyncio's
+
+/* What the methods that the fast path stands for are called; see loop_plain(). */
+static PyObject *
+watched_name(ctask_state *st, int i)
+{
+    PyObject *names[] = {st->str.call_soon, st->str.get_debug, st->str.call_at, st->str.time, st->str._run_once};
+    return i < 5 ? names[i] : NULL;
+}
+
+/* ---- overrides ---- */
+
+/* Is any of the watched methods not ours?  The answer holds until the type changes (its version tag tells)
+   or an attribute of the instance is set (loop_setattro() sees it). */
+PART int
+loop_check_overrides(LoopObj *loop)
+{
+    PyObject *type = (PyObject *)Py_TYPE(loop);
+    if (LIKELY(loop->type_version != 0 && loop->type_version == Py_TYPE(loop)->tp_version_tag)) {
+        return loop->overridden;
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *dict = PyObject_GenericGetDict((PyObject *)loop, NULL);
+    PyErr_Clear(); /* a bare _ctask.Loop has none */
+    PyObject *name;
+    loop->overridden = 0;
+    for (int i = 0; (name = watched_name(loop->st, i)) != NULL; i++) {
+        PyObject *ours = PyObject_GetAttr((PyObject *)loop->st->LoopType, name);
+        PyObject *theirs = PyObject_GetAttr(type, name);
+        if (ours == NULL || ours != theirs || (dict != NULL && PyDict_Contains(dict, name) != 0)) {
+            loop->overridden = 1;
+        }
+        Py_XDECREF(theirs);
+        Py_XDECREF(ours);
+    }
+    loop->type_version = Py_TYPE(loop)->tp_version_tag;
+    Py_XDECREF(dict);
+    PyErr_Clear();
+    if (raised != NULL) {
+        PyErr_SetRaisedException(raised);
+    }
+    return loop->overridden;
+}
+
+PART int
+loop_setattro(PyObject *self, PyObject *name, PyObject *value)
+{
+    int result = PyObject_GenericSetAttr(self, name, value);
+    LoopObj *loop = (LoopObj *)self;
+    PyObject *watched;
+    for (int i = 0; (watched = watched_name(loop->st, i)) != NULL; i++) {
+        if (PyUnicode_Check(name) && PyUnicode_Compare(name, watched) == 0) {
+            loop->type_version = 0; /* look again */
+        }
+    }
+    return result;
+}
+
+/* ---- the ready queue ---- */
+
+/* Steals its references, also when it fails (with MemoryError). */
+PART int
+loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context)
+{
+    if (LIKELY(ring_push(&loop->ready, subject, kind, arg, context) == 0)) {
+        return 0;
+    }
+    Py_DECREF((PyObject *)subject);
+    Py_XDECREF(arg);
+    Py_XDECREF(context);
+    PyErr_NoMemory();
+    return -1;
+}
+
+static void
+entry_drop(ring_entry *entry)
+{
+    Py_DECREF((PyObject *)ring_subject(entry));
+    Py_XDECREF((PyObject *)entry->arg);
+    Py_XDECREF((PyObject *)entry->context);
+}
+
+/* The handle that asyncio would have made for this entry: for reports, and for those who look at
+   loop._ready.  Borrows from the entry. */
+static PyObject *
+entry_as_handle(LoopObj *loop, ring_entry *entry)
+{
+    PyObject *subject = ring_subject(entry);
+    PyObject *callback, *context = entry->context;
+    PyObject *arg = entry->arg;
+    switch (ring_kind(entry)) {
+    case READY_HANDLE:
+        return Py_NewRef(subject);
+    case READY_STEP:
+        callback = task_step_callback((TaskObj *)subject, loop->st, arg);
+        context = ((TaskObj *)subject)->context;
+        arg = NULL;
+        break;
+    case READY_WAKE:
+        callback = task_wakeup_callback((TaskObj *)subject);
+        context = ((TaskObj *)subject)->context;
+        break;
+    default:
+        callback = Py_NewRef(subject);
+        break;
+    }
+    if (callback == NULL) {
+        return NULL;
+    }
+    HandleObj *handle = handle_create(loop->st, (PyObject *)loop, callback, &arg, arg == NULL ? 0 : 1, context, 0);
+    Py_DECREF(callback);
+    return (PyObject *)handle;
+}
+
+/* ---- running callbacks ---- */
+
+/* A callback raised.  SystemExit and KeyboardInterrupt end the loop (-1, still set); all else goes to the
+   exception handler, in the words of asyncio.Handle. */
+static int
+report_exception(LoopObj *loop, PyObject *handle)
+{
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        return -1;
+    }
+    ctask_state *st = loop->st;
+    PyObject *exc = PyErr_GetRaisedException();
+    HandleObj *h = (HandleObj *)handle;
+    PyObject *callback = h->callback == NULL ? Py_None : h->callback;
+    PyObject *arguments = h->args == NULL ? Py_None : h->args;
+    PyObject *source = NULL, *message = NULL, *context = NULL, *res = NULL;
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *keywords = PyTuple_Pack(1, st->str.debug);
+    PyObject *stack[] = {callback, arguments, loop->debug ? Py_True : Py_False};
+    if (keywords != NULL) {
+        source = PyObject_Vectorcall(st->format_callback_source, stack, 2, keywords);
+        Py_DECREF(keywords);
+    }
+#else
+    PyObject *stack[] = {callback, arguments};
+    source = PyObject_Vectorcall(st->format_callback_source, stack, 2, NULL);
+#endif
+    if (source != NULL) {
+        message = PyUnicode_FromFormat("Exception in callback %U", source);
+        Py_DECREF(source);
+    }
+    if (message != NULL) {
+        context = PyDict_New();
+    }
+    if (context != NULL && PyDict_SetItem(context, st->str.message, message) == 0 &&
+        PyDict_SetItem(context, st->str.exception, exc) == 0 && PyDict_SetItem(context, st->str.handle, handle) == 0 &&
+        (h->source_traceback == NULL || PyObject_IsTrue(h->source_traceback) <= 0 ||
+         PyDict_SetItem(context, st->str.source_traceback, h->source_traceback) == 0)) {
+        res = PyObject_CallMethodOneArg((PyObject *)loop, st->str.call_exception_handler, context);
+    }
+    Py_XDECREF(context);
+    Py_XDECREF(message);
+    Py_DECREF(exc);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* context.run(callback, *args); returns -1 with what it raised. */
+static int
+run_in_context(PyObject *context, PyObject *callback, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (PyContext_Enter(context) < 0) {
+        return -1;
+    }
+    PyObject *res = PyObject_Vectorcall(callback, args, (size_t)nargs, NULL);
+    if (LIKELY(res != NULL)) {
+        Py_DECREF(res);
+        return PyContext_Exit(context);
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    (void)PyContext_Exit(context);
+    PyErr_SetRaisedException(raised);
+    return -1;
+}
+
+static int
+run_handle(LoopObj *loop, PyObject *obj)
+{
+    int cancelled = handle_is_cancelled(obj);
+    if (cancelled != 0) {
+        return cancelled < 0 ? -1 : 0;
+    }
+    destructor dealloc = Py_TYPE(obj)->tp_dealloc;
+    HandleObj *handle = (HandleObj *)obj;
+    if (UNLIKELY(dealloc != handle_dealloc && dealloc != timer_dealloc) || handle->args == NULL ||
+        !PyTuple_CheckExact(handle->args) || handle->context == NULL || !PyContext_CheckExact(handle->context) ||
+        handle->callback == NULL) {
+        /* A handle of asyncio's own class or a subclass, or a strange one: as asyncio runs it. */
+        PyObject *res = PyObject_CallMethodNoArgs(obj, loop->st->str._run);
+        Py_XDECREF(res);
+        return res == NULL ? -1 : 0;
+    }
+    /* The callback may cancel its own handle. */
+    PyObject *callback = Py_NewRef(handle->callback);
+    PyObject *arguments = Py_NewRef(handle->args);
+    PyObject *context = Py_NewRef(handle->context);
+    int status =
+        run_in_context(context, callback, &PyTuple_GET_ITEM(arguments, 0), PyTuple_GET_SIZE(arguments));
+    if (UNLIKELY(status < 0)) {
+        status = report_exception(loop, obj);
+    }
+    Py_DECREF(context);
+    Py_DECREF(arguments);
+    Py_DECREF(callback);
+    return status;
+}
+
+/* In debug mode each callback is timed, and slow ones are logged. */
+static int
+run_entry_timed(LoopObj *loop, ring_entry *entry)
+{
+    ctask_state *st = loop->st;
+    if (current_flush(loop) < 0) {
+        return -1;
+    }
+    PyObject *handle = entry_as_handle(loop, entry);
+    if (handle == NULL) {
+        return -1;
+    }
+    int cancelled = handle_is_cancelled(handle);
+    if (cancelled != 0) {
+        Py_DECREF(handle);
+        return cancelled < 0 ? -1 : 0;
+    }
+    double start, end;
+    PyObject *limit = NULL, *took = NULL, *slow = NULL, *text = NULL, *res = NULL;
+    Py_XSETREF(loop->current_handle, Py_NewRef(handle));
+    int status = loop_now(loop, &start) < 0 ? -1 : run_handle(loop, handle);
+    if (status == 0 && loop_now(loop, &end) < 0) {
+        status = -1;
+    }
+    if (status == 0) {
+        status = -1;
+        limit = PyObject_GetAttr((PyObject *)loop, st->str.slow_callback_duration);
+        took = PyFloat_FromDouble(end - start);
+        slow = limit == NULL || took == NULL ? NULL : PyObject_RichCompare(took, limit, Py_GE);
+        int is_slow = slow == NULL ? -1 : PyObject_IsTrue(slow);
+        if (is_slow > 0) {
+            text = PyObject_CallOneArg(st->format_handle, handle);
+            res = text == NULL ? NULL
+                               : PyObject_CallMethod(st->logger, "warning", "sOO",
+                                                     "Executing %s took %.3f seconds", text, took);
+            is_slow = res == NULL ? -1 : 0;
+        }
+        status = is_slow;
+    }
+    Py_XDECREF(res);
+    Py_XDECREF(text);
+    Py_XDECREF(slow);
+    Py_XDECREF(took);
+    Py_XDECREF(limit);
+    Py_XSETREF(loop->current_handle, Py_NewRef(Py_None));
+    Py_DECREF(handle);
+    return status;
+}
+
+static int
+run_entry(LoopObj *loop, ring_entry *entry)
+{
+    PyObject *subject = ring_subject(entry);
+    unsigned kind = ring_kind(entry);
+    int status;
+    if (UNLIKELY(loop->debug)) {
+        return run_entry_timed(loop, entry);
+    }
+    if (kind == READY_STEP) {
+        status = task_run(loop, (TaskObj *)subject, entry->arg, NULL);
+    }
+    else if (kind == READY_WAKE) {
+        status = task_run(loop, (TaskObj *)subject, NULL, entry->arg);
+    }
+    else {
+        if (UNLIKELY(current_flush(loop) < 0)) {
+            return -1;
+        }
+        if (kind == READY_HANDLE) {
+            return run_handle(loop, subject);
+        }
+        PyObject *arg = entry->arg;
+        status = run_in_context(entry->context, subject, &arg, 1);
+    }
+    if (LIKELY(status == 0)) {
+        return 0;
+    }
+    (void)current_flush(loop);
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        return -1;
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *handle = entry_as_handle(loop, entry);
+    if (handle == NULL) {
+        Py_DECREF(raised);
+        return -1;
+    }
+    PyErr_SetRaisedException(raised);
+    status = report_exception(loop, handle);
+    Py_DECREF(handle);
+    return status;
+}
+
+/* Run what is ready now; what is pushed meanwhile waits for the next iteration. */
+static int
+drain(LoopObj *loop)
+{
+    size_t n = ring_length(&loop->ready);
+    loop->since_poll = n > POLL_EVERY ? POLL_EVERY : loop->since_poll + (unsigned)n;
+    while (n-- > 0 && ring_length(&loop->ready) > 0) {
+        ring_entry entry = ring_pop(&loop->ready);
+        int status = run_entry(loop, &entry);
+        if (UNLIKELY(status < 0)) {
+            PyObject *raised = PyErr_GetRaisedException();
+            entry_drop(&entry);
+            PyErr_SetRaisedException(raised);
+            return -1;
+        }
+        entry_drop(&entry);
+    }
+    ring_trim(&loop->ready);
+    return 0;
+}
+
+/* ---- an iteration ---- */
+
+PART int
+loop_now(LoopObj *loop, double *now)
+{
+    if (LIKELY(!loop_check_overrides(loop))) {
+        *now = poll_clock();
+        return 0;
+    }
+    PyObject *res = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str.time);
+    if (res == NULL) {
+        return -1;
+    }
+    *now = PyFloat_AsDouble(res);
+    Py_DECREF(res);
+    return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+static TimerObj *
+first_timer(LoopObj *loop)
+{
+    return list_entry(loop->timers.items[0].node, TimerObj, node);
+}
+
+/* How long the kernel may keep us, in nanoseconds; negative for ever. */
+static int
+time_to_wait(LoopObj *loop, int64_t *timeout)
+{
+    if (loop->timers.length == 0) {
+        *timeout = -1;
+        return 0;
+    }
+    double now;
+    if (loop_now(loop, &now) < 0) {
+        return -1;
+    }
+    double seconds = loop->timers.items[0].when - now;
+    if (seconds > MAXIMUM_WAIT) {
+        seconds = MAXIMUM_WAIT;
+    }
+    *timeout = seconds > 0 ? (int64_t)ceil(seconds * 1e9) : 0;
+    return 0;
+}
+
+static int
+push_due_timers(LoopObj *loop)
+{
+    double now;
+    if (loop_now(loop, &now) < 0) {
+        return -1;
+    }
+    /* The resolution of the clock, and never nothing. */
+    double end = now + fmax(1e-9, nextafter(now, INFINITY) - now);
+    while (loop->timers.length > 0 && loop->timers.items[0].when < end) {
+        TimerObj *timer = first_timer(loop);
+        heap_remove(&loop->timers, &timer->node);
+        if (loop_ready(loop, timer, READY_HANDLE, NULL, NULL) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+run_once(LoopObj *loop)
+{
+    int64_t timeout = 0;
+    if (ring_length(&loop->ready) == 0 && !loop->stopping && time_to_wait(loop, &timeout) < 0) {
+        return -1;
+    }
+    if (timeout != 0 || loop->since_poll >= POLL_EVERY || ring_length(&loop->ready) == 0) {
+        loop->since_poll = 0;
+        if (current_flush(loop) < 0 || poll_wait(loop, timeout) < 0) {
+            return -1;
+        }
+    }
+    if (loop->timers.length > 0 && push_due_timers(loop) < 0) {
+        return -1;
+    }
+    return drain(loop);
+}
+
+/* Takes a timer out of the heap; 1 if it was in this loop's, and the reference is the caller's then.  The
+   handle's own word for its loop is not enough: anybody can write to it. */
+PART int
+loop_timer_remove(PyObject *obj, TimerObj *timer)
+{
+    LoopObj *loop = obj == NULL || timer->node.place == 0 ? NULL : loop_cast(obj);
+    if (loop == NULL || timer->node.place > loop->timers.length ||
+        loop->timers.items[timer->node.place - 1].node != &timer->node) {
+        return 0;
+    }
+    heap_remove(&loop->timers, &timer->node);
+    return 1;
+}
+
+PART int
+loop_check_open(LoopObj *loop)
+{
+    if (LIKELY(loop->is_open)) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    return -1;
+}
+
+/* ---- methods ---- */
+
+PyDoc_STRVAR(run_doc,
+"_run($self, /)\n--\n\n"
+"Run iterations until stop() was called; what run_forever() does between its setting up and tidying away.");
+
+static PyObject *
+Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    LoopObj *loop = (LoopObj *)self;
+    int status = 0;
+    loop->since_poll = POLL_EVERY; // the first iteration asks the kernel: stop() may have been called already
+    do {
+        if (UNLIKELY(loop_check_overrides(loop))) {
+            PyObject *res = PyObject_CallMethodNoArgs(self, loop->st->str._run_once);
+            Py_XDECREF(res);
+            status = res == NULL ? -1 : 0;
+        }
+        else {
+            status = run_once(loop);
+        }
+    } while (status == 0 && !loop->stopping);
+    if (current_flush(loop) < 0 || status < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(run_once_doc,
+"_run_once($self, /)\n--\n\n"
+"Run one iteration: poll, then call what is ready and due.  (asyncio's base loop has it under this name.)");
+
+static PyObject *
+Loop_run_once(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    LoopObj *loop = (LoopObj *)self;
+    if (loop_check_open(loop) < 0) {
+        return NULL;
+    }
+    loop->since_poll = POLL_EVERY;
+    int status = run_once(loop);
+    if (current_flush(loop) < 0 || status < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* Let go of all work and of the descriptors; the object stays usable for questions. */
+static void
+release(LoopObj *loop)
+{
+    loop->is_open = 0;
+    while (ring_length(&loop->ready) > 0) {
+        ring_entry entry = ring_pop(&loop->ready);
+        entry_drop(&entry);
+    }
+    while (loop->timers.length > 0) {
+        TimerObj *timer = first_timer(loop);
+        heap_remove(&loop->timers, &timer->node);
+        Py_DECREF(timer);
+    }
+    watch_clear(loop);
+}
+
+PyDoc_STRVAR(release_doc,
+"_release($self, /)\n--\n\n"
+"Forget everything that is scheduled and close the poller's descriptors; the end of close().");
+
+static PyObject *
+Loop_release(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    LoopObj *loop = (LoopObj *)self;
+    release(loop);
+    poll_close(&loop->poll);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(check_closed_doc, "_check_closed($self, /)\n--\n\nRaise RuntimeError if the loop is closed.");
+
+static PyObject *
+Loop_check_closed(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (loop_check_open((LoopObj *)self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(is_closed_doc,
+"is_closed($self, /)\n--\n\nReturn True if the loop was closed.  (asyncio.loop.is_closed)");
+
+static PyObject *
+Loop_is_closed(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(!((LoopObj *)self)->is_open);
+}
+
+PyDoc_STRVAR(is_running_doc,
+"is_running($self, /)\n--\n\nReturn True while the loop runs.  (asyncio.loop.is_running)");
+
+static PyObject *
+Loop_is_running(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((LoopObj *)self)->thread_ident != Py_None);
+}
+
+PyDoc_STRVAR(get_debug_doc,
+"get_debug($self, /)\n--\n\nReturn whether the loop is in debug mode.  (asyncio.loop.get_debug)");
+
+static PyObject *
+Loop_get_debug(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(((LoopObj *)self)->debug_value);
+}
+
+PyDoc_STRVAR(stop_doc,
+"stop($self, /)\n--\n\n"
+"Have run_forever() return after the iteration that runs.  (asyncio.loop.stop)");
+
+static PyObject *
+Loop_stop(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ((LoopObj *)self)->stopping = 1;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef loop_methods[] = {
+    {"_run", Loop_run, METH_NOARGS, run_doc},
+    {"_run_once", Loop_run_once, METH_NOARGS, run_once_doc},
+    {"_release", Loop_release, METH_NOARGS, release_doc},
+    {"_check_closed", Loop_check_closed, METH_NOARGS, check_closed_doc},
+    {"is_closed", Loop_is_closed, METH_NOARGS, is_closed_doc},
+    {"is_running", Loop_is_running, METH_NOARGS, is_running_doc},
+    {"get_debug", Loop_get_debug, METH_NOARGS, get_debug_doc},
+    {"stop", Loop_stop, METH_NOARGS, stop_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- the private attributes that asyncio's own methods, and a few libraries, use ---- */
+
+static PyObject *
+Loop_get_ready(PyObject *self, void *Py_UNUSED(closure))
+{
+    LoopObj *loop = (LoopObj *)self;
+    PyObject *handles = PyList_New(0);
+    for (size_t i = 0; handles != NULL && i < ring_length(&loop->ready); i++) {
+        ring_entry entry = *ring_at(&loop->ready, i);
+        PyObject *handle = entry_as_handle(loop, &entry);
+        if (handle == NULL || PyList_Append(handles, handle) < 0) {
+            Py_CLEAR(handles);
+        }
+        Py_XDECREF(handle);
+    }
+    return handles;
+}
+
+static PyObject *
+Loop_get_scheduled(PyObject *self, void *Py_UNUSED(closure))
+{
+    LoopObj *loop = (LoopObj *)self;
+    PyObject *timers = PyList_New(0);
+    for (size_t i = 0; timers != NULL && i < loop->timers.length; i++) {
+        if (PyList_Append(timers, (PyObject *)list_entry(loop->timers.items[i].node, TimerObj, node)) < 0) {
+            Py_CLEAR(timers);
+        }
+    }
+    return timers;
+}
+
+/* asyncio's __init__ puts an empty queue there. */
+static int
+Loop_ignore(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value), void *Py_UNUSED(closure))
+{
+    return 0;
+}
+
+static int
+set_flag(char *flag, PyObject *value)
+{
+    int truth = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (truth < 0) {
+        return -1;
+    }
+    *flag = (char)truth;
+    return 0;
+}
+
+static PyObject *
+Loop_get_stopping(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((LoopObj *)self)->stopping);
+}
+
+static int
+Loop_set_stopping(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    return set_flag(&((LoopObj *)self)->stopping, value);
+}
+
+static PyObject *
+Loop_get_closed(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(!((LoopObj *)self)->is_open);
+}
+
+static int
+Loop_set_closed(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    LoopObj *loop = (LoopObj *)self;
+    char closed;
+    if (set_flag(&closed, value) < 0) {
+        return -1;
+    }
+    loop->is_open = !closed && loop->poll.fd >= 0;
+    return 0;
+}
+
+static PyObject *
+Loop_get_debug_value(PyObject *self, void *Py_UNUSED(closure))
+{
+    return Loop_get_debug(self, NULL);
+}
+
+static int
+Loop_set_debug_value(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    LoopObj *loop = (LoopObj *)self;
+    if (set_flag(&loop->debug, value) < 0) {
+        return -1;
+    }
+    Py_XSETREF(loop->debug_value, Py_NewRef(value == NULL ? Py_False : value));
+    return 0;
+}
+
+/* An owned field that reads as None when empty. */
+static PyObject *
+get_field(PyObject *self, void *offset)
+{
+    PyObject *value = *(PyObject **)((char *)self + (size_t)offset);
+    return Py_NewRef(value == NULL ? Py_None : value);
+}
+
+static int
+set_field(PyObject *self, PyObject *value, void *offset)
+{
+    PyObject **field = (PyObject **)((char *)self + (size_t)offset);
+    Py_XSETREF(*field, Py_NewRef(value == NULL ? Py_None : value));
+    return 0;
+}
+
+#define FIELD(name, field) {name, get_field, set_field, NULL, (void *)offsetof(LoopObj, field)}
+
+static PyGetSetDef loop_getset[] = {
+    {"_ready", Loop_get_ready, Loop_ignore, NULL, NULL},
+    {"_scheduled", Loop_get_scheduled, Loop_ignore, NULL, NULL},
+    {"_stopping", Loop_get_stopping, Loop_set_stopping, NULL, NULL},
+    {"_closed", Loop_get_closed, Loop_set_closed, NULL, NULL},
+    {"_debug", Loop_get_debug_value, Loop_set_debug_value, NULL, NULL},
+    FIELD("_thread_id", thread_ident),
+    FIELD("_task_factory", task_factory),
+    FIELD("_current_handle", current_handle),
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+/* ---- life ---- */
+
+static PyObject *
+Loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    LoopObj *loop = (LoopObj *)type->tp_alloc(type, 0);
+    if (loop == NULL) {
+        return NULL;
+    }
+    loop->poll = (poll_state){.fd = -1, .wake_fd = -1};
+    loop->task_factory = Py_NewRef(Py_None);
+    loop->current_handle = Py_NewRef(Py_None);
+    loop->thread_ident = Py_NewRef(Py_None);
+    loop->debug_value = Py_NewRef(Py_False);
+    PyObject *module = PyType_GetModuleByDef(type, &ctask_module);
+    if (module == NULL) {
+        Py_DECREF(loop);
+        return NULL;
+    }
+    loop->st = PyModule_GetState(module);
+    int err = poll_open(&loop->poll);
+    if (err < 0) {
+        Py_DECREF(loop);
+        errno = -err;
+        return err == -ENOMEM ? PyErr_NoMemory() : PyErr_SetFromErrno(PyExc_OSError);
+    }
+    loop->is_open = 1;
+    return (PyObject *)loop;
+}
+
+static int
+Loop_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    LoopObj *loop = (LoopObj *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(loop->task_factory);
+    Py_VISIT(loop->current_handle);
+    Py_VISIT(loop->thread_ident);
+    Py_VISIT(loop->debug_value);
+    for (size_t i = 0; i < ring_length(&loop->ready); i++) {
+        ring_entry *entry = ring_at(&loop->ready, i);
+        Py_VISIT((PyObject *)ring_subject(entry));
+        Py_VISIT((PyObject *)entry->arg);
+        Py_VISIT((PyObject *)entry->context);
+    }
+    for (size_t i = 0; i < loop->timers.length; i++) {
+        Py_VISIT((PyObject *)list_entry(loop->timers.items[i].node, TimerObj, node));
+    }
+    return watch_traverse(loop, visit, arg);
+}
+
+static int
+Loop_clear(PyObject *self)
+{
+    LoopObj *loop = (LoopObj *)self;
+    release(loop);
+    Py_CLEAR(loop->task_factory);
+    Py_CLEAR(loop->current_handle);
+    Py_CLEAR(loop->thread_ident);
+    Py_CLEAR(loop->debug_value);
+    return 0;
+}
+
+static void
+Loop_dealloc(PyObject *self)
+{
+    LoopObj *loop = (LoopObj *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    (void)Loop_clear(self);
+    poll_close(&loop->poll);
+    free(loop->ready.entries);
+    free(loop->timers.items);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(Loop_doc,
+"The part of the event loop that is C: running, scheduling, timers, polling, waking.\n\n"
+"ctask.EventLoop puts it in front of asyncio.SelectorEventLoop; it is no loop by itself.");
+
+static PyType_Slot Loop_slots[] = {
+    {Py_tp_doc, (void *)Loop_doc},
+    {Py_tp_new, Loop_new},
+    {Py_tp_dealloc, Loop_dealloc},
+    {Py_tp_traverse, Loop_traverse},
+    {Py_tp_clear, Loop_clear},
+    {Py_tp_setattro, loop_setattro},
+    {Py_tp_methods, loop_methods},
+    {Py_tp_getset, loop_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Loop_spec = {
+    .name = "ctask._ctask.Loop",
+    .basicsize = sizeof(LoopObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = Loop_slots,
+};
+
+PART int
+loop_setup(PyObject *module, ctask_state *st)
+{
+    if (add_type(module, "Loop", &st->LoopType, &Loop_spec, NULL) < 0) {
+        return -1;
+    }
+    return schedule_setup(st) < 0 || watch_setup(st) < 0 || wake_setup(st) < 0 ? -1 : 0;
+}

@@ -1,0 +1,35 @@
+/* What the parts of the loop offer each other: loop.c runs it, schedule.c fills it, watch.c and wake.c feed
+   it from the kernel and from other threads. */
+
+#ifndef CTASK_LOOP_H
+#define CTASK_LOOP_H
+
+#include "poll.h"
+
+/* Arguments in the form (lead..., *args, context=None), as in call_later(delay, callback, *args).  All
+   borrowed. */
+typedef struct {
+    PyObject *lead[2];
+    PyObject *const *args;
+    Py_ssize_t nargs;
+    PyObject *context; // NULL if not given
+} call_args;
+
+/* Set RuntimeError if the loop is closed. */
+PART int loop_check_open(LoopObj *loop);
+/* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(). */
+PART int loop_now(LoopObj *loop, double *now);
+
+PART int schedule_setup(ctask_state *st);
+PART int schedule_parse(call_args *out, const char *method, const char *const *names, int n_lead,
+                        PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PART PyObject *schedule_soon(LoopObj *loop, int threadsafe, PyObject *const *args, Py_ssize_t nargs,
+                             PyObject *kwnames);
+
+PART int watch_setup(ctask_state *st);
+PART int watch_traverse(LoopObj *loop, visitproc visit, void *arg);
+PART void watch_clear(LoopObj *loop);
+
+PART int wake_setup(ctask_state *st);
+
+#endif

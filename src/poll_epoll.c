@@ -1,0 +1,222 @@
+/* Readiness by epoll, waking by eventfd.
+
+   Each registration carries a generation, so that an event of a descriptor that was closed and opened anew
+   is not taken for the new one's.  The eventfd is edge-triggered and never read: each write is an edge. */
+
+#include "poll.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EVENTS_AT_ONCE 256
+#define WAKE_MARK UINT64_MAX
+
+PART int
+poll_open(poll_state *poll)
+{
+    *poll = (poll_state){.fd = -1, .wake_fd = -1};
+    poll->events = malloc(EVENTS_AT_ONCE * sizeof(struct epoll_event));
+    if (poll->events == NULL) {
+        return -ENOMEM;
+    }
+    poll->fd = epoll_create1(EPOLL_CLOEXEC);
+    if (poll->fd < 0) {
+        goto failed;
+    }
+    poll->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (poll->wake_fd < 0) {
+        goto failed;
+    }
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = WAKE_MARK};
+    if (epoll_ctl(poll->fd, EPOLL_CTL_ADD, poll->wake_fd, &event) < 0) {
+        goto failed;
+    }
+    return 0;
+
+failed:;
+    int err = -errno;
+    poll_close(poll);
+    return err;
+}
+
+/* The handles in the slots are the caller's to drop beforehand. */
+PART void
+poll_close(poll_state *poll)
+{
+    if (poll->fd >= 0) {
+        close(poll->fd);
+    }
+    if (poll->wake_fd >= 0) {
+        close(poll->wake_fd);
+    }
+    free(poll->events);
+    free(poll->slots);
+    *poll = (poll_state){.fd = -1, .wake_fd = -1};
+}
+
+PART void
+poll_wake(poll_state *poll)
+{
+    uint64_t one = 1;
+    if (poll->wake_fd >= 0) {
+        /* It can only fail when the counter is full, and then the edge has been seen 2^64 times. */
+        ssize_t n = write(poll->wake_fd, &one, sizeof(one));
+        (void)n;
+    }
+}
+
+static int
+grow_slots(poll_state *poll, int fd)
+{
+    int n = poll->n_slots < 64 ? 64 : poll->n_slots;
+    while (n <= fd) {
+        n *= 2;
+    }
+    poll_slot *slots = realloc(poll->slots, (size_t)n * sizeof(poll_slot));
+    if (slots == NULL) {
+        return -ENOMEM;
+    }
+    memset(slots + poll->n_slots, 0, (size_t)(n - poll->n_slots) * sizeof(poll_slot));
+    poll->slots = slots;
+    poll->n_slots = n;
+    return 0;
+}
+
+static int
+control(poll_state *poll, int op, int fd, uint32_t events)
+{
+    struct epoll_event event = {
+        .events = (events & POLL_READ ? EPOLLIN : 0) | (events & POLL_WRITE ? EPOLLOUT : 0),
+        .data.u64 = (uint64_t)poll->slots[fd].generation << 32 | (uint32_t)fd,
+    };
+    return epoll_ctl(poll->fd, op, fd, &event) < 0 ? -errno : 0;
+}
+
+PART int
+poll_watch(poll_state *poll, int fd, uint32_t events)
+{
+    if (fd >= poll->n_slots) {
+        int err = grow_slots(poll, fd);
+        if (err < 0) {
+            return err;
+        }
+    }
+    poll_slot *slot = &poll->slots[fd];
+    int err = 0;
+    if (events == 0) {
+        if (slot->events != 0) {
+            (void)control(poll, EPOLL_CTL_DEL, fd, 0); // it may have been closed, which removed it
+            slot->events = 0;
+            poll->watched--;
+        }
+        return 0;
+    }
+    if (slot->events == 0) {
+        slot->generation++;
+        err = control(poll, EPOLL_CTL_ADD, fd, events);
+        if (err == -EEXIST) {
+            /* The kernel still has it: a duplicate kept the old description open. */
+            err = control(poll, EPOLL_CTL_MOD, fd, events);
+        }
+    }
+    else {
+        err = control(poll, EPOLL_CTL_MOD, fd, events);
+        if (err == -ENOENT) {
+            /* Closed without being removed here, and opened anew. */
+            slot->generation++;
+            err = control(poll, EPOLL_CTL_ADD, fd, events);
+        }
+    }
+    if (err < 0) {
+        return err;
+    }
+    poll->watched += slot->events == 0;
+    slot->events = events;
+    return 0;
+}
+
+PART double
+poll_clock(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)((int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec) / 1e9;
+}
+
+/* epoll_wait() counts in milliseconds; epoll_pwait2() (Linux 5.11) does not. */
+static int
+wait_for_events(poll_state *poll, int64_t timeout)
+{
+#ifdef SYS_epoll_pwait2
+    if (timeout > 0 && !poll->no_pwait2) {
+        struct timespec ts = {.tv_sec = timeout / 1000000000, .tv_nsec = timeout % 1000000000};
+        int n = (int)syscall(SYS_epoll_pwait2, poll->fd, poll->events, EVENTS_AT_ONCE, &ts, NULL, 0);
+        if (n >= 0 || (errno != ENOSYS && errno != EPERM)) {
+            return n;
+        }
+        poll->no_pwait2 = 1;
+    }
+#endif
+    int milliseconds = timeout < 0 ? -1 : (int)((timeout + 999999) / 1000000);
+    return epoll_wait(poll->fd, poll->events, EVENTS_AT_ONCE, milliseconds);
+}
+
+static int
+push_handle(LoopObj *loop, PyObject *handle)
+{
+    return handle == NULL ? 0 : loop_ready(loop, Py_NewRef(handle), READY_HANDLE, NULL, NULL);
+}
+
+PART int
+poll_wait(LoopObj *loop, int64_t timeout)
+{
+    poll_state *poll = &loop->poll;
+    int n = 0, err = 0;
+    if (timeout == 0) {
+        if (poll->watched > 0) {
+            n = wait_for_events(poll, 0);
+            err = errno;
+        }
+    }
+    else {
+        loop->sleeping = 1;
+        Py_BEGIN_ALLOW_THREADS
+        n = wait_for_events(poll, timeout);
+        err = errno;
+        Py_END_ALLOW_THREADS
+        loop->sleeping = 0;
+    }
+    if (PyErr_CheckSignals() < 0) {
+        return -1;
+    }
+    if (n < 0) {
+        if (err == EINTR) {
+            return 0;
+        }
+        errno = err;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    /* Signal handlers ran above: each event is checked against the slots as they are now. */
+    struct epoll_event *events = poll->events;
+    for (int i = 0; i < n && poll->fd >= 0; i++) {
+        uint64_t mark = events[i].data.u64;
+        int fd = (int)(uint32_t)mark;
+        if (mark == WAKE_MARK || fd >= poll->n_slots || poll->slots[fd].generation != mark >> 32) {
+            continue;
+        }
+        /* An error or a hang-up wakes both sides, as with selectors.EpollSelector. */
+        poll_slot *slot = &poll->slots[fd];
+        if (events[i].events & ~(uint32_t)EPOLLOUT && push_handle(loop, slot->reader) < 0) {
+            return -1;
+        }
+        if (events[i].events & ~(uint32_t)EPOLLIN && push_handle(loop, slot->writer) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,242 @@
+/* Which tasks exist, and which one runs: the truth that asyncio.all_tasks() and current_task() read.
+
+   Both are shared with `_asyncio`, because anybody may have imported its functions by name long before
+   ctask.  From 3.14 on the truth is in the thread state and the list is `_asyncio`'s.  Before, the current
+   task is in the dictionary `_asyncio._current_tasks`, and pending tasks are in a list of our own, which
+   asyncio's all_tasks() sees through ctask/_registry.py; a WeakSet entry for each task would cost more
+   than the task. */
+
+#include "ctask.h"
+
+static int
+call_stock(PyObject *function, PyObject *loop, PyObject *task)
+{
+    PyObject *stack[] = {loop, task};
+    PyObject *res = PyObject_Vectorcall(function, stack, 2, NULL);
+    if (res == NULL) {
+        return -1;
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+#if TASKS_IN_THREAD_STATE
+
+static inline _PyThreadStateImpl *
+thread_state(void)
+{
+    return (_PyThreadStateImpl *)PyThreadState_Get();
+}
+
+PART int
+registry_add(ctask_state *st, TaskObj *task)
+{
+    if (list_is_linked(&task->node)) {
+        return 0;
+    }
+    if (LIKELY(st->thread_state_checked)) {
+        list_append((struct list_node *)&thread_state()->asyncio_tasks_head, &task->node);
+        return 0;
+    }
+    PyObject *res = PyObject_CallOneArg(st->stock_register_task, (PyObject *)task);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+PART int
+current_enter(ctask_state *st, PyObject *loop, TaskObj *task)
+{
+    if (LIKELY(st->thread_state_checked)) {
+        _PyThreadStateImpl *ts = thread_state();
+        if (LIKELY(ts->asyncio_running_loop == loop && ts->asyncio_running_task == NULL)) {
+            ts->asyncio_running_task = Py_NewRef(task);
+            return 0;
+        }
+    }
+    return call_stock(st->stock_enter_task, loop, (PyObject *)task);
+}
+
+PART int
+current_leave(ctask_state *st, PyObject *loop, TaskObj *task)
+{
+    if (LIKELY(st->thread_state_checked)) {
+        _PyThreadStateImpl *ts = thread_state();
+        if (LIKELY(ts->asyncio_running_loop == loop && ts->asyncio_running_task == (PyObject *)task)) {
+            Py_CLEAR(ts->asyncio_running_task);
+            return 0;
+        }
+    }
+    return call_stock(st->stock_leave_task, loop, (PyObject *)task);
+}
+
+PART int
+current_leave_later(LoopObj *loop, TaskObj *task)
+{
+    return current_leave(loop->st, (PyObject *)loop, task);
+}
+
+PART int
+current_flush(LoopObj *Py_UNUSED(loop))
+{
+    return 0;
+}
+
+/* Does the thread state look as the header we were compiled with says?  Ask `_asyncio` to change each
+   field and see whether it changes where we would look. */
+static int
+check_thread_state(ctask_state *st)
+{
+    _PyThreadStateImpl *ts = thread_state();
+    PyObject *asyncio = PyImport_ImportModule("_asyncio");
+    if (asyncio == NULL) {
+        return -1;
+    }
+    int result = -1;
+    PyObject *probe = NULL, *res = NULL;
+    PyObject *before = PyObject_CallMethod(asyncio, "_get_running_loop", NULL);
+    if (before == NULL || before != Py_None) {
+        /* Imported inside a running loop: nothing may be touched, but then the field must hold it. */
+        st->thread_state_checked = before != NULL && ts->asyncio_running_loop == before;
+        result = before == NULL ? -1 : 0;
+        goto finally;
+    }
+    probe = PyList_New(0);
+    if (probe == NULL || (res = PyObject_CallMethod(asyncio, "_set_running_loop", "O", probe)) == NULL) {
+        goto finally;
+    }
+    Py_DECREF(res);
+    int loop_found = ts->asyncio_running_loop == probe;
+    res = PyObject_CallMethod(asyncio, "_enter_task", "OO", probe, st->empty_tuple);
+    if (res != NULL) {
+        Py_DECREF(res);
+        int task_found = ts->asyncio_running_task == st->empty_tuple;
+        res = PyObject_CallMethod(asyncio, "_leave_task", "OO", probe, st->empty_tuple);
+        struct list_node *head = (struct list_node *)&ts->asyncio_tasks_head;
+        st->thread_state_checked = loop_found && task_found && head->next != NULL && head->next->prev == head &&
+                                   head->prev->next == head;
+    }
+    Py_XDECREF(res);
+    int failed = res == NULL;
+    res = PyObject_CallMethod(asyncio, "_set_running_loop", "O", Py_None);
+    result = failed || res == NULL ? -1 : 0;
+finally:
+    Py_XDECREF(res);
+    Py_XDECREF(probe);
+    Py_XDECREF(before);
+    Py_DECREF(asyncio);
+    return result;
+}
+
+#else /* the dictionary and our own list */
+
+PART int
+registry_add(ctask_state *st, TaskObj *task)
+{
+    if (!list_is_linked(&task->node)) {
+        list_append(&st->tasks, &task->node);
+    }
+    return 0;
+}
+
+PART int
+current_enter(ctask_state *st, PyObject *loop, TaskObj *task)
+{
+    LoopObj *ours = loop_cast(loop);
+    if (ours != NULL && ours->left_entered) {
+        ours->left_entered = 0;
+        return PyDict_SetItem(st->current_tasks, loop, (PyObject *)task);
+    }
+    PyObject *other = PyDict_GetItemWithError(st->current_tasks, loop);
+    if (other != NULL || PyErr_Occurred()) {
+        return other == NULL ? -1 : call_stock(st->stock_enter_task, loop, (PyObject *)task);
+    }
+    return PyDict_SetItem(st->current_tasks, loop, (PyObject *)task);
+}
+
+PART int
+current_leave(ctask_state *st, PyObject *loop, TaskObj *task)
+{
+    PyObject *current = PyDict_GetItemWithError(st->current_tasks, loop);
+    if (current == (PyObject *)task) {
+        return PyDict_DelItem(st->current_tasks, loop);
+    }
+    return current == NULL && PyErr_Occurred() ? -1 : call_stock(st->stock_leave_task, loop, (PyObject *)task);
+}
+
+/* Between two steps that follow each other in the ring nobody asks for the current task, so its entry stays
+   until the next step puts another in its place (half the cost of a removal and an insertion) or until
+   anything else is about to run: current_flush(). */
+PART int
+current_leave_later(LoopObj *loop, TaskObj *Py_UNUSED(task))
+{
+    loop->left_entered = 1;
+    return 0;
+}
+
+PART int
+current_flush(LoopObj *loop)
+{
+    if (!loop->left_entered) {
+        return 0;
+    }
+    loop->left_entered = 0;
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyDict_DelItem(loop->st->current_tasks, (PyObject *)loop) < 0) {
+        PyErr_Clear(); /* somebody has left in our place */
+    }
+    PyErr_SetRaisedException(exc);
+    return 0;
+}
+
+#endif
+
+PART void
+registry_remove(TaskObj *task)
+{
+    if (list_is_linked(&task->node)) {
+        list_remove(&task->node);
+    }
+}
+
+PyDoc_STRVAR(registered_tasks_doc,
+"_registered_tasks($module, /)\n--\n\n"
+"A list of ctask's tasks that are not done, of all loops; empty on 3.14 and later, where _asyncio lists them.");
+
+static PyObject *
+registered_tasks(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    ctask_state *st = PyModule_GetState(module);
+    PyObject *tasks = PyList_New(0);
+    if (tasks == NULL) {
+        return NULL;
+    }
+    for (struct list_node *node = st->tasks.next; node != &st->tasks; node = node->next) {
+        TaskObj *task = list_entry(node, TaskObj, node);
+        /* Appending may start a collection, which may end any task but one that we hold. */
+        Py_INCREF(task);
+        int result = PyList_Append(tasks, (PyObject *)task);
+        Py_DECREF(task);
+        if (result < 0) {
+            Py_DECREF(tasks);
+            return NULL;
+        }
+    }
+    return tasks;
+}
+
+static PyMethodDef registry_functions[] = {
+    {"_registered_tasks", registered_tasks, METH_NOARGS, registered_tasks_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PART int
+registry_setup(PyObject *module, ctask_state *st)
+{
+    list_init(&st->tasks);
+#if TASKS_IN_THREAD_STATE
+    if (check_thread_state(st) < 0) {
+        return -1;
+    }
+#endif
+    return PyModule_AddFunctions(module, registry_functions);
+}

@@ -1,0 +1,116 @@
+/* The ready queue: a ring of three-word entries, first in, first out.
+
+   It knows nothing of Python: who pushes gives references away, who pops gets them (loop.c's entries
+   own theirs).  The kind of an entry sits in the low bits of its first word, so a wake-up costs no
+   object.  Capacity is a power of two; positions run freely and are masked on use. */
+
+#ifndef CTASK_RING_H
+#define CTASK_RING_H
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    uintptr_t tagged; // subject | kind
+    void *arg;
+    void *context;
+} ring_entry;
+
+typedef struct {
+    ring_entry *entries; // NULL until the first push
+    size_t mask;         // capacity - 1
+    size_t head;         // next to pop
+    size_t tail;         // next to push
+} ring;
+
+#define RING_KIND_MASK ((uintptr_t)3)
+#define RING_SMALLEST 64
+/* A ring that grew beyond this many entries gives its memory back once it has drained. */
+#define RING_KEEP 65536
+
+static inline size_t
+ring_length(const ring *r)
+{
+    return r->tail - r->head;
+}
+
+/* Room for one more entry; -ENOMEM leaves the ring as it was. */
+static inline int
+ring_grow(ring *r)
+{
+    size_t length = ring_length(r);
+    size_t capacity = r->entries == NULL ? 0 : r->mask + 1;
+    size_t bigger = capacity == 0 ? RING_SMALLEST : capacity * 2;
+    ring_entry *entries = malloc(bigger * sizeof(ring_entry));
+    if (entries == NULL) {
+        return -ENOMEM;
+    }
+    if (length > 0) {
+        size_t first = r->head & r->mask;
+        size_t until_end = capacity - first;
+        size_t n = length < until_end ? length : until_end;
+        memcpy(entries, r->entries + first, n * sizeof(ring_entry));
+        memcpy(entries + n, r->entries, (length - n) * sizeof(ring_entry));
+    }
+    free(r->entries);
+    r->entries = entries;
+    r->mask = bigger - 1;
+    r->head = 0;
+    r->tail = length;
+    return 0;
+}
+
+static inline int
+ring_push(ring *r, void *subject, unsigned kind, void *arg, void *context)
+{
+    if (r->entries == NULL || ring_length(r) > r->mask) {
+        int err = ring_grow(r);
+        if (err < 0) {
+            return err;
+        }
+    }
+    ring_entry *entry = &r->entries[r->tail++ & r->mask];
+    entry->tagged = (uintptr_t)subject | kind;
+    entry->arg = arg;
+    entry->context = context;
+    return 0;
+}
+
+static inline ring_entry
+ring_pop(ring *r)
+{
+    return r->entries[r->head++ & r->mask];
+}
+
+/* The i-th entry from the head, for looking through the queue. */
+static inline ring_entry *
+ring_at(const ring *r, size_t i)
+{
+    return &r->entries[(r->head + i) & r->mask];
+}
+
+static inline void *
+ring_subject(const ring_entry *entry)
+{
+    return (void *)(entry->tagged & ~RING_KIND_MASK);
+}
+
+static inline unsigned
+ring_kind(const ring_entry *entry)
+{
+    return (unsigned)(entry->tagged & RING_KIND_MASK);
+}
+
+/* After a drain: a burst must not keep its memory for ever. */
+static inline void
+ring_trim(ring *r)
+{
+    if (r->mask >= RING_KEEP && r->head == r->tail) {
+        free(r->entries);
+        *r = (ring){0};
+    }
+}
+
+#endif

@@ -1,0 +1,806 @@
+/* ctask.Task: drives a coroutine, one step at a time.
+
+   A step is PyIter_Send() and a look at what came out: a future to wait for, a bare yield, a result or an
+   exception.  The loop calls task_run() for the steps and wake-ups in its ring.  On any other loop, and
+   wherever a call must be seen (debug mode, an overridden call_soon), the same step is wrapped in a
+   callable and goes through loop.call_soon() as asyncio's own does.
+
+   As with Future, what is cold (names of states, get_stack(), reprs, cancel(), uncancel(), the report of a
+   destroyed pending task) is inherited from `_asyncio.Task`. */
+
+#include "ctask.h"
+
+typedef struct {
+    PyObject_HEAD
+    TaskObj *task; // owned
+    PyObject *exc; // owned, or NULL
+} TaskStepObj;
+
+/* ---- scheduling a step ---- */
+
+static int
+schedule_step(TaskObj *task, ctask_state *st, PyObject *exc)
+{
+    LoopObj *loop = loop_plain(task->loop);
+    if (LIKELY(loop != NULL && PyContext_CheckExact(task->context))) {
+        return loop_ready(loop, Py_NewRef(task), READY_STEP, Py_XNewRef(exc), NULL);
+    }
+    PyObject *step = task_step_callback(task, st, exc);
+    if (step == NULL) {
+        return -1;
+    }
+    /* A foreign call_soon() may drop the task's fields. */
+    PyObject *context = Py_NewRef(task->context);
+    PyObject *loop_obj = Py_NewRef(task->loop);
+    int result = call_soon(st, loop_obj, step, NULL, context);
+    Py_DECREF(loop_obj);
+    Py_DECREF(context);
+    Py_DECREF(step);
+    return result;
+}
+
+/* Throw a RuntimeError into the coroutine in the next iteration: it yielded what cannot be waited for. */
+static int
+schedule_error(TaskObj *task, ctask_state *st, const char *format, ...)
+{
+    va_list vargs;
+    va_start(vargs, format);
+    PyObject *message = PyUnicode_FromFormatV(format, vargs);
+    va_end(vargs);
+    if (message == NULL) {
+        return -1;
+    }
+    PyObject *exc = PyObject_CallOneArg(PyExc_RuntimeError, message);
+    Py_DECREF(message);
+    if (exc == NULL) {
+        return -1;
+    }
+    int result = schedule_step(task, st, exc);
+    Py_DECREF(exc);
+    return result;
+}
+
+/* ---- waiting ---- */
+
+/* The call graph (3.14+): who waits for whom. */
+#if FUTURE_CALL_GRAPH
+static int
+awaited_by_call(ctask_state *st, PyObject *function, PyObject *fut, TaskObj *task)
+{
+    if (!PyObject_TypeCheck(fut, (PyTypeObject *)st->stock_Future)) {
+        return 0;
+    }
+    PyObject *stack[] = {fut, (PyObject *)task};
+    PyObject *res = PyObject_Vectorcall(function, stack, 2, NULL);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+#endif
+
+static inline int
+awaited_by_add(ctask_state *st, PyObject *fut, TaskObj *task)
+{
+#if FUTURE_CALL_GRAPH
+    if (LIKELY(future_is_exact(fut) && ((FutureObj *)fut)->awaited_by == NULL)) {
+        ((FutureObj *)fut)->awaited_by = Py_NewRef(task);
+        return 0;
+    }
+    return awaited_by_call(st, st->stock_awaited_by_add, fut, task);
+#else
+    (void)st, (void)fut, (void)task;
+    return 0;
+#endif
+}
+
+static inline int
+awaited_by_discard(ctask_state *st, PyObject *fut, TaskObj *task)
+{
+#if FUTURE_CALL_GRAPH
+    if (LIKELY(future_is_exact(fut) && ((FutureObj *)fut)->awaited_by == (PyObject *)task)) {
+        Py_CLEAR(((FutureObj *)fut)->awaited_by);
+        return 0;
+    }
+    return awaited_by_call(st, st->stock_awaited_by_discard, fut, task);
+#else
+    (void)st, (void)fut, (void)task;
+    return 0;
+#endif
+}
+
+/* The task waits for `fut` from now on (steals it); a cancellation that came too early reaches it now. */
+static int
+wait_for(TaskObj *task, ctask_state *st, PyObject *fut)
+{
+    Py_XSETREF(task->fut_waiter, fut);
+    if (LIKELY(!task->must_cancel)) {
+        return 0;
+    }
+    PyObject *msg = Py_NewRef(task->cancel_msg == NULL ? Py_None : task->cancel_msg);
+    Py_INCREF(fut);
+    PyObject *res = PyObject_CallMethodOneArg(fut, st->str.cancel, msg);
+    Py_DECREF(fut);
+    Py_DECREF(msg);
+    if (res == NULL) {
+        return -1;
+    }
+    int cancelled = PyObject_IsTrue(res);
+    Py_DECREF(res);
+    if (cancelled > 0) {
+        task->must_cancel = 0;
+    }
+    return cancelled < 0 ? -1 : 0;
+}
+
+/* asyncio.futures._get_loop() */
+static PyObject *
+get_loop_of(ctask_state *st, PyObject *fut)
+{
+    PyObject *method;
+    if (PyObject_GetOptionalAttr(fut, st->str.get_loop, &method) < 0) {
+        return NULL;
+    }
+    if (method == NULL) {
+        return PyObject_GetAttr(fut, st->str._loop);
+    }
+    PyObject *loop = PyObject_CallNoArgs(method);
+    Py_DECREF(method);
+    return loop;
+}
+
+/* The coroutine yielded something that is not exactly one of our futures (steals it): another future, a
+   look-alike, a bare yield's None is handled by the caller, the rest are mistakes. */
+static int
+wait_for_foreign(TaskObj *task, ctask_state *st, PyObject *obj)
+{
+    int result = -1;
+    PyObject *wakeup = NULL, *add = NULL, *flag = NULL;
+
+    if (obj == (PyObject *)task) {
+        result = schedule_error(task, st, "Task cannot await on itself: %R", task);
+        goto finally;
+    }
+    if (PyObject_GetOptionalAttr(obj, st->str._asyncio_future_blocking, &flag) < 0) {
+        goto finally;
+    }
+    if (flag == NULL || flag == Py_None) {
+        int is_generator = PyObject_IsInstance(obj, (PyObject *)&PyGen_Type);
+        if (is_generator > 0) {
+            result = schedule_error(task, st, "yield was used instead of yield from for generator in task %R with %R",
+                                    task, obj);
+        }
+        else if (is_generator == 0) {
+            result = schedule_error(task, st, "Task got bad yield: %R", obj);
+        }
+        goto finally;
+    }
+    int blocking = PyObject_IsTrue(flag);
+    if (blocking < 0) {
+        goto finally;
+    }
+    PyObject *loop = get_loop_of(st, obj);
+    if (loop == NULL) {
+        goto finally;
+    }
+    int same_loop = loop == task->loop;
+    Py_DECREF(loop);
+    if (!same_loop) {
+        result = schedule_error(task, st, "Task %R got Future %R attached to a different loop", task, obj);
+        goto finally;
+    }
+    if (!blocking) {
+        result = schedule_error(task, st, "yield was used instead of yield from in task %R with %R", task, obj);
+        goto finally;
+    }
+    if (awaited_by_add(st, obj, task) < 0 ||
+        PyObject_SetAttr(obj, st->str._asyncio_future_blocking, Py_False) < 0) {
+        goto finally;
+    }
+    wakeup = task_wakeup_callback(task);
+    add = PyObject_GetAttr(obj, st->str.add_done_callback);
+    if (wakeup == NULL || add == NULL) {
+        goto finally;
+    }
+    PyObject *stack[] = {wakeup, task->context};
+    PyObject *res = PyObject_Vectorcall(add, stack, 1, st->context_kwnames);
+    if (res == NULL) {
+        goto finally;
+    }
+    Py_DECREF(res);
+    result = wait_for(task, st, Py_NewRef(obj));
+finally:
+    Py_XDECREF(add);
+    Py_XDECREF(wakeup);
+    Py_XDECREF(flag);
+    Py_DECREF(obj);
+    return result;
+}
+
+static inline int
+handle_yield(TaskObj *task, ctask_state *st, PyObject *obj)
+{
+    if (obj == Py_None) {
+        Py_DECREF(obj);
+        return schedule_step(task, st, NULL);
+    }
+    FutureObj *fut = (FutureObj *)obj;
+    if (!future_is_exact(obj) || fut->loop != task->loop || !fut->blocking || obj == (PyObject *)task) {
+        return wait_for_foreign(task, st, obj);
+    }
+    fut->blocking = 0;
+    if (awaited_by_add(st, obj, task) < 0 || future_add_waiter(fut, st, task) < 0) {
+        Py_DECREF(obj);
+        return -1;
+    }
+    return wait_for(task, st, obj);
+}
+
+/* ---- a step ---- */
+
+/* The coroutine has ended with the exception that is set. */
+static int
+end_with_exception(TaskObj *task, ctask_state *st)
+{
+    if (PyErr_ExceptionMatches(st->CancelledError)) {
+        Py_XSETREF(task->cancelled_exc, PyErr_GetRaisedException());
+        return future_cancel((FutureObj *)task, st, NULL) < 0 ? -1 : 0;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (future_set_exception((FutureObj *)task, st, exc) < 0) {
+        Py_DECREF(exc);
+        return -1;
+    }
+    if (PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt) ||
+        PyErr_GivenExceptionMatches(exc, PyExc_SystemExit)) {
+        PyErr_SetRaisedException(exc); /* and it ends the loop as well */
+        return -1;
+    }
+    Py_DECREF(exc);
+    return 0;
+}
+
+/* PyIter_Send() for throw(): the same three outcomes. */
+static PySendResult
+coro_throw(PyObject *coro, ctask_state *st, PyObject *exc, PyObject **result)
+{
+    *result = PyObject_CallMethodOneArg(coro, st->str.throw, exc);
+    if (*result != NULL) {
+        return PYGEN_NEXT;
+    }
+    return _PyGen_FetchStopIterationValue(result) == 0 ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+/* One step, `exc` (borrowed, or NULL) being thrown in.  The task is current and its context entered. */
+static int
+step(TaskObj *task, ctask_state *st, PyObject *exc)
+{
+    PyObject *cancelled = NULL;
+    if (UNLIKELY(task->state != FUTURE_PENDING)) {
+        PyErr_Format(st->InvalidStateError, "__step(): already done: %R %R", task, exc == NULL ? Py_None : exc);
+        return -1;
+    }
+    if (UNLIKELY(task->must_cancel)) {
+        if (exc == NULL || !PyErr_GivenExceptionMatches(exc, st->CancelledError)) {
+            exc = cancelled = future_cancelled_error((FutureObj *)task, st);
+            if (exc == NULL) {
+                return -1;
+            }
+        }
+        task->must_cancel = 0;
+    }
+    Py_CLEAR(task->fut_waiter);
+
+    if (task->coro == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
+        Py_XDECREF(cancelled);
+        return -1;
+    }
+    PyObject *coro = Py_NewRef(task->coro);
+    PyObject *result = NULL;
+    PySendResult outcome;
+    if (exc == NULL) {
+        outcome = PyIter_Send(coro, Py_None, &result);
+    }
+    else {
+        outcome = coro_throw(coro, st, exc, &result);
+        Py_XDECREF(cancelled);
+    }
+    Py_DECREF(coro);
+
+    if (outcome == PYGEN_NEXT) {
+        return handle_yield(task, st, result);
+    }
+    registry_remove(task);
+    if (outcome == PYGEN_ERROR) {
+        return end_with_exception(task, st);
+    }
+    int status;
+    if (UNLIKELY(task->must_cancel)) {
+        /* Cancelled while it was returning. */
+        task->must_cancel = 0;
+        PyObject *msg = Py_XNewRef(task->cancel_msg);
+        status = future_cancel((FutureObj *)task, st, msg) < 0 ? -1 : 0;
+        Py_XDECREF(msg);
+    }
+    else {
+        status = future_set_result((FutureObj *)task, st, result);
+    }
+    Py_DECREF(result);
+    return status;
+}
+
+/* What the coroutine is to be woken with: NULL, or the exception of the future it waited for (owned). */
+static int
+result_of(PyObject *obj, ctask_state *st, PyObject **exc)
+{
+    *exc = NULL;
+    FutureObj *fut = (FutureObj *)obj;
+    if (LIKELY(future_is_exact(obj) && fut->state == FUTURE_FINISHED && fut->exception == NULL)) {
+        fut->log_traceback = 0;
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethodNoArgs(obj, st->str.result);
+    if (result != NULL) {
+        Py_DECREF(result);
+        return 0;
+    }
+    *exc = PyErr_GetRaisedException();
+    return 0;
+}
+
+/* A step as the loop's own business or somebody's callback: `fut` is what woke the task, or NULL. */
+static int
+step_or_wake(TaskObj *task, ctask_state *st, PyObject *exc, PyObject *fut)
+{
+    PyObject *raised = NULL;
+    if (fut != NULL) {
+        if (awaited_by_discard(st, fut, task) < 0 || result_of(fut, st, &raised) < 0) {
+            return -1;
+        }
+        exc = raised;
+    }
+    int status = step(task, st, exc);
+    Py_XDECREF(raised);
+    return status;
+}
+
+/* Called by the loop for what it takes from its ring: enters the task's context, makes it current, steps. */
+PART int
+task_run(LoopObj *loop, TaskObj *task, PyObject *exc, PyObject *fut)
+{
+    ctask_state *st = loop->st;
+    PyObject *context = Py_NewRef(task->context);
+    int status = PyContext_Enter(context);
+    if (status == 0) {
+        status = current_enter(st, (PyObject *)loop, task);
+        if (status == 0) {
+            status = step_or_wake(task, st, exc, fut);
+            if (UNLIKELY(status < 0)) {
+                PyObject *raised = PyErr_GetRaisedException();
+                (void)current_leave_later(loop, task);
+                PyErr_SetRaisedException(raised);
+            }
+            else {
+                status = current_leave_later(loop, task);
+            }
+        }
+        if (UNLIKELY(status < 0)) {
+            PyObject *raised = PyErr_GetRaisedException();
+            (void)PyContext_Exit(context);
+            PyErr_SetRaisedException(raised);
+        }
+        else {
+            status = PyContext_Exit(context);
+        }
+    }
+    Py_DECREF(context);
+    return status;
+}
+
+/* The same as a callback: the context is entered already, and anything may have happened in between. */
+static PyObject *
+run_as_callback(TaskObj *task, PyObject *exc, PyObject *fut)
+{
+    ctask_state *st = state_of((PyObject *)task);
+    if (task->loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
+        return NULL;
+    }
+    PyObject *loop = Py_NewRef(task->loop);
+    int status = current_enter(st, loop, task);
+    if (status == 0) {
+        status = step_or_wake(task, st, exc, fut);
+        PyObject *raised = PyErr_GetRaisedException();
+        if (current_leave(st, loop, task) < 0) {
+            if (raised == NULL) {
+                status = -1;
+            }
+            else {
+                PyErr_Clear();
+            }
+        }
+        if (raised != NULL) {
+            PyErr_SetRaisedException(raised);
+        }
+    }
+    Py_DECREF(loop);
+    return status < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* ---- the callables ---- */
+
+static PyObject *
+wakeup_callback(PyObject *self, PyObject *fut)
+{
+    return run_as_callback((TaskObj *)self, NULL, fut);
+}
+
+static PyMethodDef wakeup_def = {"task_wakeup", wakeup_callback, METH_O, NULL};
+
+/* task_wakeup(future), as asyncio shows it in the repr of a future that a task waits for. */
+PART PyObject *
+task_wakeup_callback(TaskObj *task)
+{
+    return PyCFunction_New(&wakeup_def, (PyObject *)task);
+}
+
+PART PyObject *
+task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc)
+{
+    TaskStepObj *step = PyObject_GC_New(TaskStepObj, st->TaskStepType);
+    if (step == NULL) {
+        return NULL;
+    }
+    step->task = (TaskObj *)Py_NewRef(task);
+    step->exc = Py_XNewRef(exc);
+    PyObject_GC_Track(step);
+    return (PyObject *)step;
+}
+
+static PyObject *
+TaskStep_call(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    TaskStepObj *step = (TaskStepObj *)self;
+    if (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) {
+        PyErr_SetString(PyExc_TypeError, "function takes no keyword arguments");
+        return NULL;
+    }
+    if (PyTuple_GET_SIZE(args) != 0) {
+        PyErr_SetString(PyExc_TypeError, "function takes no positional arguments");
+        return NULL;
+    }
+    if (step->task == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
+        return NULL;
+    }
+    TaskObj *task = (TaskObj *)Py_NewRef(step->task);
+    PyObject *exc = Py_XNewRef(step->exc);
+    PyObject *res = run_as_callback(task, exc, NULL);
+    Py_XDECREF(exc);
+    Py_DECREF(task);
+    return res;
+}
+
+static int
+TaskStep_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((TaskStepObj *)self)->task);
+    Py_VISIT(((TaskStepObj *)self)->exc);
+    return 0;
+}
+
+static int
+TaskStep_clear(PyObject *self)
+{
+    Py_CLEAR(((TaskStepObj *)self)->task);
+    Py_CLEAR(((TaskStepObj *)self)->exc);
+    return 0;
+}
+
+static void
+TaskStep_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    (void)TaskStep_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+TaskStep_get_self(PyObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *task = (PyObject *)((TaskStepObj *)self)->task;
+    return Py_NewRef(task == NULL ? Py_None : task);
+}
+
+static PyGetSetDef TaskStep_getset[] = {
+    {"__self__", TaskStep_get_self, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot TaskStep_slots[] = {
+    {Py_tp_call, TaskStep_call},
+    {Py_tp_traverse, TaskStep_traverse},
+    {Py_tp_clear, TaskStep_clear},
+    {Py_tp_dealloc, TaskStep_dealloc},
+    {Py_tp_getset, TaskStep_getset},
+    {0, NULL},
+};
+
+static PyType_Spec TaskStep_spec = {
+    .name = "ctask.TaskStepMethWrapper",
+    .basicsize = sizeof(TaskStepObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = TaskStep_slots,
+};
+
+/* ---- life ---- */
+
+/* The coroutine runs now, up to where it first waits, in place of a step through the ring. */
+static int
+eager_start(TaskObj *task, ctask_state *st)
+{
+    PyObject *stack[] = {task->loop, (PyObject *)task};
+    PyObject *before = PyObject_Vectorcall(st->swap_current_task, stack, 2, NULL);
+    if (before == NULL) {
+        return -1;
+    }
+    int status = registry_add(st, task);
+    PyObject *context = Py_NewRef(task->context);
+    if (status == 0) {
+        status = PyContext_Enter(context);
+    }
+    int entered = status == 0;
+    if (entered) {
+        status = step(task, st, NULL);
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    stack[1] = before;
+    PyObject *after = PyObject_Vectorcall(st->swap_current_task, stack, 2, NULL);
+    Py_DECREF(before);
+    if (after == NULL) {
+        status = -1;
+    }
+    Py_XDECREF(after);
+    if (entered && PyContext_Exit(context) < 0) {
+        status = -1;
+    }
+    Py_DECREF(context);
+    if (raised != NULL) {
+        PyErr_SetRaisedException(raised);
+    }
+    if (task->state != FUTURE_PENDING) {
+        Py_CLEAR(task->coro);
+    }
+    return status;
+}
+
+static int
+is_coroutine(ctask_state *st, PyObject *obj)
+{
+    if (PyCoro_CheckExact(obj)) {
+        return 1;
+    }
+    PyObject *res = PyObject_CallOneArg(st->iscoroutine, obj);
+    if (res == NULL) {
+        return -1;
+    }
+    int result = PyObject_IsTrue(res);
+    Py_DECREF(res);
+    return result;
+}
+
+static int
+task_init(TaskObj *task, ctask_state *st, PyObject *coro, PyObject *loop, PyObject *name, PyObject *context,
+          int eager)
+{
+    if (future_init((FutureObj *)task, st, loop) < 0) {
+        return -1;
+    }
+#if FUTURE_CALL_GRAPH
+    task->is_task = 1;
+#endif
+    int is_coro = is_coroutine(st, coro);
+    if (is_coro <= 0) {
+        if (is_coro == 0) {
+            task->log_destroy_pending = 0;
+            PyErr_Format(PyExc_TypeError, "a coroutine was expected, got %R", coro);
+        }
+        return -1;
+    }
+    context = context == NULL || context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
+    if (context == NULL) {
+        return -1;
+    }
+    Py_XSETREF(task->context, context);
+    Py_CLEAR(task->fut_waiter);
+    task->must_cancel = 0;
+    task->log_destroy_pending = 1;
+    task->num_cancels_requested = 0;
+    Py_XSETREF(task->coro, Py_NewRef(coro));
+    if (name == NULL || name == Py_None) {
+        name = PyLong_FromUnsignedLongLong(++st->task_counter); /* get_name() formats it */
+    }
+    else {
+        name = PyUnicode_CheckExact(name) ? Py_NewRef(name) : PyObject_Str(name);
+    }
+    if (name == NULL) {
+        return -1;
+    }
+    Py_XSETREF(task->name, name);
+
+    if (eager) {
+        PyObject *res = PyObject_CallMethodNoArgs(task->loop, st->str.is_running);
+        if (res == NULL) {
+            return -1;
+        }
+        int running = PyObject_IsTrue(res);
+        Py_DECREF(res);
+        if (running != 0) {
+            return running < 0 ? -1 : eager_start(task, st);
+        }
+    }
+    if (schedule_step(task, st, NULL) < 0) {
+        return -1;
+    }
+    return registry_add(st, task);
+}
+
+PART PyObject *
+task_create(ctask_state *st, PyObject *loop, PyObject *coro, PyObject *name, PyObject *context, int eager)
+{
+    TaskObj *task = PyObject_GC_New(TaskObj, st->TaskType);
+    if (task == NULL) {
+        return NULL;
+    }
+    memset((char *)task + sizeof(PyObject), 0, sizeof(TaskObj) - sizeof(PyObject));
+    PyObject_GC_Track(task);
+    if (task_init(task, st, coro, loop, name, context, eager) < 0) {
+        Py_DECREF(task);
+        return NULL;
+    }
+    return (PyObject *)task;
+}
+
+static int
+task_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    TaskObj *task = (TaskObj *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(task->fut_waiter);
+    Py_VISIT(task->coro);
+    Py_VISIT(task->name);
+    Py_VISIT(task->context);
+    FUTURE_VISIT_DICT(task);
+    return future_traverse_fields((FutureObj *)self, visit, arg);
+}
+
+static int
+task_clear(PyObject *self)
+{
+    TaskObj *task = (TaskObj *)self;
+    registry_remove(task); /* without a loop it belongs to nobody's all_tasks() */
+    future_clear_fields((FutureObj *)self);
+    Py_CLEAR(task->fut_waiter);
+    Py_CLEAR(task->coro);
+    Py_CLEAR(task->name);
+    Py_CLEAR(task->context);
+    FUTURE_CLEAR_DICT(task);
+    return 0;
+}
+
+PART void
+task_dealloc(PyObject *self)
+{
+    TaskObj *task = (TaskObj *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    registry_remove(task);
+    /* A subclass made in Python has had its finalizer called already. */
+    if (type->tp_dealloc == task_dealloc &&
+        (task->log_traceback || (task->state == FUTURE_PENDING && task->log_destroy_pending))) {
+        if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+            return;
+        }
+    }
+    PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs(self);
+    (void)task_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* ---- the type ---- */
+
+static int
+Task___init__(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    static char *keywords[] = {"coro", "loop", "name", "context", "eager_start", NULL};
+    const char *format = "O|$OOOp:Task";
+#else
+    static char *keywords[] = {"coro", "loop", "name", "context", NULL};
+    const char *format = "O|$OOO:Task";
+#endif
+    PyObject *coro, *loop = Py_None, *name = Py_None, *context = Py_None;
+    int eager = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, keywords, &coro, &loop, &name, &context, &eager)) {
+        return -1;
+    }
+    return task_init((TaskObj *)self, state_of(self), coro, loop, name, context, eager);
+}
+
+PyDoc_STRVAR(Task_get_name_doc,
+"get_name($self, /)\n--\n\n"
+"Return the name of the task, a str.  (asyncio.Task.get_name)");
+
+static PyObject *
+Task_get_name(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    TaskObj *task = (TaskObj *)self;
+    if (task->name == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (PyLong_CheckExact(task->name)) {
+        PyObject *name = PyUnicode_FromFormat("Task-%S", task->name);
+        if (name == NULL) {
+            return NULL;
+        }
+        Py_SETREF(task->name, name);
+    }
+    return Py_NewRef(task->name);
+}
+
+PyDoc_STRVAR(Task_doc,
+"Task(coro, *, loop=None, name=None, context=None)\n--\n\n"
+"A coroutine that the event loop runs; awaiting the task gives its result.\n\n"
+"Stands for asyncio.Task, which it derives from (3.12+: with `eager_start`).  Raises TypeError if `coro` is no\n"
+"coroutine.  Use loop.create_task() or asyncio.create_task() to make one.");
+
+PyDoc_STRVAR(Task_add_done_callback_doc,
+"add_done_callback($self, fn, /, *, context=<unrepresentable>)\n--\n\n"
+"As ctask.Future.add_done_callback().");
+
+PyDoc_STRVAR(Task_remove_done_callback_doc,
+"remove_done_callback($self, fn, /)\n--\n\n"
+"As ctask.Future.remove_done_callback().");
+
+/* ctask.Future has the two for callbacks, but `_asyncio.Task` has them a second time, and it comes first in
+   the order of bases (for its cancel() and set_result()). */
+static PyMethodDef Task_methods[] = {
+    {"add_done_callback", (PyCFunction)(void (*)(void))Future_add_done_callback, METH_FASTCALL | METH_KEYWORDS,
+     Task_add_done_callback_doc},
+    {"remove_done_callback", Future_remove_done_callback, METH_O, Task_remove_done_callback_doc},
+    {"get_name", Task_get_name, METH_NOARGS, Task_get_name_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot Task_slots[] = {
+    {Py_tp_doc, (void *)Task_doc},
+    {Py_tp_init, Task___init__},
+    {Py_tp_dealloc, task_dealloc},
+    {Py_tp_traverse, task_traverse},
+    {Py_tp_clear, task_clear},
+    {Py_tp_methods, Task_methods},
+    {0, NULL},
+};
+
+static PyType_Spec Task_spec = {
+    .name = "ctask.Task",
+    .basicsize = sizeof(TaskObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = Task_slots,
+};
+
+PART int
+task_setup(PyObject *module, ctask_state *st)
+{
+    PyObject *bases = PyTuple_Pack(2, st->stock_Task, (PyObject *)st->FutureType);
+    if (bases == NULL) {
+        return -1;
+    }
+    int result = add_type(module, "Task", &st->TaskType, &Task_spec, bases);
+    Py_DECREF(bases);
+    return result < 0 ? -1 : add_type(module, NULL, &st->TaskStepType, &TaskStep_spec, NULL);
+}

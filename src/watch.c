@@ -1,0 +1,194 @@
+/* Readers and writers: which handle runs when a descriptor is ready.
+
+   add_reader() and its relatives are inherited from asyncio's selector loop, with their check for
+   transports; what they stand on, the four methods below, is here.  The kernel is told of a change at once,
+   so that a descriptor that cannot be polled is refused by the call that names it. */
+
+#include "loop.h"
+
+/* The number behind a descriptor or an object with fileno(), with the messages of the selectors module. */
+static int
+descriptor_of(PyObject *obj, ctask_state *st)
+{
+    PyObject *number;
+    if (PyLong_Check(obj)) {
+        number = Py_NewRef(obj);
+    }
+    else {
+        number = PyObject_CallMethodNoArgs(obj, st->str.fileno);
+        if (number != NULL) {
+            Py_SETREF(number, PyNumber_Long(number));
+        }
+        if (number == NULL) {
+            if (PyErr_ExceptionMatches(PyExc_AttributeError) || PyErr_ExceptionMatches(PyExc_TypeError) ||
+                PyErr_ExceptionMatches(PyExc_ValueError)) {
+                PyErr_Format(PyExc_ValueError, "Invalid file object: %R", obj);
+            }
+            return -1;
+        }
+    }
+    int overflow;
+    long fd = PyLong_AsLongAndOverflow(number, &overflow);
+    if (fd == -1 && PyErr_Occurred()) {
+        Py_DECREF(number);
+        return -1;
+    }
+    if (fd < 0 && !(overflow > 0)) {
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
+        Py_DECREF(number);
+        return -1;
+    }
+    if (overflow > 0 || fd > INT_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "signed integer is greater than maximum");
+        Py_DECREF(number);
+        return -1;
+    }
+    Py_DECREF(number);
+    return (int)fd;
+}
+
+static PyObject **
+slot_of(poll_slot *slot, uint32_t side)
+{
+    return side == POLL_READ ? &slot->reader : &slot->writer;
+}
+
+static PyObject *
+watch_add(LoopObj *loop, const char *method, uint32_t side, PyObject *const *args, Py_ssize_t nargs,
+          PyObject *kwnames)
+{
+    static const char *const names[] = {"fd", "callback"};
+    call_args call;
+    if (schedule_parse(&call, method, names, 2, args, nargs, kwnames) < 0 || loop_check_open(loop) < 0) {
+        return NULL;
+    }
+    int fd = descriptor_of(call.lead[0], loop->st);
+    if (fd < 0) {
+        return NULL;
+    }
+    HandleObj *handle = handle_create(loop->st, (PyObject *)loop, call.lead[1], call.args, call.nargs, call.context,
+                                      loop->debug);
+    if (handle == NULL) {
+        return NULL;
+    }
+    poll_state *poll = &loop->poll;
+    uint32_t before = fd < poll->n_slots ? poll->slots[fd].events : 0;
+    int err = poll_watch(poll, fd, before | side);
+    if (err < 0) {
+        Py_DECREF(handle);
+        errno = -err;
+        return PyErr_SetFromErrno(err == -ENOMEM ? PyExc_MemoryError : PyExc_OSError);
+    }
+    PyObject **slot = slot_of(&poll->slots[fd], side);
+    PyObject *old = *slot;
+    *slot = Py_NewRef(handle);
+    if (old != NULL) {
+        int result = handle_cancel(old, loop->st);
+        Py_DECREF(old);
+        if (result < 0) {
+            Py_DECREF(handle);
+            return NULL;
+        }
+    }
+    return (PyObject *)handle;
+}
+
+static PyObject *
+watch_remove(LoopObj *loop, uint32_t side, PyObject *obj)
+{
+    if (!loop->is_open) {
+        Py_RETURN_FALSE;
+    }
+    int fd = descriptor_of(obj, loop->st);
+    if (fd < 0) {
+        return NULL;
+    }
+    poll_state *poll = &loop->poll;
+    if (fd >= poll->n_slots || *slot_of(&poll->slots[fd], side) == NULL) {
+        Py_RETURN_FALSE;
+    }
+    PyObject **slot = slot_of(&poll->slots[fd], side);
+    PyObject *old = *slot;
+    *slot = NULL;
+    /* A descriptor that the kernel no longer knows has nothing left to change. */
+    (void)poll_watch(poll, fd, poll->slots[fd].events & ~side);
+    int result = handle_cancel(old, loop->st);
+    Py_DECREF(old);
+    if (result < 0) {
+        return NULL;
+    }
+    Py_RETURN_TRUE;
+}
+
+PART int
+watch_traverse(LoopObj *loop, visitproc visit, void *arg)
+{
+    for (int fd = 0; fd < loop->poll.n_slots; fd++) {
+        Py_VISIT(loop->poll.slots[fd].reader);
+        Py_VISIT(loop->poll.slots[fd].writer);
+    }
+    return 0;
+}
+
+PART void
+watch_clear(LoopObj *loop)
+{
+    /* Dropping a handle may run anything, so the table is looked at anew each time. */
+    for (int fd = 0; fd < loop->poll.n_slots; fd++) {
+        Py_CLEAR(loop->poll.slots[fd].reader);
+        if (fd < loop->poll.n_slots) {
+            Py_CLEAR(loop->poll.slots[fd].writer);
+        }
+    }
+}
+
+PyDoc_STRVAR(add_reader_doc,
+"_add_reader($self, fd, callback, /, *args, context=None)\n--\n\n"
+"Have `callback(*args)` called whenever `fd` can be read, in place of an earlier one; return its Handle.\n\n"
+"Raises OSError if the descriptor cannot be polled.  (What asyncio.loop.add_reader stands on.)");
+
+static PyObject *
+Loop_add_reader(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return watch_add((LoopObj *)self, "_add_reader", POLL_READ, args, nargs, kwnames);
+}
+
+PyDoc_STRVAR(add_writer_doc,
+"_add_writer($self, fd, callback, /, *args, context=None)\n--\n\n"
+"Have `callback(*args)` called whenever `fd` can be written, in place of an earlier one; return its Handle.\n\n"
+"Raises OSError if the descriptor cannot be polled.  (What asyncio.loop.add_writer stands on.)");
+
+static PyObject *
+Loop_add_writer(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return watch_add((LoopObj *)self, "_add_writer", POLL_WRITE, args, nargs, kwnames);
+}
+
+PyDoc_STRVAR(remove_doc,
+"Stop watching one side of a descriptor; return True if it was watched.");
+
+static PyObject *
+Loop_remove_reader(PyObject *self, PyObject *fd)
+{
+    return watch_remove((LoopObj *)self, POLL_READ, fd);
+}
+
+static PyObject *
+Loop_remove_writer(PyObject *self, PyObject *fd)
+{
+    return watch_remove((LoopObj *)self, POLL_WRITE, fd);
+}
+
+static PyMethodDef watch_methods[] = {
+    {"_add_reader", (PyCFunction)(void (*)(void))Loop_add_reader, METH_FASTCALL | METH_KEYWORDS, add_reader_doc},
+    {"_add_writer", (PyCFunction)(void (*)(void))Loop_add_writer, METH_FASTCALL | METH_KEYWORDS, add_writer_doc},
+    {"_remove_reader", Loop_remove_reader, METH_O, remove_doc},
+    {"_remove_writer", Loop_remove_writer, METH_O, remove_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PART int
+watch_setup(ctask_state *st)
+{
+    return add_methods(st->LoopType, watch_methods);
+}

@@ -1,0 +1,282 @@
+"""Fixtures for the behaviour tests.
+
+Each test is written against `impl`: ctask by default, the standard library's asyncio with
+CTASK_TESTS_ON=asyncio. Running both shows that a test states what asyncio does before it
+asks ctask for the same. What only ctask has is marked `ctask_only`.
+
+One fixture, `nothing_left_behind`, holds for every test: no descriptor, loop, task, future or
+handle outlives it, nothing was raised where nobody could catch it, and every record that asyncio
+logged was expected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+
+# A checkout's ctask/ has no compiled module: tests are about the package that is installed.
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:] = [path for path in sys.path if os.path.abspath(path or os.curdir) != ROOT]
+
+NAMES = (
+    "Future", "Task", "Handle", "TimerHandle", "EventLoop", "EventLoopPolicy", "Runner", "run",
+    "new_event_loop",
+)
+STOCK = os.environ.get("CTASK_TESTS_ON", "ctask") == "asyncio"
+
+
+def stock_namespace() -> types.SimpleNamespace:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        policy = asyncio.DefaultEventLoopPolicy
+    return types.SimpleNamespace(
+        name="asyncio", Future=asyncio.Future, Task=asyncio.Task, Handle=asyncio.Handle,
+        TimerHandle=asyncio.TimerHandle, EventLoop=asyncio.SelectorEventLoop,
+        EventLoopPolicy=policy, Runner=asyncio.Runner, run=asyncio.run,
+        new_event_loop=asyncio.SelectorEventLoop,
+    )
+
+
+def ctask_namespace() -> types.SimpleNamespace:
+    import ctask
+
+    return types.SimpleNamespace(name="ctask", **{name: getattr(ctask, name) for name in NAMES})
+
+
+IMPL = stock_namespace() if STOCK else ctask_namespace()
+LIVING = (asyncio.Future, IMPL.Future, asyncio.Handle, IMPL.Handle, asyncio.AbstractEventLoop)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "ctask_only: about ctask itself; skipped on asyncio")
+    config.addinivalue_line("filterwarnings", "error")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if STOCK:
+        for item in items:
+            if item.get_closest_marker("ctask_only"):
+                item.add_marker(pytest.mark.skip(reason="about ctask itself"))
+
+
+def pytest_report_header() -> str:
+    return f"tests on: {IMPL.name}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_collections() -> Iterator[None]:
+    gc.collect()
+    gc.freeze()  # each test collects several times: let it look at the tests' own objects
+    yield
+    gc.unfreeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
+    return report
+
+
+PASSED: pytest.StashKey[bool] = pytest.StashKey()
+
+
+class Taken(list):
+    """A list that must be empty at the end: `take` returns the entries and empties it."""
+
+    def take(self) -> list:
+        entries = self[:]
+        self.clear()
+        return entries
+
+
+class LogCatcher(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records: Taken = Taken()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def open_fds() -> dict[int, str]:
+    fds = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            fds[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # listdir's own
+            pass
+    return fds
+
+
+def living() -> dict[int, object]:
+    # type(), not isinstance(): an object's __class__ may be a test's property.
+    return {id(o): o for o in gc.get_objects() if issubclass(type(o), LIVING)}
+
+
+@pytest.fixture
+def logs() -> Iterator[Taken]:
+    """The log records (warning and above) of logger 'asyncio'; a test takes what it expects."""
+    catcher = LogCatcher()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(catcher)
+    yield catcher.records
+    logger.removeHandler(catcher)
+
+
+@pytest.fixture
+def unraisable() -> Iterator[Taken]:
+    """Exceptions that no caller could catch (type, message); a test takes what it expects."""
+    caught: Taken = Taken()
+    saved = sys.unraisablehook, threading.excepthook
+
+    def hook(args) -> None:  # keeps no exception, so no frame and no object, alive
+        caught.append((args.exc_type, str(args.exc_value)))
+
+    sys.unraisablehook = threading.excepthook = hook
+    yield caught
+    sys.unraisablehook, threading.excepthook = saved
+
+
+@pytest.fixture
+def time_limit() -> Iterator[None]:
+    """A test that hangs fails, with the stack; one that does not even answer signals ends the run."""
+
+    def stuck(signum, frame):
+        raise TimeoutError("the test hangs")
+
+    saved = signal.signal(signal.SIGALRM, stuck)
+    signal.alarm(15)
+    faulthandler.dump_traceback_later(40, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, saved)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request, time_limit, caplog, logs, unraisable) -> Iterator[None]:
+    gc.collect()
+    fds = open_fds()
+    alive = living()
+    threads = threading.active_count()
+    yield
+    if not request.node.stash.get(PASSED, False):
+        gc.collect()  # the failure's traceback keeps things alive: its own report is enough
+        logs.clear()
+        unraisable.clear()
+        return
+    # pytest's own references to the loop and to what was made from it or logged
+    request.node.funcargs.clear()
+    for when in ("setup", "call"):
+        caplog.get_records(when).clear()
+    gc.collect()
+    left = [o for key, o in living().items() if key not in alive]
+    assert not left, f"alive after the test: {left}"
+    del left
+    assert open_fds() == fds
+    assert threading.active_count() == threads
+    assert unraisable == []
+    assert [record.getMessage() for record in logs] == []
+
+
+@pytest.fixture
+def impl() -> types.SimpleNamespace:
+    return IMPL
+
+
+@pytest.fixture
+def loop(impl, nothing_left_behind) -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop of the implementation under test. It must end without pending tasks."""
+    loop = impl.new_event_loop()
+    loop.set_debug(False)
+    yield loop
+    if not loop.is_closed():
+        gc.collect()
+        pending = asyncio.all_tasks(loop)
+        loop.close()
+        assert not pending
+    asyncio.set_event_loop(None)
+
+
+@pytest.fixture
+def run(loop) -> Callable:
+    """Runs a coroutine or future on `loop` and returns its result."""
+    return loop.run_until_complete
+
+
+@pytest.fixture
+def turn(loop) -> Callable[..., None]:
+    """Runs n iterations of `loop`: all callbacks that are ready, not the ones they schedule."""
+
+    def turn(n: int = 1) -> None:
+        for _ in range(n):
+            loop.stop()
+            loop.run_forever()
+
+    return turn
+
+
+@pytest.fixture
+def reports(loop) -> Iterator[Taken]:
+    """What reached the loop's exception handler; a test takes what it expects."""
+    contexts: Taken = Taken()
+    loop.set_exception_handler(lambda loop, context: contexts.append(context))
+    yield contexts
+    assert contexts == []
+
+
+Outcome = collections.namedtuple("Outcome", "code out err")
+
+PRELUDE = """\
+import asyncio, gc, sys, warnings
+if {stock!r}:
+    import types
+    impl = types.SimpleNamespace(
+        Future=asyncio.Future, Task=asyncio.Task, Handle=asyncio.Handle,
+        TimerHandle=asyncio.TimerHandle, EventLoop=asyncio.SelectorEventLoop,
+        Runner=asyncio.Runner, run=asyncio.run, new_event_loop=asyncio.SelectorEventLoop)
+else:
+    import ctask as impl
+"""
+
+
+@pytest.fixture
+def script(tmp_path) -> Callable[..., Outcome]:
+    """Runs source text in an interpreter of its own, with `impl` there unless bare=True.
+
+    Returns (code, out, err). Fails the test if the interpreter crashed, or ended with anything
+    but `code` (None: any code that is not a signal's).
+    """
+
+    def script(source: str, *, bare: bool = False, code: int | None = 0, timeout: float = 30):
+        prelude = "" if bare else PRELUDE.format(stock=STOCK)
+        path = tmp_path / "script.py"
+        path.write_text(prelude + textwrap.dedent(source))
+        env = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", str(path)], env=env, cwd=tmp_path,
+            capture_output=True, text=True, timeout=timeout,
+        )
+        text = f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode >= 0, text
+        if code is not None:
+            assert done.returncode == code, text
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return script

@@ -1,0 +1,499 @@
+"""Timers: call_later and call_at, TimerHandle, the order and punctuality of timers."""
+
+import asyncio
+import contextvars
+import gc
+import math
+import sys
+import weakref
+from asyncio import format_helpers
+
+import pytest
+
+HERE = __file__
+
+
+def callback(*args):
+    pass
+
+
+@pytest.fixture
+def until(loop):
+    """Runs the loop until a condition holds."""
+
+    def until(condition):
+        def check():
+            if condition():
+                loop.stop()
+            else:
+                loop.call_later(0.0005, check)
+
+        check()
+        loop.run_forever()
+
+    return until
+
+
+def test_timer_is_asyncios_and_ours(impl, loop):
+    for handle in (loop.call_later(10, callback), loop.call_at(loop.time() + 10, callback)):
+        assert isinstance(handle, asyncio.TimerHandle) and isinstance(handle, asyncio.Handle)
+        assert isinstance(handle, impl.TimerHandle) and isinstance(handle, impl.Handle)
+        handle.cancel()
+    assert issubclass(impl.TimerHandle, asyncio.TimerHandle)
+    assert issubclass(impl.TimerHandle, impl.Handle)
+
+
+def test_when_is_exactly_what_was_asked_for(loop):
+    when = loop.time() + 1000.123456789
+    handle = loop.call_at(when, callback)
+    assert handle.when() == when
+    before = loop.time()
+    later = loop.call_later(1000, callback)
+    assert before + 1000 <= later.when() <= loop.time() + 1000
+    handle.cancel()
+    later.cancel()
+    assert handle.when() == when
+
+
+def test_when_keeps_an_int_an_int(loop):
+    when = int(loop.time()) + 1000
+    handle = loop.call_at(when, callback)
+    assert handle.when() == when
+    handle.cancel()
+
+
+def test_zero_delay_has_a_when_too(loop, turn):
+    seen = []
+    handle = loop.call_later(0, seen.append, 1)
+    assert isinstance(handle.when(), float)
+    turn()
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("delay", [0, 0.0, -1, -0.001, -1e9, float("-inf"), False])
+def test_delay_of_zero_or_less_runs_in_the_next_turn(loop, turn, delay):
+    seen = []
+    loop.call_later(delay, seen.append, 1)
+    assert seen == []
+    turn()
+    assert seen == [1]
+
+
+def test_call_at_in_the_past_runs_in_the_next_turn(loop, turn):
+    seen = []
+    loop.call_at(0, seen.append, 1)
+    loop.call_at(-5.5, seen.append, 0)
+    turn()
+    assert seen == [0, 1]
+
+
+def test_zero_delay_runs_after_what_is_ready(loop, turn):
+    seen = []
+    loop.call_later(0, seen.append, "timer")
+    loop.call_soon(seen.append, "soon")
+    turn()
+    assert seen == ["soon", "timer"]
+
+
+def test_timers_run_in_order_of_time(loop, turn):
+    seen = []
+    now = loop.time()
+    for n in (5, 3, 9, 1, 7, 2, 8, 0, 6, 4):
+        loop.call_at(now - 100 + n, seen.append, n)
+    turn()
+    assert seen == list(range(10))
+
+
+def test_many_timers_run_in_order_of_time(loop, turn):
+    import random
+
+    seen = []
+    order = list(range(2000))
+    random.Random(1).shuffle(order)
+    handles = {n: loop.call_at(n / 1000, seen.append, n) for n in order}
+    for n in range(0, 2000, 3):
+        handles[n].cancel()
+    turn()
+    assert seen == [n for n in range(2000) if n % 3]
+
+
+def test_timers_of_equal_time_all_run_once(loop, turn):
+    seen = []
+    for n in range(50):
+        loop.call_at(1.0, seen.append, n)
+    turn()
+    assert sorted(seen) == list(range(50))
+
+
+def test_two_timers_of_equal_time_run_first_come_first_served(loop, turn):
+    seen = []
+    loop.call_at(1.0, seen.append, "a")
+    loop.call_at(1.0, seen.append, "b")
+    turn()
+    assert seen == ["a", "b"]
+
+
+# --- Delays that are not numbers
+
+
+def test_none_is_refused(loop):
+    with pytest.raises(TypeError, match="^delay must not be None$"):
+        loop.call_later(None, callback)
+    with pytest.raises(TypeError, match="^when cannot be None$"):
+        loop.call_at(None, callback)
+
+
+@pytest.mark.parametrize("bad", ["1", b"1", [], object(), 1j])
+def test_delay_that_cannot_be_added_is_refused(loop, bad):
+    if bad == 1j:
+        pytest.skip("asyncio accepts a complex when there is no other timer to compare it with")
+    with pytest.raises(TypeError):
+        loop.call_later(bad, callback)
+
+
+def test_missing_arguments_are_refused(loop):
+    with pytest.raises(TypeError):
+        loop.call_later()
+    with pytest.raises(TypeError):
+        loop.call_later(1)
+    with pytest.raises(TypeError):
+        loop.call_at(1)
+    with pytest.raises(TypeError):
+        loop.call_later(1, callback, nonsense=1)
+
+
+def test_infinite_delay_never_runs_and_does_not_keep_others_from_running(loop, turn):
+    handle = loop.call_later(math.inf, callback)
+    assert handle.when() == math.inf
+    seen = []
+    loop.call_later(0, seen.append, 1)
+    loop.call_later(0.001, loop.stop)
+    loop.run_forever()
+    assert seen == [1]
+    handle.cancel()
+
+
+def test_fractions_and_decimals_of_the_clock(loop, turn):
+    import fractions
+
+    seen = []
+    loop.call_later(fractions.Fraction(0), seen.append, 1)
+    turn()
+    assert seen == [1]
+
+
+def test_huge_delay(loop, turn):
+    handles = [loop.call_later(d, callback) for d in (1e10, 1e300, 2**62, 86400 * 365)]
+    turn()
+    assert not any(h.cancelled() for h in handles)
+    for h in handles:
+        h.cancel()
+
+
+# --- Punctuality: the only assertions about time
+
+
+@pytest.mark.parametrize("delay", [0.0001, 0.0004, 0.001, 0.0015, 0.0101])
+def test_sleep_is_never_early(loop, run, delay):
+    async def main():
+        for _ in range(5):
+            start = loop.time()
+            await asyncio.sleep(delay)
+            assert loop.time() - start >= delay
+
+    run(main())
+
+
+@pytest.mark.parametrize("delay", [0.0002, 0.0013, 0.005])
+def test_timer_is_never_early(loop, delay):
+    start = loop.time()
+    loop.call_later(delay, loop.stop)
+    loop.run_forever()
+    assert loop.time() - start >= delay
+
+
+def test_timer_set_in_a_callback_of_the_same_turn_waits_for_the_next(loop, turn):
+    seen = []
+
+    def first():
+        seen.append(1)
+        loop.call_later(0, seen.append, 2)
+        loop.call_soon(seen.append, 3)
+
+    loop.call_soon(first)
+    turn()
+    assert seen == [1]
+    turn()
+    assert seen == [1, 3, 2]
+
+
+# --- Cancellation
+
+
+def test_cancelled_timer_does_not_run(loop, turn):
+    seen = []
+    handle = loop.call_later(0, seen.append, 1)
+    assert not handle.cancelled()
+    handle.cancel()
+    handle.cancel()
+    assert handle.cancelled()
+    turn(2)
+    assert seen == []
+
+
+def test_timer_cancelled_by_another_of_the_same_time(loop, turn):
+    seen = []
+
+    def first():
+        seen.append("first")
+        second.cancel()
+
+    loop.call_at(1.0, first)
+    second = loop.call_at(2.0, seen.append, "second")
+    turn()
+    assert seen == ["first"]
+
+
+def test_timer_that_cancels_itself(loop, turn):
+    seen = []
+
+    def body():
+        handle.cancel()
+        seen.append(handle.cancelled())
+
+    handle = loop.call_later(0, body)
+    turn()
+    assert seen == [True]
+
+
+def test_cancel_lets_the_callback_go(loop):
+    class Thing:
+        def __call__(self, *args):
+            pass
+
+    thing, arg = Thing(), Thing()
+    refs = [weakref.ref(thing), weakref.ref(arg)]
+    handle = loop.call_later(1000, thing, arg)
+    del thing, arg
+    assert all(ref() for ref in refs)
+    handle.cancel()
+    gc.collect()
+    assert [ref() for ref in refs] == [None, None]
+    assert handle._callback is None and handle._args is None
+
+
+def test_cancelled_timers_do_not_pile_up(impl, loop, turn):
+    keep = [loop.call_later(1000 + n, callback) for n in range(10)]
+    refs = []
+    for _ in range(20):
+        for n in range(500):
+            handle = loop.call_later(2000 + n, callback)
+            refs.append(weakref.ref(handle))
+            handle.cancel()
+        del handle
+        turn()
+    gc.collect()
+    alive = sum(1 for ref in refs if ref() is not None)
+    assert alive < 1000
+    assert not any(h.cancelled() for h in keep)
+    for h in keep:
+        h.cancel()
+
+
+def test_cancel_after_it_ran_is_harmless(loop, turn):
+    handle = loop.call_later(0, callback)
+    turn()
+    handle.cancel()
+    later = [loop.call_later(0, callback) for _ in range(3)]
+    handle.cancel()
+    turn()
+    assert handle.cancelled() and not any(h.cancelled() for h in later)
+
+
+def test_timers_are_forgotten_when_the_loop_closes(loop):
+    seen = []
+    handle = loop.call_later(0, seen.append, 1)
+    ref = weakref.ref(handle)
+    loop.close()
+    handle.cancel()
+    del handle
+    gc.collect()
+    assert ref() is None
+    assert seen == []
+
+
+# --- repr, comparison, hash
+
+
+def test_repr_of_each_state(loop):
+    when = loop.time() + 1000
+    handle = loop.call_at(when, callback)
+    where = f"{HERE}:{callback.__code__.co_firstlineno}"
+    assert repr(handle) == f"<TimerHandle when={when} callback() at {where}>"
+    handle.cancel()
+    assert repr(handle) == f"<TimerHandle cancelled when={when}>"
+
+
+@pytest.mark.parametrize("method", ["call_at", "call_later"])
+def test_repr_in_debug_mode(loop, method):
+    loop.set_debug(True)
+    handle, line = getattr(loop, method)(1e9, callback, 1), sys._getframe().f_lineno
+    where = f"{HERE}:{callback.__code__.co_firstlineno}"
+    when = handle.when()
+    assert repr(handle) == (
+        f"<TimerHandle when={when} callback(1) at {where} created at {HERE}:{line}>"
+    )
+    handle.cancel()
+    assert repr(handle) == (
+        f"<TimerHandle cancelled when={when} callback(1) at {where} created at {HERE}:{line}>"
+    )
+
+
+def test_comparison_is_by_time(loop):
+    now = loop.time() + 1000
+    early, late = loop.call_at(now, callback), loop.call_at(now + 1, callback)
+    assert early < late and early <= late and late > early and late >= early
+    assert not late < early and not late <= early
+    assert early != late
+    assert hash(early) == hash(now)
+    same = loop.call_at(now, callback)
+    assert early == same and early <= same and early >= same and not early < same
+    other = loop.call_at(now, print)
+    assert early != other
+    same.cancel()
+    assert early != same
+    assert sorted([late, early]) == [early, late]
+    for handle in (early, late, other):
+        handle.cancel()
+
+
+def test_comparison_with_anything_else_is_not_implemented(loop):
+    handle = loop.call_later(1000, callback)
+    assert handle != 5
+    assert not handle == object()  # noqa: SIM201
+    for op in ("__lt__", "__le__", "__gt__", "__ge__", "__eq__"):
+        assert getattr(handle, op)(5) is NotImplemented
+        assert getattr(handle, op)(handle._loop.call_soon(callback)) is NotImplemented
+    with pytest.raises(TypeError):
+        handle < 5  # noqa: B015
+    handle.cancel()
+
+
+def test_timer_made_by_hand(impl, loop):
+    handle = impl.TimerHandle(123.5, callback, (1,), loop)
+    assert handle.when() == 123.5
+    assert handle._args == (1,)
+    assert not handle.cancelled()
+    handle.cancel()
+    assert handle.cancelled()
+
+
+# --- Callbacks
+
+
+def test_exception_in_a_timer_reaches_the_handler(loop, turn, reports):
+    exc = ValueError("why")
+
+    def bad():
+        raise exc
+
+    handle = loop.call_later(0, bad)
+    turn()
+    (report,) = reports.take()
+    message = f"Exception in callback {format_helpers._format_callback_source(bad, ())}"
+    assert report == {"message": message, "exception": exc, "handle": handle}
+    exc.__traceback__ = None
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_exit_in_a_timer_keeps_the_others(loop, turn, kind):
+    seen = []
+
+    def bad():
+        raise kind
+
+    loop.call_at(1.0, bad)
+    loop.call_at(2.0, seen.append, 2)
+    with pytest.raises(kind):
+        loop.run_forever()
+    turn()
+    assert seen == [2]
+
+
+def test_timer_runs_in_its_context(loop, turn):
+    var = contextvars.ContextVar("var", default="none")
+    ctx = contextvars.copy_context()
+    ctx.run(var.set, "given")
+    seen = []
+    var.set("caller")
+    loop.call_later(0, lambda: seen.append(var.get()))
+    var.set("later")
+    loop.call_at(1.0, lambda: seen.append(var.get()), context=ctx)
+    turn()
+    assert sorted(seen) == ["caller", "given"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="came with 3.12")
+def test_get_context(loop):
+    ctx = contextvars.copy_context()
+    handle = loop.call_later(1000, callback, context=ctx)
+    assert handle.get_context() is ctx
+    handle.cancel()
+
+
+def test_overridden_time_rules_the_timers(impl):
+    class Slow(impl.EventLoop):
+        now = 50.0
+
+        def time(self):
+            return self.now
+
+        def _turn(self):
+            self.stop()
+            self.run_forever()
+
+    loop = Slow()
+    seen = []
+    handle = loop.call_later(10, seen.append, 1)
+    assert handle.when() == 60.0
+    loop._turn()
+    assert seen == []
+    loop.now = 59.9
+    loop._turn()
+    assert seen == []
+    loop.now = 60.0
+    loop._turn()
+    assert seen == [1]
+    loop.close()
+
+
+def test_timeout_fires_while_others_sleep(loop, run):
+    async def main():
+        seen = []
+
+        async def sleeper(n):
+            await asyncio.sleep(n / 1000)
+            seen.append(n)
+
+        await asyncio.gather(*(sleeper(n) for n in (5, 1, 3, 0, 2, 4)))
+        return seen
+
+    assert run(main()) == [0, 1, 2, 3, 4, 5]
+
+
+def test_next_timer_after_the_nearest_was_cancelled(loop):
+    seen = []
+    near = loop.call_later(0.002, seen.append, "near")
+    loop.call_later(0.004, loop.stop)
+    loop.call_soon(near.cancel)
+    loop.run_forever()
+    assert seen == []
+
+
+def test_earlier_timer_set_from_a_callback_is_served_in_time(loop):
+    seen = []
+    far = loop.call_later(1000, callback)
+    loop.call_soon(lambda: loop.call_later(0.001, loop.stop))
+    loop.run_forever()
+    far.cancel()
+    assert seen == []

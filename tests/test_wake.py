@@ -1,0 +1,253 @@
+"""call_soon_threadsafe: waking a loop from other threads and from signal handlers."""
+
+import asyncio
+import signal
+import threading
+
+import pytest
+
+
+def test_wakes_a_blocked_loop(loop):
+    # Without the wake-up the loop would block for ever: it has neither timers nor callbacks.
+    seen = []
+    blocked = threading.Event()
+
+    def other():
+        blocked.wait()
+        loop.call_soon_threadsafe(seen.append, 1)
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    loop.call_soon(blocked.set)
+    loop.run_forever()
+    thread.join()
+    assert seen == [1]
+
+
+def test_wakes_it_again_and_again(loop):
+    answers = []
+    turns = 200
+    go = threading.Semaphore(0)
+
+    def other():
+        for n in range(turns):
+            go.acquire()
+            loop.call_soon_threadsafe(pong, n)
+        loop.call_soon_threadsafe(loop.stop)
+
+    def pong(n):
+        answers.append(n)
+        go.release()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    go.release()
+    loop.run_forever()
+    thread.join()
+    assert answers == list(range(turns))
+
+
+def test_many_threads_each_in_its_order(loop):
+    threads, each = 8, 500
+    seen = []
+    left = threads
+
+    def other(name):
+        for n in range(each):
+            loop.call_soon_threadsafe(seen.append, (name, n))
+        loop.call_soon_threadsafe(finished)
+
+    def finished():
+        nonlocal left
+        left -= 1
+        if not left:
+            loop.stop()
+
+    workers = [threading.Thread(target=other, args=(n,)) for n in range(threads)]
+    for worker in workers:
+        worker.start()
+    loop.run_forever()
+    for worker in workers:
+        worker.join()
+    assert len(seen) == threads * each
+    for name in range(threads):
+        assert [n for who, n in seen if who == name] == list(range(each))
+
+
+def test_before_the_loop_runs(loop, turn):
+    seen = []
+    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(seen.append, 1))
+    thread.start()
+    thread.join()
+    turn()
+    assert seen == [1]
+
+
+def test_same_thread_keeps_the_order_with_call_soon(loop, turn):
+    seen = []
+    loop.call_soon(seen.append, 1)
+    loop.call_soon_threadsafe(seen.append, 2)
+    loop.call_soon(seen.append, 3)
+    loop.call_soon_threadsafe(seen.append, 4)
+    turn()
+    assert seen == [1, 2, 3, 4]
+
+
+def test_from_a_running_callback_it_runs_in_the_next_turn(loop, turn):
+    seen = []
+    loop.call_soon(lambda: loop.call_soon_threadsafe(seen.append, 1))
+    turn()
+    assert seen == []
+    turn()
+    assert seen == [1]
+
+
+def test_more_wake_ups_than_a_pipe_holds(loop, turn):
+    count = 0
+
+    def tick():
+        nonlocal count
+        count += 1
+
+    for _ in range(300_000 // 3):
+        loop.call_soon_threadsafe(tick)
+    turn()
+    assert count == 100_000
+
+
+def test_cancelled_from_another_thread_before_it_runs(loop, turn):
+    seen = []
+    handle = loop.call_soon_threadsafe(seen.append, 1)
+    thread = threading.Thread(target=handle.cancel)
+    thread.start()
+    thread.join()
+    turn()
+    assert seen == []
+
+
+def test_completing_a_future_from_another_thread(loop, run):
+    fut = loop.create_future()
+    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(fut.set_result, "r"))
+    thread.start()
+
+    async def main():
+        return await fut
+
+    assert run(main()) == "r"
+    thread.join()
+
+
+def test_run_coroutine_threadsafe(loop):
+    async def body(n):
+        await asyncio.sleep(0)
+        if n < 0:
+            raise ValueError(n)
+        return n * 2
+
+    results = []
+
+    def other():
+        results.append(asyncio.run_coroutine_threadsafe(body(21), loop).result(10))
+        with pytest.raises(ValueError):
+            asyncio.run_coroutine_threadsafe(body(-1), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    assert results == [42]
+
+
+def test_after_close_raises(loop):
+    loop.close()
+    errors = []
+
+    def other():
+        try:
+            loop.call_soon_threadsafe(print)
+        except RuntimeError as exc:
+            errors.append(str(exc))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert errors == ["Event loop is closed"]
+
+
+def test_stop_from_another_thread_needs_the_wake_up(loop):
+    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(loop.stop,))
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    assert not loop.is_running()
+
+
+def test_from_a_python_signal_handler(loop):
+    seen = []
+
+    def handler(signum, frame):
+        loop.call_soon_threadsafe(seen.append, signum)
+        loop.call_soon_threadsafe(loop.stop)
+
+    saved = signal.signal(signal.SIGUSR1, handler)
+    main = threading.main_thread().ident
+    thread = threading.Thread(target=lambda: signal.pthread_kill(main, signal.SIGUSR1))
+    try:
+        loop.call_soon(thread.start)
+        loop.run_forever()
+    finally:
+        signal.signal(signal.SIGUSR1, saved)
+    thread.join()
+    assert seen == [signal.SIGUSR1]
+
+
+def test_racing_with_close_does_not_crash(script):
+    script("""
+        import threading
+        for _ in range(100):
+            loop = impl.new_event_loop()
+            go = threading.Event()
+            def other():
+                go.wait()
+                try:
+                    while True:
+                        loop.call_soon_threadsafe(int)
+                except RuntimeError as exc:
+                    assert str(exc) == "Event loop is closed", exc
+                except OSError:
+                    pass
+            threads = [threading.Thread(target=other) for _ in range(2)]
+            for t in threads: t.start()
+            loop.call_soon(go.set)
+            loop.call_later(0.0005, loop.stop)
+            loop.run_forever()
+            loop.close()
+            for t in threads: t.join()
+    """)
+
+
+def test_callback_context_of_the_calling_thread(loop):
+    import contextvars
+
+    var = contextvars.ContextVar("var", default="none")
+    seen = []
+
+    def other():
+        var.set("thread")
+        loop.call_soon_threadsafe(lambda: seen.append(var.get()))
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    assert seen == ["thread"]
+
+
+def test_not_callable_without_debug_is_reported_when_it_runs(loop, turn, reports):
+    loop.call_soon_threadsafe(5)
+    turn()
+    (report,) = reports.take()
+    assert type(report["exception"]) is TypeError
