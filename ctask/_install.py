@@ -1,24 +1,35 @@
-"""install() and uninstall(): ctask as the default of everything that uses asyncio."""
+"""install() and uninstall(): ctask as the default of everything that uses asyncio.
+
+What asyncio's modules hold by name is replaced by ctask's.  They look these names up when they
+need them, with two exceptions that were made from asyncio's own classes when it was imported and
+are made anew: `eager_task_factory` and the future that gather() returns.
+"""
 
 import asyncio
 import sys
+import threading
 from asyncio import events, futures, tasks, unix_events
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctask._ctask import Future, Task
 from ctask._loop import EventLoop
 
 if sys.version_info >= (3, 14):
-    _DefaultPolicy = unix_events._DefaultEventLoopPolicy
+    _POLICY_NAME = "_DefaultEventLoopPolicy"
     _get_policy = events._get_event_loop_policy
     _set_policy = events._set_event_loop_policy
 else:
-    _DefaultPolicy = asyncio.DefaultEventLoopPolicy
+    _POLICY_NAME = "DefaultEventLoopPolicy"
     _get_policy = asyncio.get_event_loop_policy
     _set_policy = asyncio.set_event_loop_policy
 
+if TYPE_CHECKING:
+    _StockPolicy = asyncio.DefaultEventLoopPolicy
+else:
+    _StockPolicy = getattr(unix_events, _POLICY_NAME)
 
-class EventLoopPolicy(_DefaultPolicy):
+
+class EventLoopPolicy(_StockPolicy):
     """An event loop policy that makes ctask's loops; stands for asyncio.DefaultEventLoopPolicy.
 
     asyncio deprecates policies from 3.14 on: use ctask.run() or a loop factory there.
@@ -27,10 +38,82 @@ class EventLoopPolicy(_DefaultPolicy):
     _loop_factory = EventLoop
 
 
-# What install() replaced: (module, name, what was there).
-_replaced: list[tuple[Any, str, Any]] = []
+class DefaultPolicy(EventLoopPolicy):
+    """What install() makes asyncio's default: a class of its own, to tell it from a user's choice."""
+
+
+class CommandPolicy(DefaultPolicy):
+    """The default under `python -m ctask`.
+
+    On 3.14 and later its get_event_loop() still makes a loop where up to 3.13 there always was
+    one: in the main thread, as long as none was set.
+    """
+
+    if sys.version_info >= (3, 14):
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._was_set = False
+
+        def get_event_loop(self) -> asyncio.AbstractEventLoop:
+            if not self._was_set and threading.current_thread() is threading.main_thread():
+                self.set_event_loop(self.new_event_loop())
+            return super().get_event_loop()
+
+        def set_event_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+            if threading.current_thread() is threading.main_thread():
+                self._was_set = True
+            super().set_event_loop(loop)
+
+
+class _GatheringFuture(tasks._GatheringFuture, Future[Any]):  # type: ignore[name-defined, misc]
+    """asyncio's, which derives from asyncio's Future, as a ctask.Future."""
+
+
+_lock = threading.RLock()
+# What install() replaced: (module, name, what was there, what is there now).
+_replaced: list[tuple[Any, str, Any, Any]] = []
 _previous_policy: Any = None
-_policy: Any = None
+
+
+def install() -> None:
+    """Make ctask the default of asyncio: its loop, Task and Future, also in asyncio.run().
+
+    What was imported from asyncio by name before keeps working beside ctask's.  Calling it twice
+    is harmless.  Raises RuntimeError while an event loop is running.
+    """
+    install_with(DefaultPolicy)
+
+
+def uninstall() -> None:
+    """Put back everything that install() replaced; harmless if nothing was.
+
+    What somebody else has replaced since then, the policy or a name, stays as it is.  Raises
+    RuntimeError while an event loop is running.
+    """
+    _refuse_while_running("uninstall")
+    with _lock:
+        _put_back()
+
+
+def install_with(policy: type[DefaultPolicy]) -> None:
+    """install(), with `policy` as the default policy."""
+    global _previous_policy
+    _refuse_while_running("install")
+    with _lock:
+        if _replaced:
+            return
+        replacements = _replacements(policy)
+        try:
+            _previous_policy = _get_policy()
+            for module, name, value in replacements:
+                if hasattr(module, name):
+                    _replaced.append((module, name, getattr(module, name), value))
+                    setattr(module, name, value)
+            _set_policy(policy())
+        except BaseException:
+            _put_back()
+            raise
 
 
 def _refuse_while_running(what: str) -> None:
@@ -38,49 +121,34 @@ def _refuse_while_running(what: str) -> None:
         raise RuntimeError(f"ctask.{what}() cannot be called while an event loop is running")
 
 
-def _replace(module: Any, name: str, value: Any) -> None:
-    if hasattr(module, name):
-        _replaced.append((module, name, getattr(module, name)))
-        setattr(module, name, value)
-
-
-def install(policy: Any = None) -> None:
-    """Make ctask the default of asyncio: its loop, Task and Future, also in asyncio.run().
-
-    Names that were imported from asyncio before keep working beside ctask's.  Calling it twice is
-    harmless.  Raises RuntimeError while an event loop is running.
-    """
-    global _previous_policy, _policy
-    _refuse_while_running("install")
-    if _replaced:
-        return
-    for module in (asyncio, futures):
-        _replace(module, "Future", Future)
-    _replace(futures, "_CFuture", Future)
-    for module in (asyncio, tasks):
-        _replace(module, "Task", Task)
-    _replace(tasks, "_CTask", Task)
-    if hasattr(tasks, "create_eager_task_factory"):
+def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
+    found: list[tuple[Any, str, Any]] = [
+        (asyncio, "Future", Future),
+        (futures, "Future", Future),
+        (futures, "_CFuture", Future),
+        (asyncio, "Task", Task),
+        (tasks, "Task", Task),
+        (tasks, "_CTask", Task),
+        (tasks, "_GatheringFuture", _GatheringFuture),
+        # asyncio.set_event_loop_policy(None) makes the default again: it stays ctask's.
+        (unix_events, _POLICY_NAME, policy),
+    ]
+    if sys.version_info >= (3, 12):
         factory = tasks.create_eager_task_factory(Task)
-        for module in (asyncio, tasks):
-            _replace(module, "eager_task_factory", factory)
-    _replace(asyncio, "EventLoop", EventLoop)
-    _previous_policy = _get_policy()
-    _policy = EventLoopPolicy() if policy is None else policy
-    _set_policy(_policy)
+        found += [(module, "eager_task_factory", factory) for module in (asyncio, tasks)]
+    if sys.version_info >= (3, 13):
+        found += [(module, "EventLoop", EventLoop) for module in (asyncio, unix_events)]
+    if sys.version_info < (3, 14):
+        found.append((asyncio, _POLICY_NAME, policy))
+    return found
 
 
-def uninstall() -> None:
-    """Put back everything that install() replaced; harmless if nothing was.
-
-    Raises RuntimeError while an event loop is running.
-    """
-    global _previous_policy, _policy
-    _refuse_while_running("uninstall")
+def _put_back() -> None:
+    global _previous_policy
     while _replaced:
-        module, name, value = _replaced.pop()
-        setattr(module, name, value)
-    if _policy is not None:
-        if _get_policy() is _policy:
-            _set_policy(_previous_policy)
-        _policy = _previous_policy = None
+        module, name, before, now = _replaced.pop()
+        if getattr(module, name, None) is now:
+            setattr(module, name, before)
+    if isinstance(_get_policy(), DefaultPolicy):
+        _set_policy(_previous_policy)
+    _previous_policy = None

@@ -691,6 +691,17 @@ task_clear(PyObject *self)
     return 0;
 }
 
+#if !TASKS_IN_THREAD_STATE
+/* asyncio's WeakSet forgets a task before its finalizer runs, so that one which the report of its own
+   destruction brings back to life is not listed any more. */
+static void
+task_finalize(PyObject *self)
+{
+    registry_remove((TaskObj *)self);
+    ((PyTypeObject *)state_of(self)->stock_Task)->tp_finalize(self);
+}
+#endif
+
 PART void
 task_dealloc(PyObject *self)
 {
@@ -782,6 +793,9 @@ static PyType_Slot Task_slots[] = {
     {Py_tp_dealloc, task_dealloc},
     {Py_tp_traverse, task_traverse},
     {Py_tp_clear, task_clear},
+#if !TASKS_IN_THREAD_STATE
+    {Py_tp_finalize, task_finalize},
+#endif
     {Py_tp_methods, Task_methods},
     {0, NULL},
 };

@@ -241,12 +241,18 @@ def test_two_loops_in_two_threads_do_not_mix(impl):
 
 
 def test_enter_and_leave_by_hand(loop, run):
+    seen = []
+
+    def body():
+        asyncio.tasks._enter_task(loop, task)
+        seen.append(asyncio.current_task(loop))
+        asyncio.tasks._leave_task(loop, task)
+        seen.append(asyncio.current_task(loop))
+
+    loop.call_soon(body)
     task = loop.create_task(nothing())
-    asyncio.tasks._enter_task(loop, task)
-    assert asyncio.current_task(loop) is task
-    asyncio.tasks._leave_task(loop, task)
-    assert asyncio.current_task(loop) is None
     run(task)
+    assert seen == [task, None]
 
 
 def test_enter_while_another_is_current_is_refused(loop, run):
