@@ -228,6 +228,11 @@ check_layout(ctask_state *st)
 
 /* ---- the module ---- */
 
+#define FREELISTS(st)                                                                              \
+    &(st)->free_futures, &(st)->free_tasks, &(st)->free_iters, &(st)->free_handles, &(st)->free_timers
+/* Objects of one kind, about 150 KB of them. */
+#define FREELIST_LIMIT 1024
+
 /* Owned pointers of the state, from FutureType to the last name. */
 #define STATE_POINTERS(st) ((PyObject **)&(st)->FutureType)
 #define N_STATE_POINTERS ((offsetof(ctask_state, task_counter) - offsetof(ctask_state, FutureType)) / sizeof(PyObject *))
@@ -260,6 +265,10 @@ module_exec(PyObject *module)
 {
     ctask_state *st = PyModule_GetState(module);
     list_init(&st->tasks);
+    freelist *lists[] = {FREELISTS(st)};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) {
+        lists[i]->limit = FREELIST_LIMIT;
+    }
     if (import_all(st) < 0 || check_layout(st) < 0) {
         return -1;
     }
@@ -284,6 +293,10 @@ static int
 module_clear(PyObject *module)
 {
     ctask_state *st = PyModule_GetState(module);
+    freelist *lists[] = {FREELISTS(st)};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) {
+        freelist_close(lists[i]);
+    }
     for (size_t i = 0; i < N_STATE_POINTERS; i++) {
         Py_CLEAR(STATE_POINTERS(st)[i]);
     }

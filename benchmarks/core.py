@@ -183,6 +183,8 @@ async def timers_fired(n: int) -> None:
     fires.
     """
     loop = asyncio.get_running_loop()
+    # Whole milliseconds: a loop with a finer clock must not have to wake up more often.
+    delays = [0.001 * (1 + i * 7 % 4) for i in range(1000)]
     for _ in range(n // 1000):
         done = loop.create_future()
         left = 1000
@@ -193,9 +195,8 @@ async def timers_fired(n: int) -> None:
             if not left:
                 done.set_result(None)
 
-        # Whole milliseconds: a loop with a finer clock must not have to wake up more often.
-        for i in range(1000):
-            loop.call_later(0.001 * (1 + i * 7 % 4), fire)
+        for delay in delays:
+            loop.call_later(delay, fire)
         await done
 
 
@@ -231,13 +232,17 @@ async def call_soon_chained(n: int) -> None:
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
-    def step(left: int) -> None:
+    left = n
+
+    def step() -> None:
+        nonlocal left
+        left -= 1
         if left:
-            loop.call_soon(step, left - 1)
+            loop.call_soon(step)
         else:
             done.set_result(None)
 
-    loop.call_soon(step, n - 1)
+    loop.call_soon(step)
     await done
 
 

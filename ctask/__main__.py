@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _parse(args: list[str]) -> tuple[Callable[[str], None], str]:
-    """Return what runs the program, and its argument; leaves the program's arguments in sys.argv."""
+    """Return what runs the program, and its argument; leave the program's own in sys.argv."""
     while args and args[0].startswith("-") and args[0] != "-":
         option = args.pop(0)
         if option.startswith(("-m", "-c")):
@@ -144,8 +144,9 @@ def _run_text(text: str) -> None:
     if sys.version_info >= (3, 13):
         import linecache
 
-        # Tracebacks show the lines.
-        linecache._register_code(code, text, "<string>")  # type: ignore[attr-defined]
+        # Has tracebacks show the lines; releases differ in what the lines are stored by.
+        key = code if hasattr(linecache, "_interactive_cache") else "<string>"
+        linecache._register_code(key, text, "<string>")  # type: ignore[attr-defined]
     _execute(code, "")
 
 
@@ -162,7 +163,9 @@ def _compile(source: bytes | str, file: str) -> CodeType:
     return code
 
 
-def _execute(code: CodeType, path0: str, loader: Any = machinery.BuiltinImporter, file: str = "") -> None:
+def _execute(
+    code: CodeType, path0: str, loader: Any = machinery.BuiltinImporter, file: str = ""
+) -> None:
     names = _prepare(path0, loader)
     if file:
         names["__file__"] = file

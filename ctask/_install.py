@@ -39,7 +39,7 @@ class EventLoopPolicy(_StockPolicy):
 
 
 class DefaultPolicy(EventLoopPolicy):
-    """What install() makes asyncio's default: a class of its own, to tell it from a user's choice."""
+    """What install() makes asyncio's default; of its own class, to tell it from a user's choice."""
 
 
 class CommandPolicy(DefaultPolicy):

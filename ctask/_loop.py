@@ -1,11 +1,13 @@
 """The event loop: the C core over what asyncio's own loop does once per program."""
 
 import asyncio
+import selectors
 import sys
 import threading
+import weakref
 from asyncio import events
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctask import _ctask
 
@@ -17,8 +19,42 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
     no file descriptors left for it.
     """
 
+    # What asyncio's constructors set, in one version or another.  As slots they leave the
+    # instance without a dictionary, and then the interpreter finds the methods faster; other
+    # attributes may be set all the same.
+    __slots__ = (
+        "_asyncgens",
+        "_asyncgens_shutdown_called",
+        "_clock_resolution",
+        "_coroutine_origin_tracking_enabled",
+        "_coroutine_origin_tracking_saved_depth",
+        "_csock",
+        "_default_executor",
+        "_exception_handler",
+        "_executor_shutdown_called",
+        "_internal_fds",
+        "_old_agen_hooks",
+        "_selector",
+        "_signal_handlers",
+        "_ssock",
+        "_timer_cancelled_count",
+        "_transports",
+        "_unix_server_sockets",
+        "_watcher",
+        "slow_callback_duration",
+    )
+
+    if TYPE_CHECKING:  # what asyncio's loop has and its stubs do not show
+        _ssock: Any
+        _csock: Any
+
+        def _check_running(self) -> None: ...
+        def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
+        def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
+        def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
+
     def __init__(self) -> None:
-        super().__init__(_NoSelector())  # type: ignore[call-arg, arg-type]
+        super().__init__(_Selector(self))  # type: ignore[arg-type]
 
     def run_forever(self) -> None:
         """Run until stop() is called.
@@ -54,13 +90,15 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
     # Signals come through a pair of sockets, as asyncio's own.  Other wake-ups do not need them,
     # so they are made when the first handler is added.
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+    def add_signal_handler(  # type: ignore[override]
+        self, sig: int, callback: Callable[..., object], *args: Any
+    ) -> None:
         """Have `callback(*args)` called in the loop when the signal arrives.
 
         Raises ValueError, RuntimeError and TypeError as asyncio.loop.add_signal_handler does.
         """
         if self._csock is None and not self.is_closed():
-            super()._make_self_pipe()
+            super()._make_self_pipe()  # type: ignore[misc]
         super().add_signal_handler(sig, callback, *args)
 
     def _make_self_pipe(self) -> None:
@@ -68,14 +106,29 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
 
     def _close_self_pipe(self) -> None:
         if self._csock is not None:
-            super()._close_self_pipe()
+            super()._close_self_pipe()  # type: ignore[misc]
 
 
-class _NoSelector:
-    """What the inherited constructor is given as its selector: polling is in C."""
+class _Selector:
+    """What is left of `loop._selector`: polling is in C, and asyncio's reprs ask what is polled."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = weakref.ref(loop)
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """Return who watches a descriptor; raises KeyError if nobody does."""
+        loop = self._loop()
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        reader, writer = (None, None) if loop is None else loop._watchers(fd)
+        events = (selectors.EVENT_READ if reader is not None else 0) | (
+            selectors.EVENT_WRITE if writer is not None else 0
+        )
+        if not events:
+            raise KeyError(f"{fileobj!r} is not registered")
+        return selectors.SelectorKey(fileobj, fd, events, (reader, writer))
 
     def close(self) -> None:
-        pass
+        """Do nothing: the loop closes its descriptors itself."""
 
 
 def new_event_loop() -> EventLoop:

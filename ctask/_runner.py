@@ -9,7 +9,7 @@ from ctask._loop import new_event_loop
 T = TypeVar("T")
 
 
-class Runner(asyncio.Runner):
+class Runner(asyncio.Runner):  # type: ignore[misc]  # final only in the stubs
     """asyncio.Runner with ctask's event loop as the default.
 
     As with asyncio's, a loop that is not from `loop_factory` is also the thread's current one

@@ -12,27 +12,27 @@
 #include "pyconfig.h"
 #include "patchlevel.h"
 
-#if PY_VERSION_HEX >= 0x030E0000
-/* The running loop, the current task and the list of tasks are fields of the thread state from 3.14 on;
-   their offsets are in an internal header.  registry.c checks them against `_asyncio` at import. */
+/* Two things are only in internal headers.  From 3.14 on the running loop, the current task and the list of
+   tasks are fields of the thread state; before, the current task is a dictionary's value, and putting another
+   in its place is a pointer's store for who knows the entry.  registry.c checks both against `_asyncio` at
+   import and does without where they are not as here. */
 #define Py_BUILD_CORE_MODULE 1
-#endif
 
 #include "Python.h"
-#include "structmember.h"
 
-#if PY_VERSION_HEX >= 0x030E0000
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #pragma GCC diagnostic ignored "-Wsign-compare"
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 #pragma GCC diagnostic ignored "-Wcast-function-type"
+#if PY_VERSION_HEX >= 0x030E0000
 #include "internal/pycore_tstate.h"
-#pragma GCC diagnostic pop
 #define TASKS_IN_THREAD_STATE 1
 #else
+#include "internal/pycore_dict.h"
 #define TASKS_IN_THREAD_STATE 0
 #endif
+#pragma GCC diagnostic pop
 
 #include "list.h"
 
@@ -192,6 +192,7 @@ PyErr_SetRaisedException(PyObject *exc)
 #if PY_VERSION_HEX >= 0x030D0000
 /* Exported for _asyncio, but its header needs more of CPython's insides than it is worth. */
 extern int _PyGen_FetchStopIterationValue(PyObject **);
+extern int _PyGen_SetStopIterationValue(PyObject *);
 #endif
 
 #if PY_VERSION_HEX < 0x030D0000

@@ -9,6 +9,7 @@
 #define CTASK_H
 
 #include "compat.h"
+#include "freelist.h"
 #include "heap.h"
 #include "ring.h"
 
@@ -86,6 +87,7 @@
 typedef struct {
     PyTypeObject *FutureType;   // owned, as all of this struct
     PyTypeObject *TaskType;
+    PyTypeObject *FutureIterType;
     PyTypeObject *TaskStepType;
     PyTypeObject *HandleType;
     PyTypeObject *TimerHandleType;
@@ -114,6 +116,11 @@ typedef struct {
     } str;
 
     uint64_t task_counter;          // for Task-N
+    freelist free_futures;
+    freelist free_tasks;
+    freelist free_iters;
+    freelist free_handles;
+    freelist free_timers;
     struct list_node tasks;         // 3.13 and earlier: pending tasks, borrowed
     int thread_state_checked;       // 3.14+: the offsets in compat.h are this interpreter's
 } ctask_state;
@@ -130,6 +137,7 @@ PART int add_type(PyObject *module, const char *name, PyTypeObject **slot, PyTyp
 
 PART int future_setup(PyObject *module, ctask_state *st);
 PART PyObject *future_create(ctask_state *st, PyObject *loop);
+PART PyObject *future_await(PyObject *self);
 PART int future_init(FutureObj *fut, ctask_state *st, PyObject *loop);
 PART void future_dealloc(PyObject *self);
 PART int future_traverse_fields(FutureObj *fut, visitproc visit, void *arg);
@@ -232,6 +240,8 @@ struct LoopObj {
     PyObject *current_handle;  // owned; set in debug mode while a callback runs
     PyObject *thread_ident;    // owned; None while the loop does not run
     PyObject *debug_value;     // owned; what set_debug() was given
+    void *entry_keys;          // 3.13 and earlier: where our entry in current_tasks was last (registry.c)
+    Py_ssize_t entry_index;
     char left_entered;         // 3.13 and earlier: our entry in current_tasks is a left-over (registry.c)
     unsigned int type_version; // tp_version_tag for which `overridden` holds
     unsigned since_poll;       // entries run since the kernel was last asked
@@ -248,6 +258,35 @@ PART int loop_check_overrides(LoopObj *loop);
 PART int loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context);
 PART int loop_timer_remove(PyObject *loop, TimerObj *timer);
 
+
+/* ---- weak references ---- */
+
+/* PyObject_ClearWeakRefs() for most objects, which have none: no call. */
+static inline void
+clear_weakrefs(PyObject *self, PyTypeObject *type)
+{
+    if (UNLIKELY(*(PyObject **)((char *)self + type->tp_weaklistoffset) != NULL)) {
+        PyObject_ClearWeakRefs(self);
+    }
+}
+
+/* ---- calling ---- */
+
+/* callable(*args) without looking up the thread's state first, which PyObject_Vectorcall() does in case it
+   has to raise. */
+static inline PyObject *
+call_vector(PyObject *callable, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyTypeObject *type = Py_TYPE(callable);
+    if (LIKELY(PyType_HasFeature(type, Py_TPFLAGS_HAVE_VECTORCALL))) {
+        vectorcallfunc function;
+        memcpy(&function, (char *)callable + type->tp_vectorcall_offset, sizeof(function));
+        if (LIKELY(function != NULL)) {
+            return function(callable, args, (size_t)nargs, NULL);
+        }
+    }
+    return PyObject_Vectorcall(callable, args, (size_t)nargs, NULL);
+}
 
 /* ---- type tests that need no state ---- */
 

@@ -1,7 +1,7 @@
 /* ctask.Future: results, exceptions, and who is told when they come.
 
    The type derives from `_asyncio.Future` and shares its layout, so all that is cold (reprs, getters,
-   source tracebacks, "exception was never retrieved", `await` itself) is inherited, in the shape that the
+   source tracebacks, "exception was never retrieved") is inherited, in the shape that the
    running Python version gives it.  What is here is what schedules: completion goes to the loop's ring.
 
    A task that waits is the most frequent callback by far, so it has a form of its own: while the slot is
@@ -313,9 +313,17 @@ future_dealloc(PyObject *self)
         }
     }
     PyObject_GC_UnTrack(self);
-    PyObject_ClearWeakRefs(self);
-    (void)future_clear(self);
-    type->tp_free(self);
+    if (UNLIKELY(type->tp_dealloc != future_dealloc)) {
+        clear_weakrefs(self, type);
+        (void)future_clear(self);
+        type->tp_free(self);
+    }
+    else {
+        freelist *list = &state_of(self)->free_futures;
+        clear_weakrefs(self, type);
+        (void)future_clear(self);
+        freelist_give(list, self);
+    }
     Py_DECREF(type);
 }
 
@@ -365,18 +373,209 @@ future_init(FutureObj *fut, ctask_state *st, PyObject *loop)
 PART PyObject *
 future_create(ctask_state *st, PyObject *loop)
 {
-    FutureObj *fut = PyObject_GC_New(FutureObj, st->FutureType);
+    FutureObj *fut = (FutureObj *)freelist_take(&st->free_futures, st->FutureType);
     if (fut == NULL) {
         return NULL;
     }
     memset((char *)fut + sizeof(PyObject), 0, sizeof(FutureObj) - sizeof(PyObject));
     PyObject_GC_Track(fut);
-    if (future_init(fut, st, loop) < 0) {
+    if (LIKELY(loop_plain(loop) != NULL)) {
+        fut->loop = Py_NewRef(loop);
+    }
+    else if (future_init(fut, st, loop) < 0) {
         Py_DECREF(fut);
         return NULL;
     }
     return (PyObject *)fut;
 }
+
+/* ---- await ---- */
+
+/* What `await fut` drives: yields the future once, then gives its result. */
+typedef struct {
+    PyObject_HEAD
+    FutureObj *fut; // owned; NULL when exhausted
+} FutureIterObj;
+
+PART PyObject *
+future_await(PyObject *self)
+{
+    ctask_state *st = state_of(self);
+    if (((FutureObj *)self)->loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
+        return NULL;
+    }
+    FutureIterObj *iter = (FutureIterObj *)freelist_take(&st->free_iters, st->FutureIterType);
+    if (iter == NULL) {
+        return NULL;
+    }
+    iter->fut = (FutureObj *)Py_NewRef(self);
+    PyObject_GC_Track(iter);
+    return (PyObject *)iter;
+}
+
+static PySendResult
+FutureIter_send_value(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    FutureIterObj *iter = (FutureIterObj *)self;
+    FutureObj *fut = iter->fut;
+    *result = NULL;
+    if (fut == NULL) {
+        return PYGEN_ERROR; /* exhausted, and nothing is set: StopIteration to who asks again */
+    }
+    if (fut->state == FUTURE_PENDING) {
+        if (!fut->blocking) {
+            fut->blocking = 1;
+            *result = Py_NewRef(fut);
+            return PYGEN_NEXT;
+        }
+        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+        return PYGEN_ERROR;
+    }
+    iter->fut = NULL;
+    if (LIKELY(fut->state == FUTURE_FINISHED && fut->exception == NULL)) {
+        fut->log_traceback = 0;
+        *result = Py_NewRef(fut->result);
+    }
+    else {
+        *result = PyObject_CallMethodNoArgs((PyObject *)fut, state_of((PyObject *)fut)->str.result);
+    }
+    Py_DECREF(fut);
+    return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+}
+
+static PyObject *
+FutureIter_iternext(PyObject *self)
+{
+    PyObject *result;
+    if (FutureIter_send_value(self, Py_None, &result) == PYGEN_RETURN) {
+        /* Returning NULL with nothing set stands for StopIteration(None). */
+        if (result != Py_None) {
+            (void)_PyGen_SetStopIterationValue(result);
+        }
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+static PyObject *
+FutureIter_send(PyObject *self, PyObject *Py_UNUSED(value))
+{
+    PyObject *result = FutureIter_iternext(self);
+    if (result == NULL && !PyErr_Occurred()) {
+        PyErr_SetNone(PyExc_StopIteration);
+    }
+    return result;
+}
+
+/* throw(exception), or the (type, value, traceback) that generators accept as well. */
+static PyObject *
+FutureIter_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *type, *value = NULL, *tb = NULL;
+    if (nargs < 1 || nargs > 3) {
+        PyErr_Format(PyExc_TypeError, "throw expected at %s argument%s, got %zd", nargs < 1 ? "least 1" : "most 3",
+                     nargs < 1 ? "" : "s", nargs);
+        return NULL;
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    if (nargs > 1 && PyErr_WarnEx(PyExc_DeprecationWarning,
+                                  "the (type, exc, tb) signature of throw() is deprecated, "
+                                  "use the single-arg signature instead.",
+                                  1) < 0) {
+        return NULL;
+    }
+#endif
+    type = args[0];
+    if (nargs > 1 && args[1] != Py_None) {
+        value = args[1];
+    }
+    if (nargs > 2 && args[2] != Py_None) {
+        tb = args[2];
+        if (!PyTraceBack_Check(tb)) {
+            PyErr_SetString(PyExc_TypeError, "throw() third argument must be a traceback");
+            return NULL;
+        }
+    }
+    if (PyExceptionInstance_Check(type)) {
+        if (value != NULL) {
+            PyErr_SetString(PyExc_TypeError, "instance exception may not have a separate value");
+            return NULL;
+        }
+        value = type;
+        type = PyExceptionInstance_Class(value);
+    }
+    else if (!PyExceptionClass_Check(type)) {
+        PyErr_SetString(PyExc_TypeError, "exceptions must be classes deriving BaseException or instances of such a class");
+        return NULL;
+    }
+    Py_XINCREF(tb);
+    if (tb == NULL && value != NULL && PyExceptionInstance_Check(value)) {
+        tb = PyException_GetTraceback(value);
+    }
+    PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), tb);
+    Py_CLEAR(((FutureIterObj *)self)->fut);
+    return NULL;
+}
+
+static PyObject *
+FutureIter_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(((FutureIterObj *)self)->fut);
+    Py_RETURN_NONE;
+}
+
+static int
+FutureIter_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((FutureIterObj *)self)->fut);
+    return 0;
+}
+
+static int
+FutureIter_clear(PyObject *self)
+{
+    Py_CLEAR(((FutureIterObj *)self)->fut);
+    return 0;
+}
+
+static void
+FutureIter_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    freelist *list = &((ctask_state *)PyType_GetModuleState(type))->free_iters;
+    PyObject_GC_UnTrack(self);
+    Py_CLEAR(((FutureIterObj *)self)->fut);
+    freelist_give(list, self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef FutureIter_methods[] = {
+    {"send", FutureIter_send, METH_O, NULL},
+    {"throw", (PyCFunction)(void (*)(void))FutureIter_throw, METH_FASTCALL, NULL},
+    {"close", FutureIter_close, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot FutureIter_slots[] = {
+    {Py_tp_dealloc, FutureIter_dealloc},
+    {Py_tp_traverse, FutureIter_traverse},
+    {Py_tp_clear, FutureIter_clear},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, FutureIter_iternext},
+    {Py_am_send, FutureIter_send_value},
+    {Py_tp_methods, FutureIter_methods},
+    {0, NULL},
+};
+
+static PyType_Spec FutureIter_spec = {
+    .name = "ctask.FutureIter",
+    .basicsize = sizeof(FutureIterObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = FutureIter_slots,
+};
 
 /* ---- the type ---- */
 
@@ -531,6 +730,8 @@ static PyType_Slot Future_slots[] = {
     {Py_tp_dealloc, future_dealloc},
     {Py_tp_traverse, future_traverse},
     {Py_tp_clear, future_clear},
+    {Py_tp_iter, future_await},
+    {Py_am_await, future_await},
     {Py_tp_methods, Future_methods},
     {Py_tp_getset, Future_getset},
     {0, NULL},
@@ -546,5 +747,8 @@ static PyType_Spec Future_spec = {
 PART int
 future_setup(PyObject *module, ctask_state *st)
 {
+    if (add_type(module, NULL, &st->FutureIterType, &FutureIter_spec, NULL) < 0) {
+        return -1;
+    }
     return add_type(module, "Future", &st->FutureType, &Future_spec, st->stock_Future);
 }

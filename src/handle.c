@@ -44,7 +44,7 @@ PART HandleObj *
 handle_create(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
               PyObject *context, int debug)
 {
-    HandleObj *handle = PyObject_GC_New(HandleObj, st->HandleType);
+    HandleObj *handle = (HandleObj *)freelist_take(&st->free_handles, st->HandleType);
     if (handle == NULL) {
         return NULL;
     }
@@ -62,7 +62,7 @@ PART TimerObj *
 timer_new(ctask_state *st, PyObject *loop, double seconds, PyObject *when, PyObject *callback,
              PyObject *const *args, Py_ssize_t nargs, PyObject *context, int debug)
 {
-    TimerObj *timer = PyObject_GC_New(TimerObj, st->TimerHandleType);
+    TimerObj *timer = (TimerObj *)freelist_take(&st->free_timers, st->TimerHandleType);
     if (timer == NULL) {
         return NULL;
     }
@@ -203,9 +203,16 @@ handle_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    PyObject_ClearWeakRefs(self);
-    (void)handle_clear(self);
-    type->tp_free(self);
+    clear_weakrefs(self, type);
+    if (UNLIKELY(type->tp_dealloc != handle_dealloc)) {
+        (void)handle_clear(self);
+        type->tp_free(self);
+    }
+    else {
+        freelist *list = &state_of(self)->free_handles;
+        (void)handle_clear(self);
+        freelist_give(list, self);
+    }
     Py_DECREF(type);
 }
 
@@ -230,9 +237,16 @@ timer_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    PyObject_ClearWeakRefs(self);
-    (void)timer_clear(self);
-    type->tp_free(self);
+    clear_weakrefs(self, type);
+    if (UNLIKELY(type->tp_dealloc != timer_dealloc)) {
+        (void)timer_clear(self);
+        type->tp_free(self);
+    }
+    else {
+        freelist *list = &state_of(self)->free_timers;
+        (void)timer_clear(self);
+        freelist_give(list, self);
+    }
     Py_DECREF(type);
 }
 

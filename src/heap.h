@@ -58,14 +58,13 @@ heap_rise(heap *h, size_t place, heap_item item)
     heap_put(h, place, item);
 }
 
+/* The hole at `place` goes down to a leaf, past the lesser children, and the item rises from there: what
+   fills a hole near the root comes from the bottom and mostly belongs there (Wegener 1993). */
 static inline void
 heap_sink(heap *h, size_t place, heap_item item)
 {
-    for (;;) {
-        size_t first = place * 4 + 1;
-        if (first >= h->length) {
-            break;
-        }
+    size_t top = place, first;
+    while ((first = place * 4 + 1) < h->length) {
         size_t last = first + 4 < h->length ? first + 4 : h->length;
         size_t least = first;
         for (size_t child = first + 1; child < last; child++) {
@@ -73,11 +72,16 @@ heap_sink(heap *h, size_t place, heap_item item)
                 least = child;
             }
         }
-        if (!heap_before(&h->items[least], &item)) {
-            break;
-        }
         heap_put(h, place, h->items[least]);
         place = least;
+    }
+    while (place > top) {
+        size_t parent = (place - 1) / 4;
+        if (!heap_before(&item, &h->items[parent])) {
+            break;
+        }
+        heap_put(h, place, h->items[parent]);
+        place = parent;
     }
     heap_put(h, place, item);
 }

@@ -26,36 +26,46 @@ watched_name(ctask_state *st, int i)
 
 /* ---- overrides ---- */
 
+/* Is `name` still our own method on this loop?  (A bound method of ours: looking it up does not create the
+   instance's dictionary, without which the interpreter finds methods faster.) */
+static int
+is_our_method(LoopObj *loop, PyObject *name)
+{
+    PyObject *ours = PyObject_GetAttr((PyObject *)loop->st->LoopType, name);
+    PyObject *theirs = PyObject_GetAttr((PyObject *)loop, name);
+    int result = ours != NULL && theirs != NULL && PyCFunction_CheckExact(theirs) &&
+                 PyCFunction_GET_SELF(theirs) == (PyObject *)loop &&
+                 ((PyCFunctionObject *)theirs)->m_ml == ((PyMethodDescrObject *)ours)->d_method;
+    Py_XDECREF(theirs);
+    Py_XDECREF(ours);
+    return result;
+}
+
 /* Is any of the watched methods not ours?  The answer holds until the type changes (its version tag tells)
    or an attribute of the instance is set (loop_setattro() sees it). */
-PART int
-loop_check_overrides(LoopObj *loop)
+static int
+look_for_overrides(LoopObj *loop)
 {
-    PyObject *type = (PyObject *)Py_TYPE(loop);
-    if (LIKELY(loop->type_version != 0 && loop->type_version == Py_TYPE(loop)->tp_version_tag)) {
-        return loop->overridden;
-    }
     PyObject *raised = PyErr_GetRaisedException();
-    PyObject *dict = PyObject_GenericGetDict((PyObject *)loop, NULL);
-    PyErr_Clear(); /* a bare _ctask.Loop has none */
     PyObject *name;
     loop->overridden = 0;
     for (int i = 0; (name = watched_name(loop->st, i)) != NULL; i++) {
-        PyObject *ours = PyObject_GetAttr((PyObject *)loop->st->LoopType, name);
-        PyObject *theirs = PyObject_GetAttr(type, name);
-        if (ours == NULL || ours != theirs || (dict != NULL && PyDict_Contains(dict, name) != 0)) {
+        if (!is_our_method(loop, name)) {
             loop->overridden = 1;
         }
-        Py_XDECREF(theirs);
-        Py_XDECREF(ours);
     }
     loop->type_version = Py_TYPE(loop)->tp_version_tag;
-    Py_XDECREF(dict);
-    PyErr_Clear();
-    if (raised != NULL) {
-        PyErr_SetRaisedException(raised);
-    }
+    PyErr_SetRaisedException(raised);
     return loop->overridden;
+}
+
+PART int
+loop_check_overrides(LoopObj *loop)
+{
+    if (LIKELY(loop->type_version != 0 && loop->type_version == Py_TYPE(loop)->tp_version_tag)) {
+        return loop->overridden;
+    }
+    return look_for_overrides(loop);
 }
 
 PART int
@@ -182,7 +192,7 @@ run_in_context(PyObject *context, PyObject *callback, PyObject *const *args, Py_
     if (PyContext_Enter(context) < 0) {
         return -1;
     }
-    PyObject *res = PyObject_Vectorcall(callback, args, (size_t)nargs, NULL);
+    PyObject *res = call_vector(callback, args, nargs);
     if (LIKELY(res != NULL)) {
         Py_DECREF(res);
         return PyContext_Exit(context);

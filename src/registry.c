@@ -138,13 +138,53 @@ registry_add(ctask_state *st, TaskObj *task)
     return 0;
 }
 
+/* The loop's entry, if it is where it was found last.  `keys` is compared as an address only: memory that was
+   freed and used again does not have this key in this place. */
+static inline PyDictKeyEntry *
+known_entry(ctask_state *st, LoopObj *loop)
+{
+    PyDictKeysObject *keys = ((PyDictObject *)st->current_tasks)->ma_keys;
+    if (keys != loop->entry_keys || loop->entry_index >= keys->dk_nentries || DK_IS_UNICODE(keys)) {
+        return NULL;
+    }
+    PyDictKeyEntry *entry = &DK_ENTRIES(keys)[loop->entry_index];
+    return entry->me_key == (PyObject *)loop && entry->me_value != NULL ? entry : NULL;
+}
+
+static void
+remember_entry(ctask_state *st, LoopObj *loop)
+{
+    PyDictObject *dict = (PyDictObject *)st->current_tasks;
+    PyDictKeysObject *keys = dict->ma_keys;
+    loop->entry_keys = NULL;
+    if (dict->ma_values != NULL || DK_IS_UNICODE(keys)) {
+        return;
+    }
+    for (Py_ssize_t i = keys->dk_nentries - 1; i >= 0 && i > keys->dk_nentries - 8; i--) {
+        if (DK_ENTRIES(keys)[i].me_key == (PyObject *)loop) {
+            loop->entry_keys = keys;
+            loop->entry_index = i;
+            return;
+        }
+    }
+}
+
 PART int
 current_enter(ctask_state *st, PyObject *loop, TaskObj *task)
 {
     LoopObj *ours = loop_cast(loop);
     if (ours != NULL && ours->left_entered) {
         ours->left_entered = 0;
-        return PyDict_SetItem(st->current_tasks, loop, (PyObject *)task);
+        PyDictKeyEntry *entry = known_entry(st, ours);
+        if (LIKELY(entry != NULL)) {
+            Py_SETREF(entry->me_value, Py_NewRef(task));
+            return 0;
+        }
+        if (PyDict_SetItem(st->current_tasks, loop, (PyObject *)task) < 0) {
+            return -1;
+        }
+        remember_entry(st, ours);
+        return 0;
     }
     PyObject *other = PyDict_GetItemWithError(st->current_tasks, loop);
     if (other != NULL || PyErr_Occurred()) {

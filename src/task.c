@@ -651,7 +651,7 @@ task_init(TaskObj *task, ctask_state *st, PyObject *coro, PyObject *loop, PyObje
 PART PyObject *
 task_create(ctask_state *st, PyObject *loop, PyObject *coro, PyObject *name, PyObject *context, int eager)
 {
-    TaskObj *task = PyObject_GC_New(TaskObj, st->TaskType);
+    TaskObj *task = (TaskObj *)freelist_take(&st->free_tasks, st->TaskType);
     if (task == NULL) {
         return NULL;
     }
@@ -716,9 +716,17 @@ task_dealloc(PyObject *self)
         }
     }
     PyObject_GC_UnTrack(self);
-    PyObject_ClearWeakRefs(self);
-    (void)task_clear(self);
-    type->tp_free(self);
+    if (UNLIKELY(type->tp_dealloc != task_dealloc)) {
+        clear_weakrefs(self, type);
+        (void)task_clear(self);
+        type->tp_free(self);
+    }
+    else {
+        freelist *list = &state_of(self)->free_tasks;
+        clear_weakrefs(self, type);
+        (void)task_clear(self);
+        freelist_give(list, self);
+    }
     Py_DECREF(type);
 }
 
@@ -793,6 +801,8 @@ static PyType_Slot Task_slots[] = {
     {Py_tp_dealloc, task_dealloc},
     {Py_tp_traverse, task_traverse},
     {Py_tp_clear, task_clear},
+    {Py_tp_iter, future_await},
+    {Py_am_await, future_await},
 #if !TASKS_IN_THREAD_STATE
     {Py_tp_finalize, task_finalize},
 #endif

@@ -120,6 +120,24 @@ watch_remove(LoopObj *loop, uint32_t side, PyObject *obj)
     Py_RETURN_TRUE;
 }
 
+PyDoc_STRVAR(watchers_doc,
+"_watchers($self, fd, /)\n--\n\n"
+"The handles of a descriptor's reader and writer, None where there is none.");
+
+static PyObject *
+Loop_watchers(PyObject *self, PyObject *obj)
+{
+    LoopObj *loop = (LoopObj *)self;
+    int fd = descriptor_of(obj, loop->st);
+    if (fd < 0) {
+        return NULL;
+    }
+    poll_slot none = {0};
+    poll_slot *slot = fd < loop->poll.n_slots ? &loop->poll.slots[fd] : &none;
+    return PyTuple_Pack(2, slot->reader == NULL ? Py_None : slot->reader,
+                        slot->writer == NULL ? Py_None : slot->writer);
+}
+
 PART int
 watch_traverse(LoopObj *loop, visitproc visit, void *arg)
 {
@@ -184,6 +202,7 @@ static PyMethodDef watch_methods[] = {
     {"_add_writer", (PyCFunction)(void (*)(void))Loop_add_writer, METH_FASTCALL | METH_KEYWORDS, add_writer_doc},
     {"_remove_reader", Loop_remove_reader, METH_O, remove_doc},
     {"_remove_writer", Loop_remove_writer, METH_O, remove_doc},
+    {"_watchers", Loop_watchers, METH_O, watchers_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -245,7 +245,8 @@ Outcome = collections.namedtuple("Outcome", "code out err")
 
 PRELUDE = """\
 import asyncio, gc, sys, warnings
-if {stock!r}:
+STOCK = {stock!r}
+if STOCK:
     import types
     impl = types.SimpleNamespace(
         Future=asyncio.Future, Task=asyncio.Task, Handle=asyncio.Handle,
@@ -258,16 +259,16 @@ else:
 
 @pytest.fixture
 def script(tmp_path) -> Callable[..., Outcome]:
-    """Runs source text in an interpreter of its own, with `impl` there unless bare=True.
+    """Runs pieces of source text in an interpreter of its own, with `impl` there unless bare=True.
 
     Returns (code, out, err). Fails the test if the interpreter crashed, or ended with anything
     but `code` (None: any code that is not a signal's).
     """
 
-    def script(source: str, *, bare: bool = False, code: int | None = 0, timeout: float = 30):
+    def script(*source: str, bare: bool = False, code: int | None = 0, timeout: float = 30):
         prelude = "" if bare else PRELUDE.format(stock=STOCK)
         path = tmp_path / "script.py"
-        path.write_text(prelude + textwrap.dedent(source))
+        path.write_text(prelude + "".join(map(textwrap.dedent, source)))
         env = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
         done = subprocess.run(
             [sys.executable, "-X", "faulthandler", str(path)], env=env, cwd=tmp_path,
