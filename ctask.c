@@ -276,7 +276,14 @@ module_exec(PyObject *module)
         handle_setup(module, st) < 0 || loop_setup(module, st) < 0) {
         return -1;
     }
-    return export_the_rest(module);
+    if (export_the_rest(module) < 0) {
+        return -1;
+    }
+    /* A reference that is never given up.  When an interpreter ends, its last collection clears types, module
+       and whatever tasks are left in any order, and a coroutine's `finally` may still call our methods; with
+       this, module and types outlive all of them. */
+    Py_INCREF(module);
+    return 0;
 }
 
 static int

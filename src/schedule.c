@@ -100,7 +100,7 @@ schedule_soon(LoopObj *loop, int threadsafe, PyObject *const *args, Py_ssize_t n
 }
 
 PyDoc_STRVAR(call_soon_doc,
-"call_soon($self, callback, /, *args, context=None)\n--\n\n"
+"call_soon($self, callback, *args, context=None)\n--\n\n"
 "Have `callback(*args)` called in the next iteration, in `context` or a copy of the current one; return a\n"
 "Handle.\n\n"
 "Raises RuntimeError if the loop is closed.  (asyncio.loop.call_soon)");
@@ -154,7 +154,7 @@ schedule_at_object(LoopObj *loop, PyObject *when, const call_args *call)
 }
 
 PyDoc_STRVAR(call_later_doc,
-"call_later($self, delay, callback, /, *args, context=None)\n--\n\n"
+"call_later($self, delay, callback, *args, context=None)\n--\n\n"
 "Have `callback(*args)` called after `delay` seconds; return a TimerHandle.\n\n"
 "Raises RuntimeError if the loop is closed, TypeError if `delay` is no number.  (asyncio.loop.call_later)");
 
@@ -218,7 +218,7 @@ Loop_call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
 }
 
 PyDoc_STRVAR(call_at_doc,
-"call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+"call_at($self, when, callback, *args, context=None)\n--\n\n"
 "Have `callback(*args)` called at the time `when` (seconds, by loop.time()); return a TimerHandle.\n\n"
 "Callbacks of the same time are called in the order of their registration.  Raises RuntimeError if the loop\n"
 "is closed, TypeError if `when` is no number.  (asyncio.loop.call_at)");
@@ -260,7 +260,7 @@ Loop_create_future(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(create_task_doc,
-"create_task($self, coro, /, **kwargs)\n--\n\n"
+"create_task($self, coro, **kwargs)\n--\n\n"
 "Schedule a coroutine and return its task: a ctask.Task, or what the task factory makes.\n\n"
 "Keywords are those of asyncio.Task (`name`, `context`, ...).  Raises RuntimeError if the loop is closed,\n"
 "TypeError if `coro` is no coroutine.  (asyncio.loop.create_task)");

@@ -771,10 +771,39 @@ Task_get_name(PyObject *self, PyObject *Py_UNUSED(ignored))
     return Py_NewRef(task->name);
 }
 
+PyDoc_STRVAR(Task_get_coro_doc,
+"get_coro($self, /)\n--\n\n"
+"Return the coroutine that the task runs; None once a task that was started eagerly has ended.\n\n"
+"(asyncio.Task.get_coro)");
+
+static PyObject *
+Task_get_coro(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *coro = ((TaskObj *)self)->coro;
+    return Py_NewRef(coro == NULL ? Py_None : coro);
+}
+
+#if PY_VERSION_HEX >= 0x030C0000
+#define TASK_SIGNATURE "Task(coro, *, loop=None, name=None, context=None, eager_start=False)\n--\n\n"
+
+PyDoc_STRVAR(Task_get_context_doc,
+"get_context($self, /)\n--\n\n"
+"Return the contextvars.Context in which the coroutine runs.  (asyncio.Task.get_context)");
+
+static PyObject *
+Task_get_context(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *context = ((TaskObj *)self)->context;
+    return Py_NewRef(context == NULL ? Py_None : context);
+}
+#else
+#define TASK_SIGNATURE "Task(coro, *, loop=None, name=None, context=None)\n--\n\n"
+#endif
+
 PyDoc_STRVAR(Task_doc,
-"Task(coro, *, loop=None, name=None, context=None)\n--\n\n"
+TASK_SIGNATURE
 "A coroutine that the event loop runs; awaiting the task gives its result.\n\n"
-"Stands for asyncio.Task, which it derives from (3.12+: with `eager_start`).  Raises TypeError if `coro` is no\n"
+"Stands for asyncio.Task, which it derives from.  Raises TypeError if `coro` is no\n"
 "coroutine.  Use loop.create_task() or asyncio.create_task() to make one.");
 
 PyDoc_STRVAR(Task_add_done_callback_doc,
@@ -792,6 +821,11 @@ static PyMethodDef Task_methods[] = {
      Task_add_done_callback_doc},
     {"remove_done_callback", Future_remove_done_callback, METH_O, Task_remove_done_callback_doc},
     {"get_name", Task_get_name, METH_NOARGS, Task_get_name_doc},
+    /* `_asyncio`'s of some versions crash on a task without __init__. */
+    {"get_coro", Task_get_coro, METH_NOARGS, Task_get_coro_doc},
+#if PY_VERSION_HEX >= 0x030C0000
+    {"get_context", Task_get_context, METH_NOARGS, Task_get_context_doc},
+#endif
     {NULL, NULL, 0, NULL},
 };
 

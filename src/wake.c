@@ -15,7 +15,7 @@ wake_if_sleeping(LoopObj *loop)
 }
 
 PyDoc_STRVAR(call_soon_threadsafe_doc,
-"call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
 "Like call_soon(), and may be called from another thread or a signal handler; return a Handle.\n\n"
 "Raises RuntimeError if the loop is closed.  (asyncio.loop.call_soon_threadsafe)");
 

@@ -161,7 +161,7 @@ watch_clear(LoopObj *loop)
 }
 
 PyDoc_STRVAR(add_reader_doc,
-"_add_reader($self, fd, callback, /, *args, context=None)\n--\n\n"
+"_add_reader($self, fd, callback, *args, context=None)\n--\n\n"
 "Have `callback(*args)` called whenever `fd` can be read, in place of an earlier one; return its Handle.\n\n"
 "Raises OSError if the descriptor cannot be polled.  (What asyncio.loop.add_reader stands on.)");
 
@@ -172,7 +172,7 @@ Loop_add_reader(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
 }
 
 PyDoc_STRVAR(add_writer_doc,
-"_add_writer($self, fd, callback, /, *args, context=None)\n--\n\n"
+"_add_writer($self, fd, callback, *args, context=None)\n--\n\n"
 "Have `callback(*args)` called whenever `fd` can be written, in place of an earlier one; return its Handle.\n\n"
 "Raises OSError if the descriptor cannot be polled.  (What asyncio.loop.add_writer stands on.)");
 

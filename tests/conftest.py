@@ -62,7 +62,6 @@ LIVING = (asyncio.Future, IMPL.Future, asyncio.Handle, IMPL.Handle, asyncio.Abst
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "ctask_only: about ctask itself; skipped on asyncio")
     config.addinivalue_line("filterwarnings", "error")
 
 
@@ -155,7 +154,7 @@ def unraisable() -> Iterator[Taken]:
 
 @pytest.fixture
 def time_limit() -> Iterator[None]:
-    """A test that hangs fails, with the stack; one that does not even answer signals ends the run."""
+    """A test that hangs fails; one that does not even answer signals ends the run."""
 
     def stuck(signum, frame):
         raise TimeoutError("the test hangs")

@@ -116,7 +116,7 @@ def test_run_until_complete_raises_the_exception(loop):
 
 @pytest.mark.parametrize("bad", [None, 1, "x", callback, nothing, object()])
 def test_run_until_complete_of_anything_else(loop, bad):
-    with pytest.raises(TypeError, match=r"An asyncio.Future, a coroutine or an awaitable is required"):
+    with pytest.raises(TypeError, match="^An asyncio.Future, a coroutine or an awaitable is"):
         loop.run_until_complete(bad)
 
 
@@ -193,7 +193,10 @@ def test_running_in_two_threads(loop, run):
 def test_loop_can_run_in_a_thread_and_again_in_another(loop):
     seen = []
     for n in range(2):
-        thread = threading.Thread(target=lambda n=n: seen.append(loop.run_until_complete(returns(n))))
+        def body(n=n):
+            seen.append(loop.run_until_complete(returns(n)))
+
+        thread = threading.Thread(target=body)
         thread.start()
         thread.join()
     seen.append(loop.run_until_complete(returns(2)))
@@ -962,7 +965,9 @@ def test_asyncgen_that_fails_to_close_is_reported(loop, run, reports):
     (report,) = reports.take()
     assert set(report) == {"message", "exception", "asyncgen"}
     assert report["asyncgen"] is it
-    assert report["message"].startswith("an error occurred during closing of asynchronous generator")
+    assert report["message"] == (
+        f"an error occurred during closing of asynchronous generator {it!r}"
+    )
 
 
 def test_asyncgen_started_after_the_shutdown_warns(loop, run):
