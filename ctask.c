@@ -109,12 +109,13 @@ import_all(ctask_state *st)
     CTASK_NAMES(X)
 #undef X
     st->stock_set_exception = PyObject_GetAttrString(st->stock_Future, "set_exception");
+    st->stock_result = PyObject_GetAttrString(st->stock_Future, "result");
     st->stock_remove_callback = PyObject_GetAttrString(st->stock_Future, "remove_done_callback");
     st->stock_callbacks = PyObject_GetAttrString(st->stock_Future, "_callbacks");
     st->stock_create_task = PyObject_GetAttrString(st->stock_Loop, "create_task");
     st->context_kwnames = PyTuple_Pack(1, st->str.context);
     st->empty_tuple = PyTuple_New(0);
-    if (st->stock_set_exception == NULL || st->stock_remove_callback == NULL || st->stock_callbacks == NULL ||
+    if (st->stock_set_exception == NULL || st->stock_result == NULL || st->stock_remove_callback == NULL || st->stock_callbacks == NULL ||
         st->stock_create_task == NULL || st->context_kwnames == NULL || st->empty_tuple == NULL) {
         return -1;
     }
@@ -229,7 +230,7 @@ check_layout(ctask_state *st)
 /* ---- the module ---- */
 
 #define FREELISTS(st)                                                                              \
-    &(st)->free_futures, &(st)->free_tasks, &(st)->free_iters, &(st)->free_handles, &(st)->free_timers
+    &(st)->free_futures, &(st)->free_tasks, &(st)->free_handles, &(st)->free_timers
 /* Objects of one kind, about 150 KB of them. */
 #define FREELIST_LIMIT 1024
 

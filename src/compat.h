@@ -32,6 +32,9 @@
 #include "internal/pycore_dict.h"
 #define TASKS_IN_THREAD_STATE 0
 #endif
+#if PY_VERSION_HEX >= 0x030D0000
+#include "internal/pycore_object.h"
+#endif
 #pragma GCC diagnostic pop
 
 #include "list.h"
@@ -155,7 +158,13 @@ typedef struct {
             return visited;                                                                        \
         }                                                                                          \
     } while (0)
-#define FUTURE_CLEAR_DICT(fut) PyObject_ClearManagedDict((PyObject *)(fut))
+/* Most have none: no call.  (The word in front of the object is internal/pycore_object.h's.) */
+#define FUTURE_CLEAR_DICT(fut)                                                                     \
+    do {                                                                                           \
+        if (*(PyObject **)((char *)(fut) + MANAGED_DICT_OFFSET) != NULL) {                         \
+            PyObject_ClearManagedDict((PyObject *)(fut));                                          \
+        }                                                                                          \
+    } while (0)
 #endif
 
 /* ---- functions that a version lacks ---- */

@@ -97,6 +97,7 @@ typedef struct {
     CTASK_IMPORTS(X)
 #undef X
     PyObject *stock_set_exception;  // _asyncio.Future.set_exception, unbound; likewise below
+    PyObject *stock_result;
     PyObject *stock_remove_callback;
     PyObject *stock_callbacks;      // the getter of _callbacks
     PyObject *stock_create_task;    // asyncio.SelectorEventLoop.create_task
@@ -118,7 +119,6 @@ typedef struct {
     uint64_t task_counter;          // for Task-N
     freelist free_futures;
     freelist free_tasks;
-    freelist free_iters;
     freelist free_handles;
     freelist free_timers;
     struct list_node tasks;         // 3.13 and earlier: pending tasks, borrowed
@@ -137,7 +137,8 @@ PART int add_type(PyObject *module, const char *name, PyTypeObject **slot, PyTyp
 
 PART int future_setup(PyObject *module, ctask_state *st);
 PART PyObject *future_create(ctask_state *st, PyObject *loop);
-PART PyObject *future_await(PyObject *self);
+PART PyObject *future_iter(PyObject *self);
+PART void future_become_iterator(PyTypeObject *type);
 PART int future_init(FutureObj *fut, ctask_state *st, PyObject *loop);
 PART void future_dealloc(PyObject *self);
 PART int future_traverse_fields(FutureObj *fut, visitproc visit, void *arg);

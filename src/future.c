@@ -313,17 +313,13 @@ future_dealloc(PyObject *self)
         }
     }
     PyObject_GC_UnTrack(self);
-    if (UNLIKELY(type->tp_dealloc != future_dealloc)) {
-        clear_weakrefs(self, type);
-        (void)future_clear(self);
-        type->tp_free(self);
+    clear_weakrefs(self, type);
+    (void)future_clear(self);
+    if (LIKELY(type->tp_dealloc == future_dealloc)) {
+        freelist_give(&state_of(self)->free_futures, self);
+        return;
     }
-    else {
-        freelist *list = &state_of(self)->free_futures;
-        clear_weakrefs(self, type);
-        (void)future_clear(self);
-        freelist_give(list, self);
-    }
+    type->tp_free(self);
     Py_DECREF(type);
 }
 
@@ -391,21 +387,72 @@ future_create(ctask_state *st, PyObject *loop)
 
 /* ---- await ---- */
 
-/* What `await fut` drives: yields the future once, then gives its result. */
+/* One turn of `await fut`: the future itself while it is pending, then its result.  Whether it was yielded
+   already is in `blocking`, so no state is needed but the future. */
+static PySendResult
+future_send(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    FutureObj *fut = (FutureObj *)self;
+    if (fut->state == FUTURE_PENDING) {
+        if (LIKELY(!fut->blocking)) {
+            fut->blocking = 1;
+            *result = Py_NewRef(self);
+            return PYGEN_NEXT;
+        }
+        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+        *result = NULL;
+        return PYGEN_ERROR;
+    }
+    if (LIKELY(fut->state == FUTURE_FINISHED && fut->exception == NULL)) {
+        fut->log_traceback = 0;
+        *result = Py_NewRef(fut->result);
+        return PYGEN_RETURN;
+    }
+    *result = PyObject_CallOneArg(state_of(self)->stock_result, self);
+    return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+}
+
+static PyObject *
+future_iternext(PyObject *self)
+{
+    PyObject *result;
+    if (future_send(self, Py_None, &result) == PYGEN_RETURN) {
+        /* Returning NULL with nothing set stands for StopIteration(None). */
+        if (result != Py_None) {
+            (void)_PyGen_SetStopIterationValue(result);
+        }
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+/* What the interpreter calls for `await fut`: the future is its own iterator, and nothing is made.  Python
+   code that asks for an iterator by name gets a FutureIter, with send() and throw(). */
+static PyObject *
+future_await(PyObject *self)
+{
+    if (UNLIKELY(((FutureObj *)self)->loop == NULL)) {
+        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
+        return NULL;
+    }
+    return Py_NewRef(self);
+}
+
+/* The iterator of Python code: drives the future until it is exhausted. */
 typedef struct {
     PyObject_HEAD
     FutureObj *fut; // owned; NULL when exhausted
 } FutureIterObj;
 
 PART PyObject *
-future_await(PyObject *self)
+future_iter(PyObject *self)
 {
     ctask_state *st = state_of(self);
     if (((FutureObj *)self)->loop == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
         return NULL;
     }
-    FutureIterObj *iter = (FutureIterObj *)freelist_take(&st->free_iters, st->FutureIterType);
+    FutureIterObj *iter = PyObject_GC_New(FutureIterObj, st->FutureIterType);
     if (iter == NULL) {
         return NULL;
     }
@@ -414,47 +461,19 @@ future_await(PyObject *self)
     return (PyObject *)iter;
 }
 
-static PySendResult
-FutureIter_send_value(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result)
-{
-    FutureIterObj *iter = (FutureIterObj *)self;
-    FutureObj *fut = iter->fut;
-    *result = NULL;
-    if (fut == NULL) {
-        return PYGEN_ERROR; /* exhausted, and nothing is set: StopIteration to who asks again */
-    }
-    if (fut->state == FUTURE_PENDING) {
-        if (!fut->blocking) {
-            fut->blocking = 1;
-            *result = Py_NewRef(fut);
-            return PYGEN_NEXT;
-        }
-        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
-        return PYGEN_ERROR;
-    }
-    iter->fut = NULL;
-    if (LIKELY(fut->state == FUTURE_FINISHED && fut->exception == NULL)) {
-        fut->log_traceback = 0;
-        *result = Py_NewRef(fut->result);
-    }
-    else {
-        *result = PyObject_CallMethodNoArgs((PyObject *)fut, state_of((PyObject *)fut)->str.result);
-    }
-    Py_DECREF(fut);
-    return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
-}
-
 static PyObject *
 FutureIter_iternext(PyObject *self)
 {
-    PyObject *result;
-    if (FutureIter_send_value(self, Py_None, &result) == PYGEN_RETURN) {
-        /* Returning NULL with nothing set stands for StopIteration(None). */
-        if (result != Py_None) {
-            (void)_PyGen_SetStopIterationValue(result);
-        }
-        Py_CLEAR(result);
+    FutureIterObj *iter = (FutureIterObj *)self;
+    if (iter->fut == NULL) {
+        return NULL; /* exhausted: StopIteration */
     }
+    PyObject *fut = Py_NewRef(iter->fut);
+    PyObject *result = future_iternext(fut);
+    if (result == NULL && ((FutureObj *)fut)->state != FUTURE_PENDING) {
+        Py_CLEAR(iter->fut);
+    }
+    Py_DECREF(fut);
     return result;
 }
 
@@ -544,10 +563,9 @@ static void
 FutureIter_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    freelist *list = &((ctask_state *)PyType_GetModuleState(type))->free_iters;
     PyObject_GC_UnTrack(self);
     Py_CLEAR(((FutureIterObj *)self)->fut);
-    freelist_give(list, self);
+    type->tp_free(self);
     Py_DECREF(type);
 }
 
@@ -564,7 +582,6 @@ static PyType_Slot FutureIter_slots[] = {
     {Py_tp_clear, FutureIter_clear},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, FutureIter_iternext},
-    {Py_am_send, FutureIter_send_value},
     {Py_tp_methods, FutureIter_methods},
     {0, NULL},
 };
@@ -730,8 +747,8 @@ static PyType_Slot Future_slots[] = {
     {Py_tp_dealloc, future_dealloc},
     {Py_tp_traverse, future_traverse},
     {Py_tp_clear, future_clear},
-    {Py_tp_iter, future_await},
-    {Py_am_await, future_await},
+    {Py_tp_iter, future_iter},
+    {Py_am_await, future_iter}, /* for __await__(); see future_become_iterator() */
     {Py_tp_methods, Future_methods},
     {Py_tp_getset, Future_getset},
     {0, NULL},
@@ -744,11 +761,25 @@ static PyType_Spec Future_spec = {
     .slots = Future_slots,
 };
 
+/* Set when the type is ready: `__await__` and `__iter__` have been made for future_iter() by then, no
+   `__next__` appears, and a future is no Iterator to who asks. */
+PART void
+future_become_iterator(PyTypeObject *type)
+{
+    type->tp_iternext = future_iternext;
+    type->tp_as_async->am_await = future_await;
+    type->tp_as_async->am_send = future_send;
+}
+
 PART int
 future_setup(PyObject *module, ctask_state *st)
 {
     if (add_type(module, NULL, &st->FutureIterType, &FutureIter_spec, NULL) < 0) {
         return -1;
     }
-    return add_type(module, "Future", &st->FutureType, &Future_spec, st->stock_Future);
+    if (add_type(module, "Future", &st->FutureType, &Future_spec, st->stock_Future) < 0) {
+        return -1;
+    }
+    future_become_iterator(st->FutureType);
+    return 0;
 }

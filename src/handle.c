@@ -204,15 +204,12 @@ handle_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     clear_weakrefs(self, type);
-    if (UNLIKELY(type->tp_dealloc != handle_dealloc)) {
-        (void)handle_clear(self);
-        type->tp_free(self);
+    (void)handle_clear(self);
+    if (LIKELY(type->tp_dealloc == handle_dealloc)) {
+        freelist_give(&state_of(self)->free_handles, self);
+        return;
     }
-    else {
-        freelist *list = &state_of(self)->free_handles;
-        (void)handle_clear(self);
-        freelist_give(list, self);
-    }
+    type->tp_free(self);
     Py_DECREF(type);
 }
 
@@ -238,15 +235,12 @@ timer_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     clear_weakrefs(self, type);
-    if (UNLIKELY(type->tp_dealloc != timer_dealloc)) {
-        (void)timer_clear(self);
-        type->tp_free(self);
+    (void)timer_clear(self);
+    if (LIKELY(type->tp_dealloc == timer_dealloc)) {
+        freelist_give(&state_of(self)->free_timers, self);
+        return;
     }
-    else {
-        freelist *list = &state_of(self)->free_timers;
-        (void)timer_clear(self);
-        freelist_give(list, self);
-    }
+    type->tp_free(self);
     Py_DECREF(type);
 }
 

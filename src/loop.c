@@ -415,11 +415,12 @@ push_due_timers(LoopObj *loop)
 static int
 run_once(LoopObj *loop)
 {
-    int64_t timeout = 0;
-    if (ring_length(&loop->ready) == 0 && !loop->stopping && time_to_wait(loop, &timeout) < 0) {
-        return -1;
-    }
-    if (timeout != 0 || loop->since_poll >= POLL_EVERY || ring_length(&loop->ready) == 0) {
+    size_t ready = ring_length(&loop->ready);
+    if (UNLIKELY(ready == 0 || loop->since_poll >= POLL_EVERY)) {
+        int64_t timeout = 0;
+        if (ready == 0 && !loop->stopping && time_to_wait(loop, &timeout) < 0) {
+            return -1;
+        }
         loop->since_poll = 0;
         if (current_flush(loop) < 0 || poll_wait(loop, timeout) < 0) {
             return -1;

@@ -20,6 +20,7 @@ typedef struct {
 
 typedef struct {
     ring_entry *entries; // NULL until the first push
+    size_t capacity;     // a power of two, or 0
     size_t mask;         // capacity - 1
     size_t head;         // next to pop
     size_t tail;         // next to push
@@ -37,11 +38,11 @@ ring_length(const ring *r)
 }
 
 /* Room for one more entry; -ENOMEM leaves the ring as it was. */
-static inline int
+static __attribute__((noinline, cold, unused)) int
 ring_grow(ring *r)
 {
     size_t length = ring_length(r);
-    size_t capacity = r->entries == NULL ? 0 : r->mask + 1;
+    size_t capacity = r->capacity;
     size_t bigger = capacity == 0 ? RING_SMALLEST : capacity * 2;
     ring_entry *entries = malloc(bigger * sizeof(ring_entry));
     if (entries == NULL) {
@@ -56,6 +57,7 @@ ring_grow(ring *r)
     }
     free(r->entries);
     r->entries = entries;
+    r->capacity = bigger;
     r->mask = bigger - 1;
     r->head = 0;
     r->tail = length;
@@ -65,7 +67,7 @@ ring_grow(ring *r)
 static inline int
 ring_push(ring *r, void *subject, unsigned kind, void *arg, void *context)
 {
-    if (r->entries == NULL || ring_length(r) > r->mask) {
+    if (__builtin_expect(ring_length(r) == r->capacity, 0)) {
         int err = ring_grow(r);
         if (err < 0) {
             return err;
@@ -107,7 +109,7 @@ ring_kind(const ring_entry *entry)
 static inline void
 ring_trim(ring *r)
 {
-    if (r->mask >= RING_KEEP && r->head == r->tail) {
+    if (r->capacity > RING_KEEP && r->head == r->tail) {
         free(r->entries);
         *r = (ring){0};
     }

@@ -716,17 +716,13 @@ task_dealloc(PyObject *self)
         }
     }
     PyObject_GC_UnTrack(self);
-    if (UNLIKELY(type->tp_dealloc != task_dealloc)) {
-        clear_weakrefs(self, type);
-        (void)task_clear(self);
-        type->tp_free(self);
+    clear_weakrefs(self, type);
+    (void)task_clear(self);
+    if (LIKELY(type->tp_dealloc == task_dealloc)) {
+        freelist_give(&state_of(self)->free_tasks, self);
+        return;
     }
-    else {
-        freelist *list = &state_of(self)->free_tasks;
-        clear_weakrefs(self, type);
-        (void)task_clear(self);
-        freelist_give(list, self);
-    }
+    type->tp_free(self);
     Py_DECREF(type);
 }
 
@@ -814,6 +810,10 @@ PyDoc_STRVAR(Task_remove_done_callback_doc,
 "remove_done_callback($self, fn, /)\n--\n\n"
 "As ctask.Future.remove_done_callback().");
 
+PyDoc_STRVAR(Task___await___doc,
+"__await__($self, /)\n--\n\n"
+"As ctask.Future.__await__().");
+
 /* ctask.Future has the two for callbacks, but `_asyncio.Task` has them a second time, and it comes first in
    the order of bases (for its cancel() and set_result()). */
 static PyMethodDef Task_methods[] = {
@@ -835,8 +835,8 @@ static PyType_Slot Task_slots[] = {
     {Py_tp_dealloc, task_dealloc},
     {Py_tp_traverse, task_traverse},
     {Py_tp_clear, task_clear},
-    {Py_tp_iter, future_await},
-    {Py_am_await, future_await},
+    {Py_tp_iter, future_iter},
+    {Py_am_await, future_iter}, /* for __await__(); see future_become_iterator() */
 #if !TASKS_IN_THREAD_STATE
     {Py_tp_finalize, task_finalize},
 #endif
@@ -860,5 +860,9 @@ task_setup(PyObject *module, ctask_state *st)
     }
     int result = add_type(module, "Task", &st->TaskType, &Task_spec, bases);
     Py_DECREF(bases);
-    return result < 0 ? -1 : add_type(module, NULL, &st->TaskStepType, &TaskStep_spec, NULL);
+    if (result < 0) {
+        return -1;
+    }
+    future_become_iterator(st->TaskType);
+    return add_type(module, NULL, &st->TaskStepType, &TaskStep_spec, NULL);
 }

@@ -258,15 +258,24 @@ def test_exception_of_a_python_signal_handler_leaves_a_blocked_loop(loop, later)
 
 def test_python_signal_handler_that_returns_does_not_end_the_loop(loop, later):
     seen = []
+    handled = threading.Event()
 
     def handler(signum, frame):
         seen.append(signum)
+        handled.set()
+
+    def stop():
+        handled.wait()
+        loop.call_soon_threadsafe(seen.append, "the loop goes on")
+        loop.call_soon_threadsafe(loop.stop)
 
     signal.signal(signal.SIGUSR1, handler)
+    thread = threading.Thread(target=stop)
+    thread.start()
     loop.call_soon(later(signal.SIGUSR1))
-    loop.call_later(0.05, loop.stop)
     loop.run_forever()
-    assert seen == [signal.SIGUSR1]
+    thread.join()
+    assert seen == [signal.SIGUSR1, "the loop goes on"]
 
 
 def test_ctrl_c_under_a_runner_cancels_the_main_task(impl, later):
