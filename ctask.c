@@ -294,6 +294,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     for (size_t i = 0; i < N_STATE_POINTERS; i++) {
         Py_VISIT(STATE_POINTERS(st)[i]);
     }
+    for (int i = 0; i < st->contexts.length; i++) {
+        Py_VISIT(st->contexts.contexts[i]);
+    }
     return 0;
 }
 
@@ -301,6 +304,7 @@ static int
 module_clear(PyObject *module)
 {
     ctask_state *st = PyModule_GetState(module);
+    context_pool_clear(&st->contexts);
     freelist *lists[] = {FREELISTS(st)};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) {
         freelist_close(lists[i]);

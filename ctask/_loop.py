@@ -109,6 +109,9 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
             super()._close_self_pipe()  # type: ignore[misc]
 
 
+EventLoop._adopt_methods()
+
+
 class _Selector:
     """What is left of `loop._selector`: polling is in C, and asyncio's reprs ask what is polled."""
 

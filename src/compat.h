@@ -32,6 +32,7 @@
 #include "internal/pycore_dict.h"
 #define TASKS_IN_THREAD_STATE 0
 #endif
+#include "internal/pycore_context.h"
 #if PY_VERSION_HEX >= 0x030D0000
 #include "internal/pycore_object.h"
 #endif

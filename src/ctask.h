@@ -9,6 +9,7 @@
 #define CTASK_H
 
 #include "compat.h"
+#include "context.h"
 #include "freelist.h"
 #include "heap.h"
 #include "ring.h"
@@ -117,6 +118,8 @@ typedef struct {
     } str;
 
     uint64_t task_counter;          // for Task-N
+    context_pool contexts;
+    int running;                    // loops in _run(), in all threads
     freelist free_futures;
     freelist free_tasks;
     freelist free_handles;
@@ -259,6 +262,23 @@ PART int loop_check_overrides(LoopObj *loop);
 PART int loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context);
 PART int loop_timer_remove(PyObject *loop, TimerObj *timer);
 
+
+/* ---- __init__ ---- */
+
+/* From 3.15 on asyncio refuses to initialise a future twice; before, that starts it anew. */
+static inline int
+refuse_second_init(FutureObj *fut)
+{
+#if PY_VERSION_HEX >= 0x030F0000
+    if (fut->loop != NULL) {
+        PyErr_Format(PyExc_RuntimeError, "%T object is already initialized", fut);
+        return -1;
+    }
+#else
+    (void)fut;
+#endif
+    return 0;
+}
 
 /* ---- weak references ---- */
 

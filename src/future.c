@@ -604,6 +604,9 @@ Future___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$O:Future", keywords, &loop)) {
         return -1;
     }
+    if (refuse_second_init((FutureObj *)self) < 0) {
+        return -1;
+    }
     return future_init((FutureObj *)self, state_of(self), loop);
 }
 
@@ -662,7 +665,7 @@ Future_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Future object");
         return NULL;
     }
-    PyObject *context = nkw == 1 ? Py_NewRef(args[1]) : PyContext_CopyCurrent();
+    PyObject *context = nkw == 1 ? Py_NewRef(args[1]) : context_copy(&st->contexts);
     if (context == NULL) {
         return NULL;
     }

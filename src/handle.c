@@ -26,7 +26,7 @@ handle_fill(HandleObj *handle, ctask_state *st, PyObject *loop, PyObject *callba
             PyTuple_SET_ITEM(handle->args, i, Py_NewRef(args[i]));
         }
     }
-    handle->context = context == NULL || context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
+    handle->context = context == NULL || context == Py_None ? context_copy(&st->contexts) : Py_NewRef(context);
     if (handle->context == NULL) {
         return -1;
     }
@@ -198,17 +198,32 @@ handle_clear(PyObject *self)
     return 0;
 }
 
+/* handle_clear() for an object that nobody sees any more, its context going back where it came from. */
+static inline void
+handle_drop_fields(HandleObj *handle, ctask_state *st)
+{
+    Py_XDECREF(handle->args);
+    Py_XDECREF(handle->callback);
+    Py_XDECREF(handle->cancelled);
+    context_drop(&st->contexts, handle->context);
+    Py_XDECREF(handle->loop);
+    Py_XDECREF(handle->repr);
+    Py_XDECREF(handle->source_traceback);
+}
+
 PART void
 handle_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     clear_weakrefs(self, type);
-    (void)handle_clear(self);
     if (LIKELY(type->tp_dealloc == handle_dealloc)) {
-        freelist_give(&state_of(self)->free_handles, self);
+        ctask_state *st = PyType_GetModuleState(type);
+        handle_drop_fields((HandleObj *)self, st);
+        freelist_give(&st->free_handles, self);
         return;
     }
+    (void)handle_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -235,11 +250,15 @@ timer_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     clear_weakrefs(self, type);
-    (void)timer_clear(self);
     if (LIKELY(type->tp_dealloc == timer_dealloc)) {
-        freelist_give(&state_of(self)->free_timers, self);
+        ctask_state *st = PyType_GetModuleState(type);
+        Py_XDECREF(((TimerObj *)self)->scheduled);
+        Py_XDECREF(((TimerObj *)self)->when);
+        handle_drop_fields((HandleObj *)self, st);
+        freelist_give(&st->free_timers, self);
         return;
     }
+    (void)timer_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
 }

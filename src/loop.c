@@ -99,11 +99,13 @@ loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject 
 }
 
 static void
-entry_drop(ring_entry *entry)
+entry_drop(LoopObj *loop, ring_entry *entry)
 {
     Py_DECREF((PyObject *)ring_subject(entry));
     Py_XDECREF((PyObject *)entry->arg);
-    Py_XDECREF((PyObject *)entry->context);
+    if (entry->context != NULL) {
+        context_drop(&loop->st->contexts, entry->context);
+    }
 }
 
 /* The handle that asyncio would have made for this entry: for reports, and for those who look at
@@ -339,11 +341,11 @@ drain(LoopObj *loop)
         int status = run_entry(loop, &entry);
         if (UNLIKELY(status < 0)) {
             PyObject *raised = PyErr_GetRaisedException();
-            entry_drop(&entry);
+            entry_drop(loop, &entry);
             PyErr_SetRaisedException(raised);
             return -1;
         }
-        entry_drop(&entry);
+        entry_drop(loop, &entry);
     }
     ring_trim(&loop->ready);
     return 0;
@@ -467,7 +469,10 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     LoopObj *loop = (LoopObj *)self;
     int status = 0;
+    ctask_state *st = loop->st;
     loop->since_poll = POLL_EVERY; // the first iteration asks the kernel: stop() may have been called already
+    st->running++;
+    st->contexts.limit = CONTEXT_POOL;
     do {
         if (UNLIKELY(loop_check_overrides(loop))) {
             PyObject *res = PyObject_CallMethodNoArgs(self, loop->st->str._run_once);
@@ -478,6 +483,9 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
             status = run_once(loop);
         }
     } while (status == 0 && !loop->stopping);
+    if (--st->running == 0) {
+        context_pool_clear(&st->contexts);
+    }
     if (current_flush(loop) < 0 || status < 0) {
         return NULL;
     }
@@ -510,7 +518,7 @@ release(LoopObj *loop)
     loop->is_open = 0;
     while (ring_length(&loop->ready) > 0) {
         ring_entry entry = ring_pop(&loop->ready);
-        entry_drop(&entry);
+        entry_drop(loop, &entry);
     }
     while (loop->timers.length > 0) {
         TimerObj *timer = first_timer(loop);
@@ -582,7 +590,44 @@ Loop_stop(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(adopt_methods_doc,
+"_adopt_methods($self, /)\n--\n\n"
+"Give this class method objects of its own for the methods of _ctask.Loop that it does not override.\n\n"
+"The interpreter calls a C method without detour only if it belongs to the very class of the object.");
+
+static PyObject *
+Loop_adopt_methods(PyObject *cls, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *module = PyType_GetModuleByDef((PyTypeObject *)cls, &ctask_module);
+    if (module == NULL) {
+        return NULL;
+    }
+    ctask_state *st = PyModule_GetState(module);
+    static const char *const names[] = {"call_soon", "call_later",   "call_at", "call_soon_threadsafe",
+                                        "time",      "create_future", "create_task", "get_debug"};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
+        PyObject *ours = PyObject_GetAttrString((PyObject *)st->LoopType, names[i]);
+        PyObject *theirs = ours == NULL ? NULL : PyObject_GetAttrString(cls, names[i]);
+        PyObject *method = NULL;
+        if (theirs != NULL && theirs == ours) {
+            method = PyDescr_NewMethod((PyTypeObject *)cls, ((PyMethodDescrObject *)ours)->d_method);
+            if (method != NULL && PyObject_SetAttrString(cls, names[i], method) < 0) {
+                Py_CLEAR(method);
+            }
+        }
+        int failed = theirs == NULL || (theirs == ours && method == NULL);
+        Py_XDECREF(method);
+        Py_XDECREF(theirs);
+        Py_XDECREF(ours);
+        if (failed) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef loop_methods[] = {
+    {"_adopt_methods", Loop_adopt_methods, METH_NOARGS | METH_CLASS, adopt_methods_doc},
     {"_run", Loop_run, METH_NOARGS, run_doc},
     {"_run_once", Loop_run_once, METH_NOARGS, run_once_doc},
     {"_release", Loop_release, METH_NOARGS, release_doc},

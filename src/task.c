@@ -610,7 +610,7 @@ task_init(TaskObj *task, ctask_state *st, PyObject *coro, PyObject *loop, PyObje
         }
         return -1;
     }
-    context = context == NULL || context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
+    context = context == NULL || context == Py_None ? context_copy(&st->contexts) : Py_NewRef(context);
     if (context == NULL) {
         return -1;
     }
@@ -717,11 +717,15 @@ task_dealloc(PyObject *self)
     }
     PyObject_GC_UnTrack(self);
     clear_weakrefs(self, type);
-    (void)task_clear(self);
     if (LIKELY(type->tp_dealloc == task_dealloc)) {
-        freelist_give(&state_of(self)->free_tasks, self);
+        ctask_state *st = PyType_GetModuleState(type);
+        context_drop(&st->contexts, task->context);
+        task->context = NULL;
+        (void)task_clear(self);
+        freelist_give(&st->free_tasks, self);
         return;
     }
+    (void)task_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -741,6 +745,9 @@ Task___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     PyObject *coro, *loop = Py_None, *name = Py_None, *context = Py_None;
     int eager = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, keywords, &coro, &loop, &name, &context, &eager)) {
+        return -1;
+    }
+    if (refuse_second_init((FutureObj *)self) < 0) {
         return -1;
     }
     return task_init((TaskObj *)self, state_of(self), coro, loop, name, context, eager);
