@@ -7,7 +7,7 @@
        src/ring.h        the ready queue                       src/heap.h   the timers
        src/list.h        the list of tasks
        src/future.c      completion and callbacks
-       src/task.c        driving a coroutine
+       src/task.c        driving a coroutine                   src/turn.c       the bare yield of sleep(0)
        src/registry.c    which tasks exist, which one runs
        src/handle.c      what call_soon() and call_later() return
        src/loop.c        iterations                            src/schedule.c   call_soon(), timers, create_task()
@@ -24,6 +24,7 @@
 #include "src/registry.c"
 #include "src/future.c"
 #include "src/task.c"
+#include "src/turn.c"
 #include "src/handle.c"
 #include "src/poll_epoll.c"
 #include "src/loop.c"
@@ -96,15 +97,15 @@ import_all(ctask_state *st)
         return -1;
     }
     Py_DECREF(asyncio);
-#define X(name, module, attribute)                                                                 \
-    if ((st->name = import_attribute(module, attribute)) == NULL) {                                \
-        return -1;                                                                                 \
+#define X(name, module, attribute)                                  \
+    if ((st->name = import_attribute(module, attribute)) == NULL) { \
+        return -1;                                                  \
     }
     CTASK_IMPORTS(X)
 #undef X
-#define X(name)                                                                                    \
-    if ((st->str.name = PyUnicode_InternFromString(#name)) == NULL) {                              \
-        return -1;                                                                                 \
+#define X(name)                                                       \
+    if ((st->str.name = PyUnicode_InternFromString(#name)) == NULL) { \
+        return -1;                                                    \
     }
     CTASK_NAMES(X)
 #undef X
@@ -115,8 +116,9 @@ import_all(ctask_state *st)
     st->stock_create_task = PyObject_GetAttrString(st->stock_Loop, "create_task");
     st->context_kwnames = PyTuple_Pack(1, st->str.context);
     st->empty_tuple = PyTuple_New(0);
-    if (st->stock_set_exception == NULL || st->stock_result == NULL || st->stock_remove_callback == NULL || st->stock_callbacks == NULL ||
-        st->stock_create_task == NULL || st->context_kwnames == NULL || st->empty_tuple == NULL) {
+    if (st->stock_set_exception == NULL || st->stock_result == NULL || st->stock_remove_callback == NULL ||
+        st->stock_callbacks == NULL || st->stock_create_task == NULL || st->context_kwnames == NULL ||
+        st->empty_tuple == NULL) {
         return -1;
     }
 #if PY_VERSION_HEX >= 0x030C0000
@@ -179,7 +181,9 @@ probe_layout(ctask_state *st)
                            "task._log_destroy_pending = False\n"
                            "task.cancel()\n"
                            "coro.close()\n",
-                           Py_file_input, globals, globals);
+                           Py_file_input,
+                           globals,
+                           globals);
     }
     if (res != NULL) {
         Py_DECREF(res);
@@ -188,16 +192,17 @@ probe_layout(ctask_state *st)
         FutureObj *cancelled = (FutureObj *)GET("cancelled"), *failed = (FutureObj *)GET("failed");
         TaskObj *task = (TaskObj *)GET("task");
         PyObject *name = task->name, *result = fut->result;
-        ok = fut->loop == GET("loop") && fut->state == FUTURE_FINISHED && !fut->blocking && !fut->log_traceback &&
-             result != NULL && PyUnicode_Check(result) && waiting->state == FUTURE_PENDING && waiting->blocking &&
+        ok = fut->loop == GET("loop") && fut->state == FUTURE_FINISHED && !fut->blocking &&
+             !fut->log_traceback && result != NULL && PyUnicode_Check(result) &&
+             waiting->state == FUTURE_PENDING && waiting->blocking &&
              waiting->callback0 == PyDict_GetItemString(PyEval_GetBuiltins(), "len") &&
              waiting->context0 == GET("context") && waiting->callbacks != NULL &&
              PyList_CheckExact(waiting->callbacks) && cancelled->state == FUTURE_CANCELLED &&
              cancelled->cancel_msg == GET("message") && failed->exception == GET("exception") &&
              failed->log_traceback && task->loop == GET("loop") && task->coro == GET("coro") &&
-             task->context != NULL && PyContext_CheckExact(task->context) && name != NULL && PyUnicode_Check(name) &&
-             task->must_cancel && !task->log_destroy_pending && task->num_cancels_requested == 1 &&
-             task->fut_waiter == NULL;
+             task->context != NULL && PyContext_CheckExact(task->context) && name != NULL &&
+             PyUnicode_Check(name) && task->must_cancel && !task->log_destroy_pending &&
+             task->num_cancels_requested == 1 && task->fut_waiter == NULL;
         failed->log_traceback = 0;
 #undef GET
     }
@@ -219,24 +224,26 @@ check_layout(ctask_state *st)
         ok = probe_layout(st);
     }
     if (ok == 0) {
-        PyErr_Format(PyExc_ImportError,
-                     "ctask was built for another release of Python %d.%d: _asyncio.Future or Task of this one has "
-                     "other fields",
-                     PY_MAJOR_VERSION, PY_MINOR_VERSION);
+        PyErr_Format(
+            PyExc_ImportError,
+            "ctask was built for another release of Python %d.%d: _asyncio.Future or Task of this one has "
+            "other fields",
+            PY_MAJOR_VERSION,
+            PY_MINOR_VERSION);
     }
     return ok == 1 ? 0 : -1;
 }
 
 /* ---- the module ---- */
 
-#define FREELISTS(st)                                                                              \
-    &(st)->free_futures, &(st)->free_tasks, &(st)->free_handles, &(st)->free_timers
+#define FREELISTS(st) &(st)->free_futures, &(st)->free_tasks, &(st)->free_handles, &(st)->free_timers
 /* Objects of one kind, about 150 KB of them. */
 #define FREELIST_LIMIT 1024
 
 /* Owned pointers of the state, from FutureType to the last name. */
 #define STATE_POINTERS(st) ((PyObject **)&(st)->FutureType)
-#define N_STATE_POINTERS ((offsetof(ctask_state, task_counter) - offsetof(ctask_state, FutureType)) / sizeof(PyObject *))
+#define N_STATE_POINTERS \
+    ((offsetof(ctask_state, task_counter) - offsetof(ctask_state, FutureType)) / sizeof(PyObject *))
 
 /* The rest of what `_asyncio` exports, so that this module can stand in its place.  The functions are
    `_asyncio`'s own on purpose: the running loop, the current task and the list of tasks exist once, and who
@@ -274,7 +281,7 @@ module_exec(PyObject *module)
         return -1;
     }
     if (registry_setup(module, st) < 0 || future_setup(module, st) < 0 || task_setup(module, st) < 0 ||
-        handle_setup(module, st) < 0 || loop_setup(module, st) < 0) {
+        turn_setup(module, st) < 0 || handle_setup(module, st) < 0 || loop_setup(module, st) < 0) {
         return -1;
     }
     if (export_the_rest(module) < 0) {
@@ -297,6 +304,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     for (int i = 0; i < st->contexts.length; i++) {
         Py_VISIT(st->contexts.contexts[i]);
     }
+    Py_VISIT(st->contexts.base);
     return 0;
 }
 

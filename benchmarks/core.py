@@ -9,6 +9,7 @@ it runs, so that the same program runs on every contender. Nothing here measures
 from __future__ import annotations
 
 import asyncio
+import itertools
 import queue
 import threading
 from collections.abc import Awaitable, Callable
@@ -109,7 +110,7 @@ async def ping_pong(n: int) -> None:
     balls = [loop.create_future(), loop.create_future()]
 
     async def player(me: int, other: int) -> None:
-        for _ in range(n // 2):
+        for _ in itertools.repeat(None, n // 2):
             await balls[me]
             balls[me] = loop.create_future()
             balls[other].set_result(None)
@@ -232,17 +233,16 @@ async def call_soon_chained(n: int) -> None:
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
-    left = n
+    turns = itertools.repeat(None, n - 1)
+    call_soon = loop.call_soon
 
     def step() -> None:
-        nonlocal left
-        left -= 1
-        if left:
-            loop.call_soon(step)
-        else:
-            done.set_result(None)
+        for _ in turns:
+            call_soon(step)
+            return
+        done.set_result(None)
 
-    loop.call_soon(step)
+    call_soon(step)
     await done
 
 

@@ -258,7 +258,7 @@ def install_loop(candidate: str) -> tuple[Info, Callable[[], Any]]:
     return info, factory
 
 
-# ---- adaptations of test helpers: they only ever loosen what is private ----
+# ---- adaptations of the tests themselves: they only ever loosen what is private ----
 
 
 def adapt_test_utils() -> None:
@@ -278,7 +278,7 @@ def adapt_test_utils() -> None:
 
 
 def adapt_test_module(name: str, module: Any, factory: Callable[[], Any]) -> None:
-    """Layer loop: swap a mock loop in a test's helper for a real one."""
+    """Layer loop: swap the mock loop that a test makes for a real one."""
     import asyncio
 
     if name == "test_runners":

@@ -13,6 +13,7 @@ from ctask._ctask import Future, Handle, Task, TimerHandle
 from ctask._install import EventLoopPolicy, install, uninstall
 from ctask._loop import EventLoop, new_event_loop
 from ctask._runner import Runner, run
+from ctask._sleep import sleep
 
 if sys.version_info < (3, 14):
     from ctask import _registry
@@ -32,6 +33,7 @@ __all__ = (
     "install",
     "new_event_loop",
     "run",
+    "sleep",
     "uninstall",
 )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctask._ctask import Future, Task
 from ctask._loop import EventLoop
+from ctask._sleep import sleep
 
 if sys.version_info >= (3, 14):
     _POLICY_NAME = "_DefaultEventLoopPolicy"
@@ -130,6 +131,8 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         (tasks, "Task", Task),
         (tasks, "_CTask", Task),
         (tasks, "_GatheringFuture", _GatheringFuture),
+        (asyncio, "sleep", sleep),
+        (tasks, "sleep", sleep),
         # asyncio.set_event_loop_policy(None) makes the default again: it stays ctask's.
         (unix_events, _POLICY_NAME, policy),
     ]

@@ -12,10 +12,11 @@
 #include "pyconfig.h"
 #include "patchlevel.h"
 
-/* Two things are only in internal headers.  From 3.14 on the running loop, the current task and the list of
-   tasks are fields of the thread state; before, the current task is a dictionary's value, and putting another
-   in its place is a pointer's store for who knows the entry.  registry.c checks both against `_asyncio` at
-   import and does without where they are not as here. */
+/* Some things are only in internal headers.  From 3.14 on the running loop, the current task and the list of
+   tasks are fields of the thread state (registry.c checks them against `_asyncio` at import); before, the
+   current task is a dictionary's value, and putting another in its place is a pointer's store for who knows
+   the entry.  The variables of a context (context.h) and whether an object has attributes (below) are a field
+   away as well. */
 #define Py_BUILD_CORE_MODULE 1
 
 #include "Python.h"
@@ -25,11 +26,11 @@
 #pragma GCC diagnostic ignored "-Wsign-compare"
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 #pragma GCC diagnostic ignored "-Wcast-function-type"
+#include "internal/pycore_dict.h"
 #if PY_VERSION_HEX >= 0x030E0000
 #include "internal/pycore_tstate.h"
 #define TASKS_IN_THREAD_STATE 1
 #else
-#include "internal/pycore_dict.h"
 #define TASKS_IN_THREAD_STATE 0
 #endif
 #include "internal/pycore_context.h"
@@ -46,31 +47,31 @@ typedef enum { FUTURE_PENDING, FUTURE_CANCELLED, FUTURE_FINISHED } future_state;
 
 #if PY_VERSION_HEX < 0x030D0000 /* 3.11, 3.12 */
 
-#define FUTURE_FIELDS                                                                              \
-    PyObject_HEAD                                                                                  \
-    PyObject *loop;             /* owned; NULL until __init__ */                                   \
-    PyObject *callback0;        /* owned; first callback, or the Task that waits (future.c) */     \
-    PyObject *context0;         /* owned; set whenever callback0 is */                             \
-    PyObject *callbacks;        /* owned; list of (callback, context), or NULL */                  \
-    PyObject *exception;        /* owned */                                                        \
-    PyObject *exception_tb;     /* owned */                                                        \
-    PyObject *result;           /* owned */                                                        \
-    PyObject *source_traceback; /* owned */                                                        \
-    PyObject *cancel_msg;       /* owned */                                                        \
-    future_state state;                                                                            \
-    int log_traceback;                                                                             \
-    int blocking;                                                                                  \
-    PyObject *dict;             /* owned */                                                        \
-    PyObject *weakrefs;         /* managed by weakref */                                           \
+#define FUTURE_FIELDS                                                                          \
+    PyObject_HEAD                                                                              \
+    PyObject *loop;             /* owned; NULL until __init__ */                               \
+    PyObject *callback0;        /* owned; first callback, or the Task that waits (future.c) */ \
+    PyObject *context0;         /* owned; set whenever callback0 is */                         \
+    PyObject *callbacks;        /* owned; list of (callback, context), or NULL */              \
+    PyObject *exception;        /* owned */                                                    \
+    PyObject *exception_tb;     /* owned */                                                    \
+    PyObject *result;           /* owned */                                                    \
+    PyObject *source_traceback; /* owned */                                                    \
+    PyObject *cancel_msg;       /* owned */                                                    \
+    future_state state;                                                                        \
+    int log_traceback;                                                                         \
+    int blocking;                                                                              \
+    PyObject *dict;             /* owned */                                                    \
+    PyObject *weakrefs;         /* managed by weakref */                                       \
     PyObject *cancelled_exc;    /* owned; handed out once */
 
-#define TASK_FIELDS                                                                                \
-    PyObject *fut_waiter;       /* owned; what the task waits for */                               \
-    PyObject *coro;             /* owned */                                                        \
-    PyObject *name;             /* owned; str, or an int that get_name() formats */                \
-    PyObject *context;          /* owned */                                                        \
-    int must_cancel;                                                                               \
-    int log_destroy_pending;                                                                       \
+#define TASK_FIELDS                                                                 \
+    PyObject *fut_waiter;       /* owned; what the task waits for */                \
+    PyObject *coro;             /* owned */                                         \
+    PyObject *name;             /* owned; str, or an int that get_name() formats */ \
+    PyObject *context;          /* owned */                                         \
+    int must_cancel;                                                                \
+    int log_destroy_pending;                                                        \
     int num_cancels_requested;
 
 #else /* 3.13 and later */
@@ -78,39 +79,39 @@ typedef enum { FUTURE_PENDING, FUTURE_CANCELLED, FUTURE_FINISHED } future_state;
 #if PY_VERSION_HEX >= 0x030E0000
 #define FUTURE_CALL_GRAPH 1
 #define FUTURE_AWAITED_BY PyObject *awaited_by; /* owned; one waiter, or a set of them */
-#define FUTURE_AWAITED_BY_KIND                                                                     \
-    char is_task;                                                                                  \
+#define FUTURE_AWAITED_BY_KIND \
+    char is_task;              \
     char awaited_by_is_set;
 #else
 #define FUTURE_AWAITED_BY
 #define FUTURE_AWAITED_BY_KIND
 #endif
 
-#define FUTURE_FIELDS                                                                              \
-    PyObject_HEAD                                                                                  \
-    PyObject *loop;             /* owned; NULL until __init__ */                                   \
-    PyObject *callback0;        /* owned; first callback, or the Task that waits (future.c) */     \
-    PyObject *context0;         /* owned; set whenever callback0 is */                             \
-    PyObject *callbacks;        /* owned; list of (callback, context), or NULL */                  \
-    PyObject *exception;        /* owned */                                                        \
-    PyObject *exception_tb;     /* owned */                                                        \
-    PyObject *result;           /* owned */                                                        \
-    PyObject *source_traceback; /* owned */                                                        \
-    PyObject *cancel_msg;       /* owned */                                                        \
-    PyObject *cancelled_exc;    /* owned; handed out once */                                       \
-    FUTURE_AWAITED_BY                                                                              \
-    future_state state;                                                                            \
-    FUTURE_AWAITED_BY_KIND                                                                         \
-    unsigned log_traceback : 1;                                                                    \
+#define FUTURE_FIELDS                                                                          \
+    PyObject_HEAD                                                                              \
+    PyObject *loop;             /* owned; NULL until __init__ */                               \
+    PyObject *callback0;        /* owned; first callback, or the Task that waits (future.c) */ \
+    PyObject *context0;         /* owned; set whenever callback0 is */                         \
+    PyObject *callbacks;        /* owned; list of (callback, context), or NULL */              \
+    PyObject *exception;        /* owned */                                                    \
+    PyObject *exception_tb;     /* owned */                                                    \
+    PyObject *result;           /* owned */                                                    \
+    PyObject *source_traceback; /* owned */                                                    \
+    PyObject *cancel_msg;       /* owned */                                                    \
+    PyObject *cancelled_exc;    /* owned; handed out once */                                   \
+    FUTURE_AWAITED_BY                                                                          \
+    future_state state;                                                                        \
+    FUTURE_AWAITED_BY_KIND                                                                     \
+    unsigned log_traceback : 1;                                                                \
     unsigned blocking : 1;
 
-#define TASK_FIELDS                                                                                \
-    unsigned must_cancel : 1;                                                                      \
-    unsigned log_destroy_pending : 1;                                                              \
-    int num_cancels_requested;                                                                     \
-    PyObject *fut_waiter;       /* owned; what the task waits for */                               \
-    PyObject *coro;             /* owned */                                                        \
-    PyObject *name;             /* owned; str, or an int that get_name() formats */                \
+#define TASK_FIELDS                                                                 \
+    unsigned must_cancel : 1;                                                       \
+    unsigned log_destroy_pending : 1;                                               \
+    int num_cancels_requested;                                                      \
+    PyObject *fut_waiter;       /* owned; what the task waits for */                \
+    PyObject *coro;             /* owned */                                         \
+    PyObject *name;             /* owned; str, or an int that get_name() formats */ \
     PyObject *context;          /* owned */
 
 #endif
@@ -151,21 +152,46 @@ typedef struct {
 #if PY_VERSION_HEX < 0x030D0000
 #define FUTURE_VISIT_DICT(fut) Py_VISIT((fut)->dict)
 #define FUTURE_CLEAR_DICT(fut) Py_CLEAR((fut)->dict)
+#define FUTURE_HAS_ATTRIBUTES(fut) 0 /* once it is cleared */
 #else
-#define FUTURE_VISIT_DICT(fut)                                                                     \
-    do {                                                                                           \
-        int visited = PyObject_VisitManagedDict((PyObject *)(fut), visit, arg);                    \
-        if (visited) {                                                                             \
-            return visited;                                                                        \
-        }                                                                                          \
+#define FUTURE_VISIT_DICT(fut)                                                  \
+    do {                                                                        \
+        int visited = PyObject_VisitManagedDict((PyObject *)(fut), visit, arg); \
+        if (visited) {                                                          \
+            return visited;                                                     \
+        }                                                                       \
     } while (0)
-/* Most have none: no call.  (The word in front of the object is internal/pycore_object.h's.) */
-#define FUTURE_CLEAR_DICT(fut)                                                                     \
-    do {                                                                                           \
-        if (*(PyObject **)((char *)(fut) + MANAGED_DICT_OFFSET) != NULL) {                         \
-            PyObject_ClearManagedDict((PyObject *)(fut));                                          \
-        }                                                                                          \
+#define FUTURE_CLEAR_DICT(fut)                            \
+    do {                                                  \
+        if (FUTURE_HAS_ATTRIBUTES(fut)) {                 \
+            PyObject_ClearManagedDict((PyObject *)(fut)); \
+        }                                                 \
     } while (0)
+#define FUTURE_HAS_ATTRIBUTES(fut) object_has_attributes((PyObject *)(fut))
+
+/* Most have none, in a dictionary or in the values that 3.14 lays behind the object.  One that had some does
+   not look like new again. */
+static inline int
+object_has_attributes(PyObject *obj)
+{
+    if (*(PyObject **)((char *)obj + MANAGED_DICT_OFFSET) != NULL) {
+        return 1;
+    }
+    if (!PyType_HasFeature(Py_TYPE(obj), Py_TPFLAGS_INLINE_VALUES)) {
+        return 0;
+    }
+    PyDictValues *values = _PyObject_InlineValues(obj);
+    return !values->valid || values->size != 0;
+}
+#endif
+
+/* ---- constants that are never freed ---- */
+
+/* None, True, False and the empty tuple are immortal from 3.12 on: a new reference is a pointer. */
+#if PY_VERSION_HEX >= 0x030C0000
+#define CONSTANT_REF(obj) (obj)
+#else
+#define CONSTANT_REF(obj) Py_NewRef(obj)
 #endif
 
 /* ---- functions that a version lacks ---- */

@@ -5,8 +5,8 @@
    copy already; nobody can tell.  (The fields are those of internal/pycore_context.h; what a context holds
    is immutable, so equal pointers are equal variables.)
 
-   Only contexts with the variables of the thread's own context are kept, and only while a loop runs, so
-   that no value lives longer for it. */
+   Only contexts with the variables that the thread had when its loop began to run are kept, and only while
+   it runs, so that no value lives longer for it. */
 
 #ifndef CTASK_CONTEXT_H
 #define CTASK_CONTEXT_H
@@ -16,9 +16,9 @@
 #define CONTEXT_POOL 32
 
 typedef struct {
-    PyObject *contexts[CONTEXT_POOL]; // owned
+    PyObject *contexts[CONTEXT_POOL]; // owned; all with the variables of `base`
     int length;
-    int limit; // 0 while no loop runs
+    PyContext *base; // owned; what was entered when a loop began to run, NULL while none does
 } context_pool;
 
 /* PyContext_CopyCurrent() */
@@ -40,10 +40,10 @@ context_copy(context_pool *pool)
 static inline void
 context_drop(context_pool *pool, PyObject *obj)
 {
-    if (obj != NULL && Py_REFCNT(obj) == 1 && pool->length < pool->limit && PyContext_CheckExact(obj)) {
+    if (obj != NULL && Py_REFCNT(obj) == 1 && pool->length < CONTEXT_POOL && pool->base != NULL &&
+        PyContext_CheckExact(obj)) {
         PyContext *context = (PyContext *)obj;
-        PyContext *current = (PyContext *)PyThreadState_Get()->context;
-        if (current != NULL && context->ctx_vars == current->ctx_vars && !context->ctx_entered &&
+        if (context->ctx_vars == pool->base->ctx_vars && !context->ctx_entered &&
             context->ctx_weakreflist == NULL) {
             pool->contexts[pool->length++] = obj;
             return;
@@ -55,10 +55,24 @@ context_drop(context_pool *pool, PyObject *obj)
 static inline void
 context_pool_clear(context_pool *pool)
 {
-    pool->limit = 0;
     while (pool->length > 0) {
         Py_DECREF(pool->contexts[--pool->length]);
     }
+    Py_CLEAR(pool->base);
+}
+
+/* A loop begins to run in this thread; -1 with an exception set. */
+static inline int
+context_pool_open(context_pool *pool)
+{
+    PyObject *copy = PyContext_CopyCurrent(); /* which makes the thread's own, if it has none yet */
+    if (copy == NULL) {
+        return -1;
+    }
+    Py_DECREF(copy);
+    context_pool_clear(pool);
+    pool->base = (PyContext *)Py_NewRef(PyThreadState_Get()->context);
+    return 0;
 }
 
 #endif

@@ -27,62 +27,62 @@
 
 /* ---- names looked up at run time, interned once ---- */
 
-#define CTASK_NAMES(X)                                                                             \
-    X(_add_callback)                                                                               \
-    X(_asyncio_future_blocking)                                                                    \
-    X(_cancelled)                                                                                  \
-    X(_check_callback)                                                                             \
-    X(_check_thread)                                                                               \
-    X(_loop)                                                                                       \
-    X(_run)                                                                                        \
-    X(_run_once)                                                                                   \
-    X(_set_coroutine_origin_tracking)                                                              \
-    X(_timer_handle_cancelled)                                                                     \
-    X(add_done_callback)                                                                           \
-    X(call_at)                                                                                     \
-    X(call_exception_handler)                                                                      \
-    X(call_soon)                                                                                   \
-    X(call_soon_threadsafe)                                                                        \
-    X(cancel)                                                                                      \
-    X(context)                                                                                     \
-    X(coro)                                                                                        \
-    X(debug)                                                                                       \
-    X(eager_start)                                                                                 \
-    X(exception)                                                                                   \
-    X(fileno)                                                                                      \
-    X(get_debug)                                                                                   \
-    X(get_loop)                                                                                    \
-    X(handle)                                                                                      \
-    X(is_running)                                                                                  \
-    X(loop)                                                                                        \
-    X(message)                                                                                     \
-    X(name)                                                                                        \
-    X(result)                                                                                      \
-    X(slow_callback_duration)                                                                      \
-    X(source_traceback)                                                                            \
-    X(throw)                                                                                       \
-    X(time)                                                                                        \
+#define CTASK_NAMES(X)                \
+    X(_add_callback)                  \
+    X(_asyncio_future_blocking)       \
+    X(_cancelled)                     \
+    X(_check_callback)                \
+    X(_check_thread)                  \
+    X(_loop)                          \
+    X(_run)                           \
+    X(_run_once)                      \
+    X(_set_coroutine_origin_tracking) \
+    X(_timer_handle_cancelled)        \
+    X(add_done_callback)              \
+    X(call_at)                        \
+    X(call_exception_handler)         \
+    X(call_soon)                      \
+    X(call_soon_threadsafe)           \
+    X(cancel)                         \
+    X(context)                        \
+    X(coro)                           \
+    X(debug)                          \
+    X(eager_start)                    \
+    X(exception)                      \
+    X(fileno)                         \
+    X(get_debug)                      \
+    X(get_loop)                       \
+    X(handle)                         \
+    X(is_running)                     \
+    X(loop)                           \
+    X(message)                        \
+    X(name)                           \
+    X(result)                         \
+    X(slow_callback_duration)         \
+    X(source_traceback)               \
+    X(throw)                          \
+    X(time)                           \
     X(warning)
 
 /* ---- what is taken from the standard library when the module is loaded ---- */
 
-#define CTASK_IMPORTS(X)                                                                           \
-    X(stock_Future, "_asyncio", "Future")                                                          \
-    X(stock_Task, "_asyncio", "Task")                                                              \
-    X(stock_enter_task, "_asyncio", "_enter_task")                                                 \
-    X(stock_leave_task, "_asyncio", "_leave_task")                                                 \
-    X(stock_register_task, "_asyncio", "_register_task")                                           \
-    X(stock_get_event_loop, "_asyncio", "get_event_loop")                                         \
-    X(CancelledError, "asyncio.exceptions", "CancelledError")                                      \
-    X(InvalidStateError, "asyncio.exceptions", "InvalidStateError")                                \
-    X(iscoroutine, "asyncio.coroutines", "iscoroutine")                                            \
-    X(stock_Handle, "asyncio.events", "Handle")                                                    \
-    X(stock_TimerHandle, "asyncio.events", "TimerHandle")                                          \
-    X(stock_Loop, "asyncio.unix_events", "SelectorEventLoop")                                      \
-    X(format_callback_source, "asyncio.format_helpers", "_format_callback_source")                 \
-    X(extract_stack, "asyncio.format_helpers", "extract_stack")                                    \
-    X(format_handle, "asyncio.base_events", "_format_handle")                                      \
-    X(logger, "asyncio.log", "logger")                                                             \
+#define CTASK_IMPORTS(X)                                                           \
+    X(stock_Future, "_asyncio", "Future")                                          \
+    X(stock_Task, "_asyncio", "Task")                                              \
+    X(stock_enter_task, "_asyncio", "_enter_task")                                 \
+    X(stock_leave_task, "_asyncio", "_leave_task")                                 \
+    X(stock_register_task, "_asyncio", "_register_task")                           \
+    X(stock_get_event_loop, "_asyncio", "get_event_loop")                          \
+    X(CancelledError, "asyncio.exceptions", "CancelledError")                      \
+    X(InvalidStateError, "asyncio.exceptions", "InvalidStateError")                \
+    X(iscoroutine, "asyncio.coroutines", "iscoroutine")                            \
+    X(stock_Handle, "asyncio.events", "Handle")                                    \
+    X(stock_TimerHandle, "asyncio.events", "TimerHandle")                          \
+    X(stock_Loop, "asyncio.unix_events", "SelectorEventLoop")                      \
+    X(format_callback_source, "asyncio.format_helpers", "_format_callback_source") \
+    X(extract_stack, "asyncio.format_helpers", "extract_stack")                    \
+    X(format_handle, "asyncio.base_events", "_format_handle")                      \
+    X(logger, "asyncio.log", "logger")                                             \
     X(traceback_extract_stack, "traceback", "extract_stack")
 
 typedef struct {
@@ -90,6 +90,7 @@ typedef struct {
     PyTypeObject *TaskType;
     PyTypeObject *FutureIterType;
     PyTypeObject *TaskStepType;
+    PyTypeObject *TurnType;
     PyTypeObject *HandleType;
     PyTypeObject *TimerHandleType;
     PyTypeObject *LoopType;
@@ -119,7 +120,6 @@ typedef struct {
 
     uint64_t task_counter;          // for Task-N
     context_pool contexts;
-    int running;                    // loops in _run(), in all threads
     freelist free_futures;
     freelist free_tasks;
     freelist free_handles;
@@ -152,7 +152,8 @@ PART int future_set_exception(FutureObj *fut, ctask_state *st, PyObject *exc);
 PART int future_cancel(FutureObj *fut, ctask_state *st, PyObject *msg);
 PART PyObject *future_cancelled_error(FutureObj *fut, ctask_state *st);
 PART int future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task);
-PART PyObject *Future_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PART PyObject *Future_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                                        PyObject *kwnames);
 PART PyObject *Future_remove_done_callback(PyObject *self, PyObject *callback);
 PART int call_soon(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *arg, PyObject *context);
 
@@ -165,6 +166,10 @@ PART void task_dealloc(PyObject *self);
 PART int task_run(LoopObj *loop, TaskObj *task, PyObject *exc, PyObject *fut);
 PART PyObject *task_wakeup_callback(TaskObj *task);
 PART PyObject *task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc);
+
+/* ---- turn.c ---- */
+
+PART int turn_setup(PyObject *module, ctask_state *st);
 
 /* ---- registry.c ---- */
 
@@ -179,15 +184,15 @@ PART int current_flush(LoopObj *loop);
 /* ---- handle.c ---- */
 
 /* The slots of asyncio.Handle, so that its own methods work on ours. */
-#define HANDLE_FIELDS                                                                              \
-    PyObject_HEAD                                                                                  \
-    PyObject *args;             /* owned; tuple, None once cancelled */                            \
-    PyObject *callback;         /* owned; None once cancelled */                                   \
-    PyObject *cancelled;        /* owned; True or False */                                         \
-    PyObject *context;          /* owned */                                                        \
-    PyObject *loop;             /* owned */                                                        \
-    PyObject *repr;             /* owned; None, or kept from before the cancellation */            \
-    PyObject *source_traceback; /* owned; None unless in debug mode */                             \
+#define HANDLE_FIELDS                                                                   \
+    PyObject_HEAD                                                                       \
+    PyObject *args;             /* owned; tuple, None once cancelled */                 \
+    PyObject *callback;         /* owned; None once cancelled */                        \
+    PyObject *cancelled;        /* owned; True or False */                              \
+    PyObject *context;          /* owned */                                             \
+    PyObject *loop;             /* owned */                                             \
+    PyObject *repr;             /* owned; None, or kept from before the cancellation */ \
+    PyObject *source_traceback; /* owned; None unless in debug mode */                  \
     HANDLE_WEAKREFS
 
 typedef struct {
@@ -203,10 +208,11 @@ typedef struct {
 } TimerObj;
 
 PART int handle_setup(PyObject *module, ctask_state *st);
-PART HandleObj *handle_create(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *const *args,
-                              Py_ssize_t nargs, PyObject *context, int debug);
+PART HandleObj *handle_create(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                              PyObject *context, int debug);
+PART void handle_retire(LoopObj *loop, HandleObj *handle);
 PART TimerObj *timer_new(ctask_state *st, PyObject *loop, double seconds, PyObject *when, PyObject *callback,
-                            PyObject *const *args, Py_ssize_t nargs, PyObject *context, int debug);
+                         PyObject *const *args, Py_ssize_t nargs, PyObject *context, int debug);
 PART void handle_dealloc(PyObject *self);
 PART void timer_dealloc(PyObject *self);
 PART int handle_cancel(PyObject *handle, ctask_state *st);
@@ -234,12 +240,17 @@ typedef struct {
     void *events;        // the buffer the kernel fills
 } poll_state;
 
+/* Handles that only the loop refers to once they have run. */
+#define SPARE_HANDLES 64
+
 struct LoopObj {
     PyObject_HEAD
     ctask_state *st;           // borrowed from the type's module
     ring ready;                // owns what its entries refer to
     heap timers;               // owns the TimerObj of each node
     poll_state poll;           // owns the handles in its slots
+    HandleObj *spare[SPARE_HANDLES]; // owned; empty handles for the next call_soon()
+    int n_spare;
     PyObject *task_factory;    // owned; None for the default
     PyObject *current_handle;  // owned; set in debug mode while a callback runs
     PyObject *thread_ident;    // owned; None while the loop does not run
@@ -261,7 +272,6 @@ PART int loop_setattro(PyObject *self, PyObject *name, PyObject *value);
 PART int loop_check_overrides(LoopObj *loop);
 PART int loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context);
 PART int loop_timer_remove(PyObject *loop, TimerObj *timer);
-
 
 /* ---- __init__ ---- */
 

@@ -38,11 +38,12 @@ freelist_take(freelist *list, PyTypeObject *type)
     return obj;
 }
 
-/* Instead of tp_free() and dropping the type, for an object that is untracked and empty. */
+/* Instead of tp_free() and dropping the type, for an object that is untracked and empty.  `finalizes` tells
+   whether the type has a finalizer at all. */
 static inline void
-freelist_give(freelist *list, PyObject *obj)
+freelist_give(freelist *list, PyObject *obj, int finalizes)
 {
-    if (list->length >= list->limit || PyObject_GC_IsFinalized(obj)) {
+    if (list->length >= list->limit || (finalizes && PyObject_GC_IsFinalized(obj))) {
         PyTypeObject *type = Py_TYPE(obj);
         PyObject_GC_Del(obj);
         Py_DECREF(type);

@@ -30,32 +30,36 @@ call_soon(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *arg, Py
     return 0;
 }
 
-/* Does the loop run `callback(fut)`; steals `callback` and `context`, also when it fails. */
+/* Have the loop call `callback(fut)`; steals `callback` and `context`, also when it fails. */
 static int
 schedule_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject *context)
 {
-    int result;
     LoopObj *loop = loop_plain(fut->loop);
-    if (task_is_exact(callback)) {
-        if (loop != NULL && PyContext_CheckExact(((TaskObj *)callback)->context)) {
-            Py_DECREF(context);
-            return loop_ready(loop, callback, READY_WAKE, Py_NewRef(fut), NULL);
-        }
-        PyObject *wakeup = task_wakeup_callback((TaskObj *)callback);
-        Py_DECREF(callback);
-        if (wakeup == NULL) {
-            Py_DECREF(context);
-            return -1;
-        }
-        callback = wakeup;
-    }
-    else if (loop != NULL && PyContext_CheckExact(context)) {
+    if (LIKELY(loop != NULL && PyContext_CheckExact(context))) {
         return loop_ready(loop, callback, READY_CALL, Py_NewRef(fut), context);
     }
-    result = call_soon(st, fut->loop, callback, (PyObject *)fut, context);
+    int result = call_soon(st, fut->loop, callback, (PyObject *)fut, context);
     Py_DECREF(callback);
     Py_DECREF(context);
     return result;
+}
+
+/* Have the loop wake a task that waits for `fut`; steals `task` and `context` as well. */
+static int
+schedule_wakeup(FutureObj *fut, ctask_state *st, TaskObj *task, PyObject *context)
+{
+    LoopObj *loop = loop_plain(fut->loop);
+    if (LIKELY(loop != NULL && PyContext_CheckExact(task->context))) {
+        Py_DECREF(context);
+        return loop_ready(loop, task, READY_WAKE, Py_NewRef(fut), NULL);
+    }
+    PyObject *wakeup = task_wakeup_callback(task);
+    Py_DECREF(task);
+    if (wakeup == NULL) {
+        Py_DECREF(context);
+        return -1;
+    }
+    return schedule_callback(fut, st, wakeup, context);
 }
 
 /* The future is done: hand every callback to the loop. */
@@ -70,13 +74,14 @@ future_schedule_callbacks(FutureObj *fut, ctask_state *st)
 
     int result = 0;
     if (callback0 != NULL) {
-        result = schedule_callback(fut, st, callback0, context0);
+        result = task_is_exact(callback0) ? schedule_wakeup(fut, st, (TaskObj *)callback0, context0)
+                                          : schedule_callback(fut, st, callback0, context0);
     }
     if (callbacks != NULL) {
         for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(callbacks); i++) {
             PyObject *pair = PyList_GET_ITEM(callbacks, i);
-            result = schedule_callback(fut, st, Py_NewRef(PyTuple_GET_ITEM(pair, 0)),
-                                       Py_NewRef(PyTuple_GET_ITEM(pair, 1)));
+            result = schedule_callback(
+                fut, st, Py_NewRef(PyTuple_GET_ITEM(pair, 0)), Py_NewRef(PyTuple_GET_ITEM(pair, 1)));
         }
         Py_DECREF(callbacks);
     }
@@ -122,12 +127,10 @@ static int
 future_add_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject *context)
 {
     if (fut->state != FUTURE_PENDING) {
-        if (task_is_exact(callback)) {
-            /* Not a waiter but a caller's mistake; the loop will say that a Task is not callable. */
-            return call_soon(st, fut->loop, callback, (PyObject *)fut, context);
-        }
         return schedule_callback(fut, st, Py_NewRef(callback), Py_NewRef(context));
     }
+    /* A Task given as a callback is a caller's mistake, and in the first place it would be a waiter: in the
+       list it is what it is, and the loop will say that it cannot be called. */
     if (fut->callback0 == NULL && fut->callbacks == NULL && !task_is_exact(callback)) {
         fut->callback0 = Py_NewRef(callback);
         fut->context0 = Py_NewRef(context);
@@ -142,7 +145,7 @@ future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task)
 {
     if (task_is_exact((PyObject *)task)) {
         if (fut->state != FUTURE_PENDING) {
-            return schedule_callback(fut, st, Py_NewRef(task), Py_NewRef(task->context));
+            return schedule_wakeup(fut, st, (TaskObj *)Py_NewRef(task), Py_NewRef(task->context));
         }
         if (fut->callback0 == NULL && fut->callbacks == NULL) {
             fut->callback0 = Py_NewRef(task);
@@ -314,9 +317,10 @@ future_dealloc(PyObject *self)
     }
     PyObject_GC_UnTrack(self);
     clear_weakrefs(self, type);
+    int as_new = !FUTURE_HAS_ATTRIBUTES(fut);
     (void)future_clear(self);
-    if (LIKELY(type->tp_dealloc == future_dealloc)) {
-        freelist_give(&state_of(self)->free_futures, self);
+    if (LIKELY(as_new && type->tp_dealloc == future_dealloc)) {
+        freelist_give(&state_of(self)->free_futures, self, 1);
         return;
     }
     type->tp_free(self);
@@ -493,8 +497,11 @@ FutureIter_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     PyObject *type, *value = NULL, *tb = NULL;
     if (nargs < 1 || nargs > 3) {
-        PyErr_Format(PyExc_TypeError, "throw expected at %s argument%s, got %zd", nargs < 1 ? "least 1" : "most 3",
-                     nargs < 1 ? "" : "s", nargs);
+        PyErr_Format(PyExc_TypeError,
+                     "throw expected at %s argument%s, got %zd",
+                     nargs < 1 ? "least 1" : "most 3",
+                     nargs < 1 ? "" : "s",
+                     nargs);
         return NULL;
     }
 #if PY_VERSION_HEX >= 0x030C0000
@@ -525,7 +532,8 @@ FutureIter_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         type = PyExceptionInstance_Class(value);
     }
     else if (!PyExceptionClass_Check(type)) {
-        PyErr_SetString(PyExc_TypeError, "exceptions must be classes deriving BaseException or instances of such a class");
+        PyErr_SetString(PyExc_TypeError,
+                        "exceptions must be classes deriving BaseException or instances of such a class");
         return NULL;
     }
     Py_XINCREF(tb);
@@ -651,12 +659,14 @@ Future_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     ctask_state *st = state_of(self);
     Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
     if (nargs != 1) {
-        PyErr_Format(PyExc_TypeError, "add_done_callback() takes exactly 1 positional argument (%zd given)", nargs);
+        PyErr_Format(
+            PyExc_TypeError, "add_done_callback() takes exactly 1 positional argument (%zd given)", nargs);
         return NULL;
     }
     if (nkw > 1 || (nkw == 1 && PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->str.context) != 0)) {
         if (!PyErr_Occurred()) {
-            PyErr_Format(PyExc_TypeError, "add_done_callback() got an unexpected keyword argument '%U'",
+            PyErr_Format(PyExc_TypeError,
+                         "add_done_callback() got an unexpected keyword argument '%U'",
                          PyTuple_GET_ITEM(kwnames, nkw - 1));
         }
         return NULL;
@@ -727,7 +737,9 @@ Future_get_callbacks(PyObject *self, void *Py_UNUSED(closure))
 static PyMethodDef Future_methods[] = {
     {"set_result", Future_set_result, METH_O, Future_set_result_doc},
     {"set_exception", Future_set_exception, METH_O, Future_set_exception_doc},
-    {"add_done_callback", (PyCFunction)(void (*)(void))Future_add_done_callback, METH_FASTCALL | METH_KEYWORDS,
+    {"add_done_callback",
+     (PyCFunction)(void (*)(void))Future_add_done_callback,
+     METH_FASTCALL | METH_KEYWORDS,
      Future_add_done_callback_doc},
     {"remove_done_callback", Future_remove_done_callback, METH_O, Future_remove_done_callback_doc},
     {"cancel", (PyCFunction)(void (*)(void))Future_cancel, METH_VARARGS | METH_KEYWORDS, Future_cancel_doc},

@@ -6,16 +6,15 @@
 
 #include "ctask.h"
 
-static int
-handle_fill(HandleObj *handle, ctask_state *st, PyObject *loop, PyObject *callback, PyObject *const *args,
-            Py_ssize_t nargs, PyObject *context, int debug)
+/* What differs from handle to handle; the rest is as in every new one. */
+static inline int
+handle_set_call(HandleObj *handle, ctask_state *st, PyObject *loop, PyObject *callback, PyObject *const *args,
+                Py_ssize_t nargs, PyObject *context)
 {
     handle->callback = Py_NewRef(callback);
-    handle->cancelled = Py_NewRef(Py_False);
     handle->loop = Py_NewRef(loop);
-    handle->repr = Py_NewRef(Py_None);
-    if (nargs == 0) {
-        handle->args = Py_NewRef(st->empty_tuple);
+    if (LIKELY(nargs == 0)) {
+        handle->args = CONSTANT_REF(st->empty_tuple);
     }
     else {
         handle->args = PyTuple_New(nargs);
@@ -27,40 +26,96 @@ handle_fill(HandleObj *handle, ctask_state *st, PyObject *loop, PyObject *callba
         }
     }
     handle->context = context == NULL || context == Py_None ? context_copy(&st->contexts) : Py_NewRef(context);
-    if (handle->context == NULL) {
-        return -1;
-    }
-    PyObject *frame = debug ? (PyObject *)PyEval_GetFrame() : NULL;
-    if (frame == NULL) {
-        handle->source_traceback = Py_NewRef(Py_None);
-        return 0;
-    }
-    handle->source_traceback = PyObject_CallOneArg(st->extract_stack, frame);
-    return handle->source_traceback == NULL ? -1 : 0;
+    return handle->context == NULL ? -1 : 0;
 }
 
-/* A new ctask.Handle.  `context` may be NULL for a copy of the current one. */
-PART HandleObj *
-handle_create(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
-              PyObject *context, int debug)
+static int
+handle_fill(HandleObj *handle, ctask_state *st, PyObject *loop, PyObject *callback, PyObject *const *args,
+            Py_ssize_t nargs, PyObject *context, int debug)
 {
+    handle->cancelled = CONSTANT_REF(Py_False);
+    handle->repr = CONSTANT_REF(Py_None);
+    handle->source_traceback = CONSTANT_REF(Py_None);
+    if (handle_set_call(handle, st, loop, callback, args, nargs, context) < 0) {
+        return -1;
+    }
+    PyObject *frame = UNLIKELY(debug) ? (PyObject *)PyEval_GetFrame() : NULL;
+    if (LIKELY(frame == NULL)) {
+        return 0;
+    }
+    PyObject *stack = PyObject_CallOneArg(st->extract_stack, frame);
+    if (stack == NULL) {
+        return -1;
+    }
+    Py_SETREF(handle->source_traceback, stack);
+    return 0;
+}
+
+static __attribute__((noinline)) HandleObj *
+handle_make(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs, PyObject *context,
+            int debug)
+{
+    ctask_state *st = loop->st;
     HandleObj *handle = (HandleObj *)freelist_take(&st->free_handles, st->HandleType);
     if (handle == NULL) {
         return NULL;
     }
     memset((char *)handle + sizeof(PyObject), 0, sizeof(HandleObj) - sizeof(PyObject));
     PyObject_GC_Track(handle);
-    if (handle_fill(handle, st, loop, callback, args, nargs, context, debug) < 0) {
+    if (handle_fill(handle, st, (PyObject *)loop, callback, args, nargs, context, debug) < 0) {
         Py_DECREF(handle);
         return NULL;
     }
     return handle;
 }
 
+/* A new ctask.Handle, or a spare one.  `context` may be NULL for a copy of the current one. */
+PART HandleObj *
+handle_create(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs, PyObject *context,
+              int debug)
+{
+    if (UNLIKELY(loop->n_spare == 0 || debug)) {
+        return handle_make(loop, callback, args, nargs, context, debug);
+    }
+    HandleObj *handle = loop->spare[--loop->n_spare];
+    if (UNLIKELY(handle_set_call(handle, loop->st, (PyObject *)loop, callback, args, nargs, context) < 0)) {
+        Py_DECREF(handle);
+        return NULL;
+    }
+    return handle;
+}
+
+/* Drop the loop's reference to a handle that has run.  One that nobody else holds and nothing was done to
+   is kept for the next call_soon(), tracked as it is: that is half of what a callback costs otherwise. */
+PART void
+handle_retire(LoopObj *loop, HandleObj *handle)
+{
+    PyTypeObject *type = Py_TYPE(handle);
+    if (Py_REFCNT(handle) != 1 || type->tp_dealloc != handle_dealloc || handle->cancelled != Py_False ||
+        handle->repr != Py_None || handle->source_traceback != Py_None ||
+        *(PyObject **)((char *)handle + type->tp_weaklistoffset) != NULL) {
+        Py_DECREF(handle);
+        return;
+    }
+    PyObject *callback = handle->callback, *args = handle->args, *context = handle->context;
+    PyObject *loop_obj = handle->loop;
+    handle->callback = handle->args = handle->context = handle->loop = NULL;
+    /* Dropping these may run anything; the handle is out of everybody's reach. */
+    Py_XDECREF(callback);
+    Py_XDECREF(args);
+    context_drop(&loop->st->contexts, context);
+    Py_XDECREF(loop_obj);
+    if (UNLIKELY(loop->n_spare == SPARE_HANDLES || !loop->is_open)) {
+        Py_DECREF(handle);
+        return;
+    }
+    loop->spare[loop->n_spare++] = handle;
+}
+
 /* A new ctask.TimerHandle, not yet in the heap.  `when` is what the caller gave if that is not a float. */
 PART TimerObj *
 timer_new(ctask_state *st, PyObject *loop, double seconds, PyObject *when, PyObject *callback,
-             PyObject *const *args, Py_ssize_t nargs, PyObject *context, int debug)
+          PyObject *const *args, Py_ssize_t nargs, PyObject *context, int debug)
 {
     TimerObj *timer = (TimerObj *)freelist_take(&st->free_timers, st->TimerHandleType);
     if (timer == NULL) {
@@ -143,7 +198,8 @@ cancel_timer(TimerObj *timer, ctask_state *st)
         ours = (PyObject *)timer; // the heap's reference, given up last
     }
     else if (timer->loop != NULL && loop_cast(timer->loop) == NULL) {
-        PyObject *res = PyObject_CallMethodOneArg(timer->loop, st->str._timer_handle_cancelled, (PyObject *)timer);
+        PyObject *res = PyObject_CallMethodOneArg(
+            timer->loop, st->str._timer_handle_cancelled, (PyObject *)timer);
         if (res == NULL) {
             return -1;
         }
@@ -220,7 +276,7 @@ handle_dealloc(PyObject *self)
     if (LIKELY(type->tp_dealloc == handle_dealloc)) {
         ctask_state *st = PyType_GetModuleState(type);
         handle_drop_fields((HandleObj *)self, st);
-        freelist_give(&st->free_handles, self);
+        freelist_give(&st->free_handles, self, 0);
         return;
     }
     (void)handle_clear(self);
@@ -255,7 +311,7 @@ timer_dealloc(PyObject *self)
         Py_XDECREF(((TimerObj *)self)->scheduled);
         Py_XDECREF(((TimerObj *)self)->when);
         handle_drop_fields((HandleObj *)self, st);
-        freelist_give(&st->free_timers, self);
+        freelist_give(&st->free_timers, self, 0);
         return;
     }
     (void)timer_clear(self);

@@ -20,7 +20,8 @@
 static PyObject *
 watched_name(ctask_state *st, int i)
 {
-    PyObject *names[] = {st->str.call_soon, st->str.get_debug, st->str.call_at, st->str.time, st->str._run_once};
+    PyObject *names[] = {
+        st->str.call_soon, st->str.get_debug, st->str.call_at, st->str.time, st->str._run_once};
     return i < 5 ? names[i] : NULL;
 }
 
@@ -98,9 +99,13 @@ loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject 
     return -1;
 }
 
-static void
+static inline __attribute__((always_inline)) void
 entry_drop(LoopObj *loop, ring_entry *entry)
 {
+    if (ring_kind(entry) == READY_HANDLE) {
+        handle_retire(loop, ring_subject(entry));
+        return;
+    }
     Py_DECREF((PyObject *)ring_subject(entry));
     Py_XDECREF((PyObject *)entry->arg);
     if (entry->context != NULL) {
@@ -135,7 +140,7 @@ entry_as_handle(LoopObj *loop, ring_entry *entry)
     if (callback == NULL) {
         return NULL;
     }
-    HandleObj *handle = handle_create(loop->st, (PyObject *)loop, callback, &arg, arg == NULL ? 0 : 1, context, 0);
+    HandleObj *handle = handle_create(loop, callback, &arg, arg == NULL ? 0 : 1, context, 0);
     Py_DECREF(callback);
     return (PyObject *)handle;
 }
@@ -175,7 +180,8 @@ report_exception(LoopObj *loop, PyObject *handle)
         context = PyDict_New();
     }
     if (context != NULL && PyDict_SetItem(context, st->str.message, message) == 0 &&
-        PyDict_SetItem(context, st->str.exception, exc) == 0 && PyDict_SetItem(context, st->str.handle, handle) == 0 &&
+        PyDict_SetItem(context, st->str.exception, exc) == 0 &&
+        PyDict_SetItem(context, st->str.handle, handle) == 0 &&
         (h->source_traceback == NULL || PyObject_IsTrue(h->source_traceback) <= 0 ||
          PyDict_SetItem(context, st->str.source_traceback, h->source_traceback) == 0)) {
         res = PyObject_CallMethodOneArg((PyObject *)loop, st->str.call_exception_handler, context);
@@ -188,7 +194,7 @@ report_exception(LoopObj *loop, PyObject *handle)
 }
 
 /* context.run(callback, *args); returns -1 with what it raised. */
-static int
+static inline __attribute__((always_inline)) int
 run_in_context(PyObject *context, PyObject *callback, PyObject *const *args, Py_ssize_t nargs)
 {
     if (PyContext_Enter(context) < 0) {
@@ -205,33 +211,40 @@ run_in_context(PyObject *context, PyObject *callback, PyObject *const *args, Py_
     return -1;
 }
 
-static int
-run_handle(LoopObj *loop, PyObject *obj)
+/* A handle that was cancelled, of asyncio's own class or a subclass, or a strange one: as asyncio runs it. */
+static __attribute__((noinline)) int
+run_other_handle(LoopObj *loop, PyObject *handle)
 {
-    int cancelled = handle_is_cancelled(obj);
+    int cancelled = handle_is_cancelled(handle);
     if (cancelled != 0) {
         return cancelled < 0 ? -1 : 0;
     }
+    PyObject *res = PyObject_CallMethodNoArgs(handle, loop->st->str._run);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+static int
+run_handle(LoopObj *loop, PyObject *obj)
+{
     destructor dealloc = Py_TYPE(obj)->tp_dealloc;
-    HandleObj *handle = (HandleObj *)obj;
-    if (UNLIKELY(dealloc != handle_dealloc && dealloc != timer_dealloc) || handle->args == NULL ||
-        !PyTuple_CheckExact(handle->args) || handle->context == NULL || !PyContext_CheckExact(handle->context) ||
-        handle->callback == NULL) {
-        /* A handle of asyncio's own class or a subclass, or a strange one: as asyncio runs it. */
-        PyObject *res = PyObject_CallMethodNoArgs(obj, loop->st->str._run);
-        Py_XDECREF(res);
-        return res == NULL ? -1 : 0;
+    if (UNLIKELY(dealloc != handle_dealloc && dealloc != timer_dealloc)) {
+        return run_other_handle(loop, obj);
     }
-    /* The callback may cancel its own handle. */
+    HandleObj *handle = (HandleObj *)obj;
+    if (UNLIKELY(handle->cancelled != Py_False || handle->args == NULL || !PyTuple_CheckExact(handle->args) ||
+                 handle->context == NULL || !PyContext_CheckExact(handle->context) ||
+                 handle->callback == NULL)) {
+        return run_other_handle(loop, obj);
+    }
+    /* The callback may cancel its own handle.  (Its context is held by the thread while it is entered.) */
     PyObject *callback = Py_NewRef(handle->callback);
     PyObject *arguments = Py_NewRef(handle->args);
-    PyObject *context = Py_NewRef(handle->context);
-    int status =
-        run_in_context(context, callback, &PyTuple_GET_ITEM(arguments, 0), PyTuple_GET_SIZE(arguments));
+    int status = run_in_context(
+        handle->context, callback, &PyTuple_GET_ITEM(arguments, 0), PyTuple_GET_SIZE(arguments));
     if (UNLIKELY(status < 0)) {
         status = report_exception(loop, obj);
     }
-    Py_DECREF(context);
     Py_DECREF(arguments);
     Py_DECREF(callback);
     return status;
@@ -269,9 +282,10 @@ run_entry_timed(LoopObj *loop, ring_entry *entry)
         int is_slow = slow == NULL ? -1 : PyObject_IsTrue(slow);
         if (is_slow > 0) {
             text = PyObject_CallOneArg(st->format_handle, handle);
-            res = text == NULL ? NULL
-                               : PyObject_CallMethod(st->logger, "warning", "sOO",
-                                                     "Executing %s took %.3f seconds", text, took);
+            res = text == NULL
+                      ? NULL
+                      : PyObject_CallMethod(
+                            st->logger, "warning", "sOO", "Executing %s took %.3f seconds", text, took);
             is_slow = res == NULL ? -1 : 0;
         }
         status = is_slow;
@@ -471,8 +485,9 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
     int status = 0;
     ctask_state *st = loop->st;
     loop->since_poll = POLL_EVERY; // the first iteration asks the kernel: stop() may have been called already
-    st->running++;
-    st->contexts.limit = CONTEXT_POOL;
+    if (context_pool_open(&st->contexts) < 0) {
+        return NULL;
+    }
     do {
         if (UNLIKELY(loop_check_overrides(loop))) {
             PyObject *res = PyObject_CallMethodNoArgs(self, loop->st->str._run_once);
@@ -483,9 +498,9 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
             status = run_once(loop);
         }
     } while (status == 0 && !loop->stopping);
-    if (--st->running == 0) {
-        context_pool_clear(&st->contexts);
-    }
+    PyObject *raised = PyErr_GetRaisedException();
+    context_pool_clear(&st->contexts);
+    PyErr_SetRaisedException(raised);
     if (current_flush(loop) < 0 || status < 0) {
         return NULL;
     }
@@ -524,6 +539,9 @@ release(LoopObj *loop)
         TimerObj *timer = first_timer(loop);
         heap_remove(&loop->timers, &timer->node);
         Py_DECREF(timer);
+    }
+    while (loop->n_spare > 0) {
+        Py_DECREF(loop->spare[--loop->n_spare]);
     }
     watch_clear(loop);
 }
@@ -603,8 +621,14 @@ Loop_adopt_methods(PyObject *cls, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     ctask_state *st = PyModule_GetState(module);
-    static const char *const names[] = {"call_soon", "call_later",   "call_at", "call_soon_threadsafe",
-                                        "time",      "create_future", "create_task", "get_debug"};
+    static const char *const names[] = {"call_soon",
+                                        "call_later",
+                                        "call_at",
+                                        "call_soon_threadsafe",
+                                        "time",
+                                        "create_future",
+                                        "create_task",
+                                        "get_debug"};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
         PyObject *ours = PyObject_GetAttrString((PyObject *)st->LoopType, names[i]);
         PyObject *theirs = ours == NULL ? NULL : PyObject_GetAttrString(cls, names[i]);
@@ -809,6 +833,9 @@ Loop_traverse(PyObject *self, visitproc visit, void *arg)
         Py_VISIT((PyObject *)ring_subject(entry));
         Py_VISIT((PyObject *)entry->arg);
         Py_VISIT((PyObject *)entry->context);
+    }
+    for (int i = 0; i < loop->n_spare; i++) {
+        Py_VISIT(loop->spare[i]);
     }
     for (size_t i = 0; i < loop->timers.length; i++) {
         Py_VISIT((PyObject *)list_entry(loop->timers.items[i].node, TimerObj, node));

@@ -184,11 +184,9 @@ poll_wait(LoopObj *loop, int64_t timeout)
     }
     else {
         loop->sleeping = 1;
-        Py_BEGIN_ALLOW_THREADS
-        n = wait_for_events(poll, timeout);
+        Py_BEGIN_ALLOW_THREADS n = wait_for_events(poll, timeout);
         err = errno;
-        Py_END_ALLOW_THREADS
-        loop->sleeping = 0;
+        Py_END_ALLOW_THREADS loop->sleeping = 0;
     }
     if (PyErr_CheckSignals() < 0) {
         return -1;

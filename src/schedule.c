@@ -33,11 +33,13 @@ schedule_parse(call_args *out, const char *method, const char *const *names, int
             }
         }
         if (slot == NULL) {
-            PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() got an unexpected keyword argument '%U'", method, name);
+            PyErr_Format(
+                PyExc_TypeError, "BaseEventLoop.%s() got an unexpected keyword argument '%U'", method, name);
             return -1;
         }
         if (*slot != NULL) {
-            PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() got multiple values for argument '%U'", method, name);
+            PyErr_Format(
+                PyExc_TypeError, "BaseEventLoop.%s() got multiple values for argument '%U'", method, name);
             return -1;
         }
         *slot = args[nargs + k];
@@ -50,11 +52,16 @@ schedule_parse(call_args *out, const char *method, const char *const *names, int
         return 0;
     }
     if (missing == 2) {
-        PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() missing 2 required positional arguments: '%s' and '%s'",
-                     method, names[0], names[1]);
+        PyErr_Format(PyExc_TypeError,
+                     "BaseEventLoop.%s() missing 2 required positional arguments: '%s' and '%s'",
+                     method,
+                     names[0],
+                     names[1]);
     }
     else {
-        PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() missing 1 required positional argument: '%s'", method,
+        PyErr_Format(PyExc_TypeError,
+                     "BaseEventLoop.%s() missing 1 required positional argument: '%s'",
+                     method,
                      out->lead[0] == NULL ? names[0] : names[1]);
     }
     return -1;
@@ -76,22 +83,28 @@ PART PyObject *
 schedule_soon(LoopObj *loop, int threadsafe, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const char *const names[] = {"callback"};
-    const char *method = threadsafe ? "call_soon_threadsafe" : "call_soon";
-    call_args call;
-    if (schedule_parse(&call, method, names, 1, args, nargs, kwnames) < 0 || loop_check_open(loop) < 0) {
+    call_args call = {.args = args + 1, .nargs = nargs - 1};
+    if (UNLIKELY(kwnames != NULL || nargs < 1) &&
+        schedule_parse(
+            &call, threadsafe ? "call_soon_threadsafe" : "call_soon", names, 1, args, nargs, kwnames) < 0) {
         return NULL;
     }
-    PyObject *callback = call.lead[0];
+    PyObject *callback = call.lead[0] == NULL ? args[0] : call.lead[0];
+    if (loop_check_open(loop) < 0) {
+        return NULL;
+    }
     if (UNLIKELY(loop->debug)) {
         if (!threadsafe && call_checked((PyObject *)loop, loop->st->str._check_thread, NULL, NULL) < 0) {
             return NULL;
         }
-        if (call_checked((PyObject *)loop, loop->st->str._check_callback, callback, method) < 0) {
+        if (call_checked((PyObject *)loop,
+                         loop->st->str._check_callback,
+                         callback,
+                         threadsafe ? "call_soon_threadsafe" : "call_soon") < 0) {
             return NULL;
         }
     }
-    HandleObj *handle =
-        handle_create(loop->st, (PyObject *)loop, callback, call.args, call.nargs, call.context, loop->debug);
+    HandleObj *handle = handle_create(loop, callback, call.args, call.nargs, call.context, loop->debug);
     if (handle == NULL || loop_ready(loop, Py_NewRef(handle), READY_HANDLE, NULL, NULL) < 0) {
         Py_XDECREF(handle);
         return NULL;
@@ -127,8 +140,15 @@ schedule_at(LoopObj *loop, double seconds, PyObject *when, const call_args *call
             return NULL;
         }
     }
-    TimerObj *timer = timer_new(loop->st, (PyObject *)loop, seconds, when, callback, call->args, call->nargs,
-                                   call->context, loop->debug);
+    TimerObj *timer = timer_new(loop->st,
+                                (PyObject *)loop,
+                                seconds,
+                                when,
+                                callback,
+                                call->args,
+                                call->nargs,
+                                call->context,
+                                loop->debug);
     if (timer == NULL) {
         return NULL;
     }
@@ -201,7 +221,8 @@ Loop_call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
         PyObject *positional = PyTuple_New(2 + call.nargs);
         PyObject *keywords = PyDict_New();
         if (method != NULL && positional != NULL && keywords != NULL &&
-            PyDict_SetItem(keywords, loop->st->str.context, call.context == NULL ? Py_None : call.context) == 0) {
+            PyDict_SetItem(keywords, loop->st->str.context, call.context == NULL ? Py_None : call.context) ==
+                0) {
             PyTuple_SET_ITEM(positional, 0, Py_NewRef(when));
             PyTuple_SET_ITEM(positional, 1, Py_NewRef(call.lead[1]));
             for (Py_ssize_t i = 0; i < call.nargs; i++) {
@@ -319,7 +340,10 @@ static PyMethodDef schedule_methods[] = {
     {"call_at", (PyCFunction)(void (*)(void))Loop_call_at, METH_FASTCALL | METH_KEYWORDS, call_at_doc},
     {"time", Loop_time, METH_NOARGS, time_doc},
     {"create_future", Loop_create_future, METH_NOARGS, create_future_doc},
-    {"create_task", (PyCFunction)(void (*)(void))Loop_create_task, METH_FASTCALL | METH_KEYWORDS, create_task_doc},
+    {"create_task",
+     (PyCFunction)(void (*)(void))Loop_create_task,
+     METH_FASTCALL | METH_KEYWORDS,
+     create_task_doc},
     {NULL, NULL, 0, NULL},
 };
 

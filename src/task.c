@@ -165,8 +165,8 @@ wait_for_foreign(TaskObj *task, ctask_state *st, PyObject *obj)
     if (flag == NULL || flag == Py_None) {
         int is_generator = PyObject_IsInstance(obj, (PyObject *)&PyGen_Type);
         if (is_generator > 0) {
-            result = schedule_error(task, st, "yield was used instead of yield from for generator in task %R with %R",
-                                    task, obj);
+            result = schedule_error(
+                task, st, "yield was used instead of yield from for generator in task %R with %R", task, obj);
         }
         else if (is_generator == 0) {
             result = schedule_error(task, st, "Task got bad yield: %R", obj);
@@ -610,6 +610,13 @@ task_init(TaskObj *task, ctask_state *st, PyObject *coro, PyObject *loop, PyObje
         }
         return -1;
     }
+#if PY_VERSION_HEX >= 0x030F0000
+    if (context != NULL && context != Py_None && !PyContext_CheckExact(context)) {
+        task->log_destroy_pending = 0;
+        PyErr_Format(PyExc_TypeError, "a contextvars.Context was expected, got %T", context);
+        return -1;
+    }
+#endif
     context = context == NULL || context == Py_None ? context_copy(&st->contexts) : Py_NewRef(context);
     if (context == NULL) {
         return -1;
@@ -717,12 +724,12 @@ task_dealloc(PyObject *self)
     }
     PyObject_GC_UnTrack(self);
     clear_weakrefs(self, type);
-    if (LIKELY(type->tp_dealloc == task_dealloc)) {
+    if (LIKELY(type->tp_dealloc == task_dealloc && !FUTURE_HAS_ATTRIBUTES(task))) {
         ctask_state *st = PyType_GetModuleState(type);
         context_drop(&st->contexts, task->context);
         task->context = NULL;
         (void)task_clear(self);
-        freelist_give(&st->free_tasks, self);
+        freelist_give(&st->free_tasks, self, 1);
         return;
     }
     (void)task_clear(self);
@@ -824,7 +831,9 @@ PyDoc_STRVAR(Task___await___doc,
 /* ctask.Future has the two for callbacks, but `_asyncio.Task` has them a second time, and it comes first in
    the order of bases (for its cancel() and set_result()). */
 static PyMethodDef Task_methods[] = {
-    {"add_done_callback", (PyCFunction)(void (*)(void))Future_add_done_callback, METH_FASTCALL | METH_KEYWORDS,
+    {"add_done_callback",
+     (PyCFunction)(void (*)(void))Future_add_done_callback,
+     METH_FASTCALL | METH_KEYWORDS,
      Task_add_done_callback_doc},
     {"remove_done_callback", Future_remove_done_callback, METH_O, Task_remove_done_callback_doc},
     {"get_name", Task_get_name, METH_NOARGS, Task_get_name_doc},

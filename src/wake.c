@@ -68,7 +68,9 @@ Loop_add_callback_signalsafe(PyObject *self, PyObject *handle)
 }
 
 static PyMethodDef wake_methods[] = {
-    {"call_soon_threadsafe", (PyCFunction)(void (*)(void))Loop_call_soon_threadsafe, METH_FASTCALL | METH_KEYWORDS,
+    {"call_soon_threadsafe",
+     (PyCFunction)(void (*)(void))Loop_call_soon_threadsafe,
+     METH_FASTCALL | METH_KEYWORDS,
      call_soon_threadsafe_doc},
     {"_write_to_self", Loop_write_to_self, METH_NOARGS, write_to_self_doc},
     {"_add_callback", Loop_add_callback, METH_O, add_callback_doc},

@@ -66,8 +66,7 @@ watch_add(LoopObj *loop, const char *method, uint32_t side, PyObject *const *arg
     if (fd < 0) {
         return NULL;
     }
-    HandleObj *handle = handle_create(loop->st, (PyObject *)loop, call.lead[1], call.args, call.nargs, call.context,
-                                      loop->debug);
+    HandleObj *handle = handle_create(loop, call.lead[1], call.args, call.nargs, call.context, loop->debug);
     if (handle == NULL) {
         return NULL;
     }
@@ -134,8 +133,8 @@ Loop_watchers(PyObject *self, PyObject *obj)
     }
     poll_slot none = {0};
     poll_slot *slot = fd < loop->poll.n_slots ? &loop->poll.slots[fd] : &none;
-    return PyTuple_Pack(2, slot->reader == NULL ? Py_None : slot->reader,
-                        slot->writer == NULL ? Py_None : slot->writer);
+    return PyTuple_Pack(
+        2, slot->reader == NULL ? Py_None : slot->reader, slot->writer == NULL ? Py_None : slot->writer);
 }
 
 PART int
@@ -198,8 +197,14 @@ Loop_remove_writer(PyObject *self, PyObject *fd)
 }
 
 static PyMethodDef watch_methods[] = {
-    {"_add_reader", (PyCFunction)(void (*)(void))Loop_add_reader, METH_FASTCALL | METH_KEYWORDS, add_reader_doc},
-    {"_add_writer", (PyCFunction)(void (*)(void))Loop_add_writer, METH_FASTCALL | METH_KEYWORDS, add_writer_doc},
+    {"_add_reader",
+     (PyCFunction)(void (*)(void))Loop_add_reader,
+     METH_FASTCALL | METH_KEYWORDS,
+     add_reader_doc},
+    {"_add_writer",
+     (PyCFunction)(void (*)(void))Loop_add_writer,
+     METH_FASTCALL | METH_KEYWORDS,
+     add_writer_doc},
     {"_remove_reader", Loop_remove_reader, METH_O, remove_doc},
     {"_remove_writer", Loop_remove_writer, METH_O, remove_doc},
     {"_watchers", Loop_watchers, METH_O, watchers_doc},

@@ -33,7 +33,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:] = [path for path in sys.path if os.path.abspath(path or os.curdir) != ROOT]
 
 NAMES = (
-    "Future", "Task", "Handle", "TimerHandle", "EventLoop", "EventLoopPolicy", "Runner", "run",
+    "Future",
+    "Task",
+    "Handle",
+    "TimerHandle",
+    "EventLoop",
+    "EventLoopPolicy",
+    "Runner",
+    "run",
     "new_event_loop",
 )
 STOCK = os.environ.get("CTASK_TESTS_ON", "ctask") == "asyncio"
@@ -44,9 +51,15 @@ def stock_namespace() -> types.SimpleNamespace:
         warnings.simplefilter("ignore", DeprecationWarning)
         policy = asyncio.DefaultEventLoopPolicy
     return types.SimpleNamespace(
-        name="asyncio", Future=asyncio.Future, Task=asyncio.Task, Handle=asyncio.Handle,
-        TimerHandle=asyncio.TimerHandle, EventLoop=asyncio.SelectorEventLoop,
-        EventLoopPolicy=policy, Runner=asyncio.Runner, run=asyncio.run,
+        name="asyncio",
+        Future=asyncio.Future,
+        Task=asyncio.Task,
+        Handle=asyncio.Handle,
+        TimerHandle=asyncio.TimerHandle,
+        EventLoop=asyncio.SelectorEventLoop,
+        EventLoopPolicy=policy,
+        Runner=asyncio.Runner,
+        run=asyncio.run,
         new_event_loop=asyncio.SelectorEventLoop,
     )
 
@@ -270,8 +283,12 @@ def script(tmp_path) -> Callable[..., Outcome]:
         path.write_text(prelude + "".join(map(textwrap.dedent, source)))
         env = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
         done = subprocess.run(
-            [sys.executable, "-X", "faulthandler", str(path)], env=env, cwd=tmp_path,
-            capture_output=True, text=True, timeout=timeout,
+            [sys.executable, "-X", "faulthandler", str(path)],
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
         text = f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
         assert done.returncode >= 0, text

@@ -440,8 +440,12 @@ def test_sock_methods(loop, run):
 def test_subprocess(loop, run):
     async def main():
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "print(input()[::-1]); raise SystemExit(3)",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+            sys.executable,
+            "-c",
+            "print(input()[::-1]); raise SystemExit(3)",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
         out, _ = await process.communicate(b"abc\n")
         assert (out, process.returncode) == (b"cba\n", 3)
         for _ in range(3):

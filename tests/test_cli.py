@@ -26,7 +26,11 @@ def execute(tmp_path):
 
     def execute(*command, stdin=b"", env=()):
         done = subprocess.run(
-            command, cwd=tmp_path, input=stdin, capture_output=True, timeout=60,
+            command,
+            cwd=tmp_path,
+            input=stdin,
+            capture_output=True,
+            timeout=60,
             env={**os.environ, **dict(env)},
         )
         out, err = (ADDRESS.sub("0x", text.decode()) for text in (done.stdout, done.stderr))
@@ -298,8 +302,11 @@ def test_interrupt_of_a_running_loop(tmp_path, write):
         "asyncio.run(main())\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-m", "ctask", name], cwd=tmp_path, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "ctask", name],
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)

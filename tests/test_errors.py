@@ -23,7 +23,9 @@ warnings.simplefilter("ignore")
 
 @pytest.mark.ctask_only  # asyncio's own crash
 def test_uninitialised_objects(script):
-    out = script(VALUES, """
+    out = script(
+        VALUES,
+        """
     for cls in (impl.Future, impl.Task, impl.Handle, impl.TimerHandle, impl.EventLoop):
         class Sub(cls):
             def __init__(self): pass
@@ -49,16 +51,25 @@ def test_uninitialised_objects(script):
             del obj
             gc.collect()
     print("done")
-    """)
+    """,
+    )
     assert out.out.endswith("done\n")
 
 
 def test_uninitialised_future_says_so(impl):
     fut = impl.Future.__new__(impl.Future)
-    for call in (lambda: fut.set_result(1), lambda: fut.set_exception(ValueError()), fut.result,
-                 fut.exception, fut.get_loop, fut.cancel, lambda: fut.add_done_callback(print),
-                 lambda: fut.remove_done_callback(print), fut._make_cancelled_error,
-                 lambda: next(iter(fut))):
+    for call in (
+        lambda: fut.set_result(1),
+        lambda: fut.set_exception(ValueError()),
+        fut.result,
+        fut.exception,
+        fut.get_loop,
+        fut.cancel,
+        lambda: fut.add_done_callback(print),
+        lambda: fut.remove_done_callback(print),
+        fut._make_cancelled_error,
+        lambda: next(iter(fut)),
+    ):
         try:
             call()
         except (RuntimeError, AttributeError):
@@ -69,7 +80,9 @@ def test_uninitialised_future_says_so(impl):
 
 
 def test_init_of_live_objects(script):
-    out = script(VALUES, """
+    out = script(
+        VALUES,
+        """
     loop = impl.new_event_loop()
     loop.set_exception_handler(lambda *a: None)
 
@@ -130,12 +143,15 @@ def test_init_of_live_objects(script):
     del fut, handle
     gc.collect()
     print("done")
-    """)
+    """,
+    )
     assert out.out.endswith("done\n")
 
 
 def test_setting_and_deleting_attributes(script):
-    out = script(VALUES, """
+    out = script(
+        VALUES,
+        """
     async def body():
         await asyncio.sleep(0)
 
@@ -168,12 +184,16 @@ def test_setting_and_deleting_attributes(script):
                 objs = loop = None
     gc.collect()
     print("done")
-    """, timeout=60)
+    """,
+        timeout=60,
+    )
     assert out.out.endswith("done\n")
 
 
 def test_wrong_types_everywhere(script):
-    out = script(VALUES, """
+    out = script(
+        VALUES,
+        """
     import itertools, signal, threading, logging
     logging.disable(logging.CRITICAL)
 
@@ -219,7 +239,9 @@ def test_wrong_types_everywhere(script):
         attempt(loop.run_forever)
     loop.close()
     print("done")
-    """, timeout=60)
+    """,
+        timeout=60,
+    )
     assert out.out.endswith("done\n")
 
 
@@ -246,7 +268,9 @@ def test_eq_that_changes_the_future(script, during):
         "cancel": "fut.cancel()",
         "__init__": "fut.__init__(loop=loop)",
     }[during]
-    out = script(EVIL, f"""
+    out = script(
+        EVIL,
+        f"""
 depth = 0
 
 class Evil:
@@ -280,12 +304,15 @@ for before in range(4):
         spin(1)
 loop.close()
 print("done")
-""")
+""",
+    )
     assert out.out == "done\n"
 
 
 def test_call_soon_that_changes_the_future(script):
-    out = script(EVIL, """
+    out = script(
+        EVIL,
+        """
 class Loop:
     def __init__(self, action): self.action = action
     def get_debug(self): return False
@@ -326,13 +353,16 @@ for action in (clear, add, remove, fail, drop):
             pass
 loop.close()
 print("done")
-""")
+""",
+    )
     assert out.out == "done\n"
 
 
 @pytest.mark.parametrize("value", ["object()", "5", "'x'", "None", "type", "int"])
 def test_loop_that_is_no_loop(script, value):
-    out = script(VALUES, f"""
+    out = script(
+        VALUES,
+        f"""
 async def body():
     await asyncio.sleep(0)
 bad = {value}
@@ -350,7 +380,8 @@ handle = attempt(impl.TimerHandle, 1.0, print, (), bad, None)
 if handle is not None:
     attempt(handle.cancel); attempt(repr, handle); attempt(handle._run); attempt(handle.when)
 print("done")
-""")
+""",
+    )
     assert out.out.endswith("done\n")
 
 
@@ -377,7 +408,9 @@ def test_get_debug_that_misbehaves(impl):
 
 
 def test_evil_del(script):
-    out = script(EVIL, """
+    out = script(
+        EVIL,
+        """
 class Evil:
     def __init__(self, action): self.action = action
     def __call__(self, *args): pass
@@ -427,12 +460,15 @@ for n in range(16):
     del fut, task, handle, action
     gc.collect()
 print("done")
-""")
+""",
+    )
     assert out.out == "done\n"
 
 
 def test_evil_futures(script):
-    out = script(EVIL, """
+    out = script(
+        EVIL,
+        """
 class Base:
     _asyncio_future_blocking = True
     def get_loop(self): return loop
@@ -482,12 +518,15 @@ for name in ("get_loop", "add_done_callback", "result", "cancel", "_asyncio_futu
         gc.collect()
 loop.close()
 print("done")
-""")
+""",
+    )
     assert out.out == "done\n"
 
 
 def test_evil_coroutines(script):
-    out = script(EVIL, """
+    out = script(
+        EVIL,
+        """
 import collections.abc
 
 class Coro(collections.abc.Coroutine):
@@ -547,7 +586,8 @@ for action in (raising, cancels, recursive, reinit, stop, stop_value, evil_stop,
     gc.collect()
 loop.close()
 print("done")
-""")
+""",
+    )
     assert out.out == "done\n"
 
 
@@ -632,11 +672,25 @@ def test_cancel_of_a_chain_deeper_than_the_recursion_limit(script):
     assert out.out == "done\n"
 
 
-@pytest.mark.parametrize("what", [
-    "call_soon", "call_later", "call_soon_threadsafe", "create_future", "create_task",
-    "set_result", "set_exception", "cancel", "add_done_callback", "await", "wakeup", "many_ready",
-    "many_timers", "add_reader",
-])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "call_soon",
+        "call_later",
+        "call_soon_threadsafe",
+        "create_future",
+        "create_task",
+        "set_result",
+        "set_exception",
+        "cancel",
+        "add_done_callback",
+        "await",
+        "wakeup",
+        "many_ready",
+        "many_timers",
+        "add_reader",
+    ],
+)
 def test_running_out_of_memory(script, what):
     out = script(f"""
     import socket
@@ -835,7 +889,9 @@ def test_forked_child_can_run_a_loop_of_its_own(script):
 
 
 def test_generator_close_while_the_task_waits(script):
-    out = script(EVIL, """
+    out = script(
+        EVIL,
+        """
 async def body():
     await loop.create_future()
 task = loop.create_task(body())
@@ -851,12 +907,15 @@ task.cancel()
 spin(2)
 loop.close()
 print("done")
-""")
+""",
+    )
     assert out.out == "done\n"
 
 
 def test_stepping_the_coroutine_behind_the_tasks_back(script):
-    out = script(EVIL, """
+    out = script(
+        EVIL,
+        """
 async def body():
     try:
         await loop.create_future()
@@ -878,5 +937,6 @@ spin(3)
 task._log_destroy_pending = False
 loop.close()
 print("done")
-""")
+""",
+    )
     assert out.out == "done\n"

@@ -52,8 +52,12 @@ starter: inner returned
 def python(tmp_path):
     def python(*args):
         done = subprocess.run(
-            [sys.executable, *map(str, args)], cwd=tmp_path, capture_output=True, text=True,
-            timeout=60, env={k: v for k, v in os.environ.items() if k != "PYTHONASYNCIODEBUG"},
+            [sys.executable, *map(str, args)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONASYNCIODEBUG"},
         )
         return done.returncode, done.stdout, done.stderr
 

@@ -227,10 +227,20 @@ def lost_loop(impl, fill):
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.parametrize("what", [
-    "call_soon", "call_soon_threadsafe", "call_later", "step", "wakeup", "future_callback",
-    "handler", "factory", "attribute",
-])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "call_soon",
+        "call_soon_threadsafe",
+        "call_later",
+        "step",
+        "wakeup",
+        "future_callback",
+        "handler",
+        "factory",
+        "attribute",
+    ],
+)
 def test_unreachable_loop_with_work_is_collected(impl, collected, what):
     def fill(loop):
         thing = Thing()
@@ -298,8 +308,9 @@ def test_collector_sees_what_the_loop_holds(impl, loop, what, turn):
     shared = (type, type(sys), type(callback))
     seen, level, found = set(), [loop], False
     for _ in range(7):
-        level = [o for o in gc.get_referents(*level)
-                 if id(o) not in seen and not isinstance(o, shared)]
+        level = [
+            o for o in gc.get_referents(*level) if id(o) not in seen and not isinstance(o, shared)
+        ]
         seen.update(map(id, level))
         found = found or any(o is thing for o in level)
     assert found
@@ -333,7 +344,8 @@ def test_collector_sees_what_a_task_holds(loop, turn, run):
     assert any(o is fut for o in referents)
     assert any(o is loop for o in referents)
     assert any(o is task for o in gc.get_referents(fut)) or any(
-        task in gc.get_referents(o) for o in gc.get_referents(fut))
+        task in gc.get_referents(o) for o in gc.get_referents(fut)
+    )
     fut.set_result(None)
     run(task)
 

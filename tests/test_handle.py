@@ -167,9 +167,7 @@ def test_repr_of_a_built_in(loop):
 def test_repr_in_debug_mode(loop):
     loop.set_debug(True)
     handle, line = loop.call_soon(callback, 1), sys._getframe().f_lineno
-    assert repr(handle) == (
-        f"<Handle callback(1) at {where(callback)} created at {HERE}:{line}>"
-    )
+    assert repr(handle) == (f"<Handle callback(1) at {where(callback)} created at {HERE}:{line}>")
     assert handle._source_traceback[-1].lineno == line
     handle.cancel()
     assert repr(handle) == (
@@ -225,9 +223,7 @@ def test_exception_in_the_log(loop, turn, logs):
     text = repr(handle)
     turn()
     (record,) = logs.take()
-    assert record.getMessage() == (
-        f"Exception in callback {described(bad)}\nhandle: {text}"
-    )
+    assert record.getMessage() == (f"Exception in callback {described(bad)}\nhandle: {text}")
     assert record.exc_info[0] is ValueError
 
 

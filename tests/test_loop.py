@@ -193,6 +193,7 @@ def test_running_in_two_threads(loop, run):
 def test_loop_can_run_in_a_thread_and_again_in_another(loop):
     seen = []
     for n in range(2):
+
         def body(n=n):
             seen.append(loop.run_until_complete(returns(n)))
 
@@ -338,21 +339,35 @@ def test_closed_loop_forgets_what_was_ready(loop):
 CLOSED = "^Event loop is closed$"
 
 
-@pytest.mark.parametrize("call", [
-    lambda loop: loop.run_forever(),
-    lambda loop: loop.run_until_complete(loop.create_future()),
-    lambda loop: loop.call_soon(callback),
-    lambda loop: loop.call_soon_threadsafe(callback),
-    lambda loop: loop.call_later(1, callback),
-    lambda loop: loop.call_later(0, callback),
-    lambda loop: loop.call_at(1, callback),
-    lambda loop: loop.run_in_executor(None, callback),
-    lambda loop: loop.add_signal_handler(10, callback),
-    lambda loop: loop.add_reader(0, callback),
-    lambda loop: loop.add_writer(0, callback),
-], ids=["run_forever", "run_until_complete", "call_soon", "call_soon_threadsafe", "call_later",
-        "call_later_0", "call_at", "run_in_executor", "add_signal_handler", "add_reader",
-        "add_writer"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda loop: loop.run_forever(),
+        lambda loop: loop.run_until_complete(loop.create_future()),
+        lambda loop: loop.call_soon(callback),
+        lambda loop: loop.call_soon_threadsafe(callback),
+        lambda loop: loop.call_later(1, callback),
+        lambda loop: loop.call_later(0, callback),
+        lambda loop: loop.call_at(1, callback),
+        lambda loop: loop.run_in_executor(None, callback),
+        lambda loop: loop.add_signal_handler(10, callback),
+        lambda loop: loop.add_reader(0, callback),
+        lambda loop: loop.add_writer(0, callback),
+    ],
+    ids=[
+        "run_forever",
+        "run_until_complete",
+        "call_soon",
+        "call_soon_threadsafe",
+        "call_later",
+        "call_later_0",
+        "call_at",
+        "run_in_executor",
+        "add_signal_handler",
+        "add_reader",
+        "add_writer",
+    ],
+)
 def test_use_after_close(loop, call):
     loop.close()
     with pytest.raises(RuntimeError, match=CLOSED):
@@ -992,6 +1007,7 @@ def test_asyncgen_hooks_are_restored(loop, run):
     saved = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(firstiter=first)
     try:
+
         async def main():
             assert sys.get_asyncgen_hooks().firstiter is not first
 

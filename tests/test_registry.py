@@ -335,7 +335,8 @@ def test_whichever_way_and_order_things_are_imported(
 
 @pytest.mark.ctask_only
 def test_install_makes_asyncio_run_ctask_and_uninstall_undoes_it(script):
-    out = script("""
+    out = script(
+        """
         import asyncio, warnings
         warnings.simplefilter("error")
         before = (asyncio.Task, asyncio.Future, asyncio.tasks.Task, asyncio.futures.Future)
@@ -369,13 +370,16 @@ def test_install_makes_asyncio_run_ctask_and_uninstall_undoes_it(script):
                     raise AssertionError(f)
         asyncio.run(running())
         print("done")
-    """, bare=True)
+    """,
+        bare=True,
+    )
     assert out.out == "done\n"
 
 
 @pytest.mark.ctask_only
 def test_importing_ctask_alone_changes_nothing_of_asyncio(script):
-    out = script("""
+    out = script(
+        """
         import asyncio
         names = [n for n in dir(asyncio) if n[0].isupper()] + ["run", "current_task", "all_tasks"]
         before = {n: getattr(asyncio, n) for n in names}
@@ -383,5 +387,7 @@ def test_importing_ctask_alone_changes_nothing_of_asyncio(script):
         after = {n: getattr(asyncio, n) for n in before}
         assert before == after, [n for n in before if before[n] is not after[n]]
         print("done")
-    """, bare=True)
+    """,
+        bare=True,
+    )
     assert out.out == "done\n"

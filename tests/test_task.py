@@ -458,7 +458,9 @@ def test_future_of_another_loop(impl, loop, run, kind):
         run(loop.create_task(waits(fut)))
     assert re.match(
         r"^Task <Task pending .*> got (Future|Task) <(Future|Task) pending.*> "
-        r"attached to a different loop$", str(caught.value))
+        r"attached to a different loop$",
+        str(caught.value),
+    )
     if kind == "task":
         other.run_until_complete(fut)
     other.close()

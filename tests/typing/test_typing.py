@@ -18,7 +18,10 @@ def check(tmp_path, time_limit):
         signal.alarm(0)  # a cold mypy on a busy machine takes longer than any test should
         faulthandler.cancel_dump_traceback_later()
         done = subprocess.run(
-            [sys.executable, "-P", "-m", *command], cwd=tmp_path, capture_output=True, text=True,
+            [sys.executable, "-P", "-m", *command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
             timeout=300,
         )
         assert done.returncode == 0, done.stdout + done.stderr
