@@ -240,11 +240,6 @@ check_layout(ctask_state *st)
 /* Objects of one kind, about 150 KB of them. */
 #define FREELIST_LIMIT 1024
 
-/* Owned pointers of the state, from FutureType to the last name. */
-#define STATE_POINTERS(st) ((PyObject **)&(st)->FutureType)
-#define N_STATE_POINTERS \
-    ((offsetof(ctask_state, task_counter) - offsetof(ctask_state, FutureType)) / sizeof(PyObject *))
-
 /* The rest of what `_asyncio` exports, so that this module can stand in its place.  The functions are
    `_asyncio`'s own on purpose: the running loop, the current task and the list of tasks exist once, and who
    imported a function from asyncio before ctask was there must see the same. */
@@ -298,9 +293,14 @@ static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     ctask_state *st = PyModule_GetState(module);
-    for (size_t i = 0; i < N_STATE_POINTERS; i++) {
-        Py_VISIT(STATE_POINTERS(st)[i]);
-    }
+#define X(name, ...) Py_VISIT(st->name);
+    CTASK_TYPES(X)
+    CTASK_IMPORTS(X)
+    CTASK_OBJECTS(X)
+#undef X
+#define X(name) Py_VISIT(st->str.name);
+    CTASK_NAMES(X)
+#undef X
     for (int i = 0; i < st->contexts.length; i++) {
         Py_VISIT(st->contexts.contexts[i]);
     }
@@ -317,9 +317,14 @@ module_clear(PyObject *module)
     for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) {
         freelist_close(lists[i]);
     }
-    for (size_t i = 0; i < N_STATE_POINTERS; i++) {
-        Py_CLEAR(STATE_POINTERS(st)[i]);
-    }
+#define X(name, ...) Py_CLEAR(st->name);
+    CTASK_TYPES(X)
+    CTASK_IMPORTS(X)
+    CTASK_OBJECTS(X)
+#undef X
+#define X(name) Py_CLEAR(st->str.name);
+    CTASK_NAMES(X)
+#undef X
     return 0;
 }
 

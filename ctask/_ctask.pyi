@@ -63,6 +63,9 @@ class Task(asyncio.Task[_T_co], Future[_T_co]):  # type: ignore[type-var]
     ) -> None: ...
     def remove_done_callback(self, fn: Callable[[Self], object], /) -> int: ...
     def get_name(self) -> str: ...
+    def get_coro(self) -> _Coroutine[_T_co] | None: ...
+    if sys.version_info >= (3, 12):
+        def get_context(self) -> Context: ...
 
 class Handle(asyncio.Handle):
     def cancel(self) -> None: ...
@@ -88,14 +91,12 @@ class Loop:
     def call_soon(
         self,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
         context: Context | None = None,
     ) -> Handle: ...
     def call_soon_threadsafe(
         self,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
         context: Context | None = None,
     ) -> Handle: ...
@@ -103,7 +104,6 @@ class Loop:
         self,
         delay: float,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
         context: Context | None = None,
     ) -> TimerHandle: ...
@@ -111,7 +111,6 @@ class Loop:
         self,
         when: float,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
         context: Context | None = None,
     ) -> TimerHandle: ...

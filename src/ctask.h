@@ -85,38 +85,54 @@
     X(logger, "asyncio.log", "logger")                                             \
     X(traceback_extract_stack, "traceback", "extract_stack")
 
-typedef struct {
-    PyTypeObject *FutureType;   // owned, as all of this struct
-    PyTypeObject *TaskType;
-    PyTypeObject *FutureIterType;
-    PyTypeObject *TaskStepType;
-    PyTypeObject *TurnType;
-    PyTypeObject *HandleType;
-    PyTypeObject *TimerHandleType;
-    PyTypeObject *LoopType;
+/* ---- what is made when the module is loaded ---- */
 
+#define CTASK_TYPES(X) \
+    X(FutureType)      \
+    X(TaskType)        \
+    X(FutureIterType)  \
+    X(TaskStepType)    \
+    X(TurnType)        \
+    X(HandleType)      \
+    X(TimerHandleType) \
+    X(LoopType)
+
+#if FUTURE_CALL_GRAPH
+#define CTASK_CALL_GRAPH(X) \
+    X(stock_awaited_by_add) \
+    X(stock_awaited_by_discard)
+#else
+#define CTASK_CALL_GRAPH(X)
+#endif
+
+/* stock_*: functions of `_asyncio`'s and asyncio's types, unbound.  swap_current_task: _asyncio's, NULL before
+   3.12.  current_tasks: {loop: task} of 3.13 and earlier, shared with _asyncio. */
+#define CTASK_OBJECTS(X)     \
+    X(stock_set_exception)   \
+    X(stock_result)          \
+    X(stock_remove_callback) \
+    X(stock_callbacks)       \
+    X(stock_create_task)     \
+    X(swap_current_task)     \
+    X(current_tasks)         \
+    X(context_kwnames)       \
+    X(empty_tuple)           \
+    CTASK_CALL_GRAPH(X)
+
+/* All pointers are owned. */
+typedef struct {
+#define X(name) PyTypeObject *name;
+    CTASK_TYPES(X)
+#undef X
 #define X(name, module, attribute) PyObject *name;
     CTASK_IMPORTS(X)
 #undef X
-    PyObject *stock_set_exception;  // _asyncio.Future.set_exception, unbound; likewise below
-    PyObject *stock_result;
-    PyObject *stock_remove_callback;
-    PyObject *stock_callbacks;      // the getter of _callbacks
-    PyObject *stock_create_task;    // asyncio.SelectorEventLoop.create_task
-    PyObject *swap_current_task;    // _asyncio's; NULL before 3.12
-#if FUTURE_CALL_GRAPH
-    PyObject *stock_awaited_by_add; // _asyncio.future_add_to_awaited_by
-    PyObject *stock_awaited_by_discard;
-#endif
-    PyObject *current_tasks;        // 3.13 and earlier: {loop: task}, shared with _asyncio
-    PyObject *context_kwnames;      // ('context',)
-    PyObject *empty_tuple;
-
-    struct {
 #define X(name) PyObject *name;
+    CTASK_OBJECTS(X)
+    struct {
         CTASK_NAMES(X)
-#undef X
     } str;
+#undef X
 
     uint64_t task_counter;          // for Task-N
     context_pool contexts;

@@ -250,11 +250,40 @@ run_handle(LoopObj *loop, PyObject *obj)
     return status;
 }
 
-/* In debug mode each callback is timed, and slow ones are logged. */
+/* asyncio's warning about a callback that took longer than loop.slow_callback_duration. */
+static int
+log_if_slow(LoopObj *loop, PyObject *handle, double seconds)
+{
+    ctask_state *st = loop->st;
+    int result = -1;
+    PyObject *slow = NULL, *text = NULL, *res = NULL;
+    PyObject *limit = PyObject_GetAttr((PyObject *)loop, st->str.slow_callback_duration);
+    PyObject *took = PyFloat_FromDouble(seconds);
+    if (limit == NULL || took == NULL || (slow = PyObject_RichCompare(took, limit, Py_GE)) == NULL) {
+        goto finally;
+    }
+    result = PyObject_IsTrue(slow);
+    if (result > 0) {
+        text = PyObject_CallOneArg(st->format_handle, handle);
+        if (text != NULL) {
+            res = PyObject_CallMethod(
+                st->logger, "warning", "sOO", "Executing %s took %.3f seconds", text, took);
+        }
+        result = res == NULL ? -1 : 0;
+    }
+finally:
+    Py_XDECREF(res);
+    Py_XDECREF(text);
+    Py_XDECREF(slow);
+    Py_XDECREF(took);
+    Py_XDECREF(limit);
+    return result;
+}
+
+/* In debug mode each callback is timed. */
 static int
 run_entry_timed(LoopObj *loop, ring_entry *entry)
 {
-    ctask_state *st = loop->st;
     if (current_flush(loop) < 0) {
         return -1;
     }
@@ -262,42 +291,20 @@ run_entry_timed(LoopObj *loop, ring_entry *entry)
     if (handle == NULL) {
         return -1;
     }
-    int cancelled = handle_is_cancelled(handle);
-    if (cancelled != 0) {
-        Py_DECREF(handle);
-        return cancelled < 0 ? -1 : 0;
-    }
-    double start, end;
-    PyObject *limit = NULL, *took = NULL, *slow = NULL, *text = NULL, *res = NULL;
-    Py_XSETREF(loop->current_handle, Py_NewRef(handle));
-    int status = loop_now(loop, &start) < 0 ? -1 : run_handle(loop, handle);
-    if (status == 0 && loop_now(loop, &end) < 0) {
-        status = -1;
-    }
+    int status = handle_is_cancelled(handle);
     if (status == 0) {
-        status = -1;
-        limit = PyObject_GetAttr((PyObject *)loop, st->str.slow_callback_duration);
-        took = PyFloat_FromDouble(end - start);
-        slow = limit == NULL || took == NULL ? NULL : PyObject_RichCompare(took, limit, Py_GE);
-        int is_slow = slow == NULL ? -1 : PyObject_IsTrue(slow);
-        if (is_slow > 0) {
-            text = PyObject_CallOneArg(st->format_handle, handle);
-            res = text == NULL
-                      ? NULL
-                      : PyObject_CallMethod(
-                            st->logger, "warning", "sOO", "Executing %s took %.3f seconds", text, took);
-            is_slow = res == NULL ? -1 : 0;
+        double start, end;
+        Py_XSETREF(loop->current_handle, Py_NewRef(handle));
+        status = loop_now(loop, &start) < 0 ? -1 : run_handle(loop, handle);
+        if (status == 0) {
+            status = loop_now(loop, &end) < 0 ? -1 : log_if_slow(loop, handle, end - start);
         }
-        status = is_slow;
+        PyObject *raised = PyErr_GetRaisedException();
+        Py_XSETREF(loop->current_handle, Py_NewRef(Py_None));
+        PyErr_SetRaisedException(raised);
     }
-    Py_XDECREF(res);
-    Py_XDECREF(text);
-    Py_XDECREF(slow);
-    Py_XDECREF(took);
-    Py_XDECREF(limit);
-    Py_XSETREF(loop->current_handle, Py_NewRef(Py_None));
     Py_DECREF(handle);
-    return status;
+    return status < 0 ? -1 : 0;
 }
 
 static int
