@@ -272,7 +272,7 @@ module_exec(PyObject *module)
     for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) {
         lists[i]->limit = FREELIST_LIMIT;
     }
-    if (import_all(st) < 0 || check_layout(st) < 0) {
+    if (import_all(st) < 0 || check_layout(st) < 0 || context_pool_check(&st->contexts) < 0) {
         return -1;
     }
     if (registry_setup(module, st) < 0 || future_setup(module, st) < 0 || task_setup(module, st) < 0 ||

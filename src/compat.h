@@ -1,8 +1,8 @@
-/* Every difference between the supported CPython versions (3.11 to 3.15), and nothing else.
+/* Differences between the supported CPython versions (3.11 to 3.15); a line that only one part needs is there.
 
-   Two kinds of facts live here: functions that a version lacks, and the memory layout of `_asyncio`'s
-   Future and Task, which ctask's own types share (docs/design.md, "One layout").  The layouts are those
-   of Modules/_asynciomodule.c in each release; layout_check() in ctask.c compares them with the running
+   Two kinds of facts live here: functions that a version lacks, and the memory layout of `_asyncio`'s Future
+   and Task, which ctask's own types share (docs/design.md, "One layout").  The layouts are those of
+   Modules/_asynciomodule.c in each release; check_layout() in ctask.c compares them with the running
    interpreter before any type is made, so a release that moves a field is refused, never misread. */
 
 #ifndef CTASK_COMPAT_H

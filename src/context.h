@@ -19,7 +19,29 @@ typedef struct {
     PyObject *contexts[CONTEXT_POOL]; // owned; all with the variables of `base`
     int length;
     PyContext *base; // owned; what was entered when a loop began to run, NULL while none does
+    char checked;    // the fields of a context are where the header says
 } context_pool;
+
+/* Watch a context being entered; where its fields do not change as they should, the pool is not used. */
+static inline int
+context_pool_check(context_pool *pool)
+{
+    PyObject *obj = PyContext_New();
+    PyContext *context = (PyContext *)obj;
+    if (obj == NULL || PyContext_Enter(obj) < 0) {
+        Py_XDECREF(obj);
+        return -1;
+    }
+    PyObject *copy = PyContext_CopyCurrent();
+    pool->checked = copy != NULL && context->ctx_entered == 1 && context->ctx_weakreflist == NULL &&
+                    PyThreadState_Get()->context == obj && context->ctx_vars != NULL &&
+                    ((PyContext *)copy)->ctx_vars == context->ctx_vars && !((PyContext *)copy)->ctx_entered;
+    Py_XDECREF(copy);
+    int status = PyContext_Exit(obj);
+    pool->checked = pool->checked && !context->ctx_entered;
+    Py_DECREF(obj);
+    return status < 0 || copy == NULL ? -1 : 0;
+}
 
 /* PyContext_CopyCurrent() */
 static inline PyObject *
@@ -65,6 +87,9 @@ context_pool_clear(context_pool *pool)
 static inline int
 context_pool_open(context_pool *pool)
 {
+    if (!pool->checked) {
+        return 0;
+    }
     PyObject *copy = PyContext_CopyCurrent(); /* which makes the thread's own, if it has none yet */
     if (copy == NULL) {
         return -1;
