@@ -58,17 +58,29 @@ context_copy(context_pool *pool)
     return PyContext_CopyCurrent();
 }
 
+static __attribute__((noinline, unused)) void
+context_pool_empty(context_pool *pool)
+{
+    while (pool->length > 0) {
+        Py_DECREF(pool->contexts[--pool->length]);
+    }
+}
+
 /* Py_DECREF() of a context that was used; any object is accepted, and NULL. */
 static inline void
 context_drop(context_pool *pool, PyObject *obj)
 {
-    if (obj != NULL && Py_REFCNT(obj) == 1 && pool->length < CONTEXT_POOL && pool->base != NULL &&
-        PyContext_CheckExact(obj)) {
+    if (obj != NULL && Py_REFCNT(obj) == 1 && pool->base != NULL && PyContext_CheckExact(obj)) {
         PyContext *context = (PyContext *)obj;
-        if (context->ctx_vars == pool->base->ctx_vars && !context->ctx_entered &&
-            context->ctx_weakreflist == NULL) {
-            pool->contexts[pool->length++] = obj;
-            return;
+        PyHamtObject *vars = pool->base->ctx_vars;
+        if (context->ctx_vars == vars && !context->ctx_entered && context->ctx_weakreflist == NULL) {
+            if (pool->length > 0 && ((PyContext *)pool->contexts[pool->length - 1])->ctx_vars != vars) {
+                context_pool_empty(pool); /* the base has changed since */
+            }
+            if (pool->length < CONTEXT_POOL) {
+                pool->contexts[pool->length++] = obj;
+                return;
+            }
         }
     }
     Py_XDECREF(obj);
@@ -77,9 +89,7 @@ context_drop(context_pool *pool, PyObject *obj)
 static inline void
 context_pool_clear(context_pool *pool)
 {
-    while (pool->length > 0) {
-        Py_DECREF(pool->contexts[--pool->length]);
-    }
+    context_pool_empty(pool);
     Py_CLEAR(pool->base);
 }
 

@@ -1,6 +1,7 @@
 """Future: results, exceptions, callbacks, cancellation, reprs and the await protocol."""
 
 import asyncio
+import collections.abc
 import contextvars
 import copy
 import gc
@@ -1185,3 +1186,284 @@ def test_subclass_with_its_own_init_and_attributes(impl, loop, run):
     loop.call_soon(fut.set_result, 1)
     assert run(fut) == 1
     assert fut.name == "n"
+
+
+# --- A task as a callback, and coroutines that are driven by hand
+
+
+async def waits(fut):
+    return await fut
+
+
+@pytest.mark.parametrize("place", ["first", "second", "done"])
+@pytest.mark.parametrize("how", WAYS)
+def test_task_as_a_callback_is_not_callable(impl, fut, loop, run, turn, reports, place, how):
+    other = impl.Future(loop=loop)
+    task = loop.create_task(waits(other))
+    turn()
+    if place == "second":
+        fut.add_done_callback(noop)
+    if place == "done":
+        finish(fut, how)
+    fut.add_done_callback(task)
+    if place != "done":
+        assert fut._callbacks[-1][0] is task
+        finish(fut, how)
+    turn(2)
+    (report,) = reports.take()
+    assert type(report["exception"]) is TypeError
+    assert str(report["exception"]).endswith("object is not callable")
+    assert not task.done()
+    other.set_result(2)
+    assert run(task) == 2
+
+
+def test_task_as_a_callback_can_be_removed(impl, fut, loop, run, turn):
+    other = impl.Future(loop=loop)
+    task = loop.create_task(waits(other))
+    fut.add_done_callback(task)
+    assert fut.remove_done_callback(task) == 1
+    assert fut._callbacks is None or fut._callbacks == []
+    fut.set_result(1)
+    turn(2)
+    assert not task.done()
+    other.set_result(2)
+    assert run(task) == 2
+
+
+def test_task_that_waits_can_be_a_callback_of_the_same_future(fut, loop, run, turn, reports):
+    task = loop.create_task(waits(fut))
+    turn()
+    fut.add_done_callback(task)
+    fut.set_result(1)
+    assert run(task) == 1
+    turn()
+    (report,) = reports.take()
+    assert type(report["exception"]) is TypeError
+
+
+def test_is_no_iterator(impl, loop, fut):
+    class Mine(impl.Future):
+        pass
+
+    task = loop.create_task(waits(fut))
+    for obj in (fut, Mine(loop=loop), task):
+        assert not isinstance(obj, collections.abc.Iterator)
+        assert isinstance(obj, collections.abc.Awaitable)
+        assert not isinstance(obj, collections.abc.Generator)
+        for name in ("__next__", "send", "throw", "close"):
+            assert not hasattr(obj, name)
+        assert iter(obj) is not obj
+        assert obj.__await__() is not obj
+    task.cancel()
+    fut.cancel()
+    loop.run_until_complete(asyncio.wait([task]))
+
+
+def test_coroutine_driven_by_hand(fut):
+    coro = waits(fut)
+    assert coro.send(None) is fut
+    assert fut._asyncio_future_blocking is True
+    fut._asyncio_future_blocking = False
+    fut.set_result(7)
+    with pytest.raises(StopIteration) as stop:
+        coro.send(None)
+    assert stop.value.value == 7
+
+
+def test_coroutine_resumed_by_hand_too_early(fut):
+    coro = waits(fut)
+    assert coro.send(None) is fut
+    with pytest.raises(RuntimeError, match="^await wasn't used with future$"):
+        coro.send(None)
+    assert not fut.done()
+
+
+@pytest.mark.parametrize("how", ["exception", "cancel"])
+def test_coroutine_driven_by_hand_gets_the_failure(fut, how):
+    seen = []
+
+    async def body():
+        try:
+            await fut
+        except BaseException as exc:
+            seen.append(type(exc))
+        return "after"
+
+    coro = body()
+    assert coro.send(None) is fut
+    finish(fut, how)
+    with pytest.raises(StopIteration) as stop:
+        coro.send(None)
+    assert stop.value.value == "after"
+    assert seen == [ValueError if how == "exception" else asyncio.CancelledError]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_throw_raises_at_the_await_of_a_coroutine_driven_by_hand(fut, deep):
+    seen = []
+
+    async def body():
+        try:
+            await (waits(fut) if deep else fut)
+        except LookupError as exc:
+            seen.append(exc)
+        return "after"
+
+    coro = body()
+    assert coro.send(None) is fut
+    exc = LookupError("thrown")
+    with pytest.raises(StopIteration) as stop:
+        coro.throw(exc)
+    assert stop.value.value == "after"
+    assert seen == [exc]
+    assert not fut.done()
+    exc.__traceback__ = None
+
+
+def test_throw_that_is_not_caught_leaves_a_coroutine_driven_by_hand(fut):
+    coro = waits(fut)
+    assert coro.send(None) is fut
+    with pytest.raises(LookupError, match="thrown"):
+        coro.throw(LookupError("thrown"))
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        coro.send(None)
+    assert not fut.done()
+
+
+def test_coroutine_that_catches_what_was_thrown_can_await_again(fut):
+    async def body():
+        try:
+            await fut
+        except LookupError:
+            fut._asyncio_future_blocking = False
+            return await fut
+
+    coro = body()
+    assert coro.send(None) is fut
+    assert coro.throw(LookupError()) is fut
+    fut.set_result(3)
+    with pytest.raises(StopIteration) as stop:
+        coro.send(None)
+    assert stop.value.value == 3
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_close_of_a_coroutine_driven_by_hand_runs_its_finally_blocks(fut, deep):
+    seen = []
+
+    async def body():
+        try:
+            await (waits(fut) if deep else fut)
+        except GeneratorExit:
+            seen.append("exit")
+            raise
+        finally:
+            seen.append("finally")
+
+    coro = body()
+    assert coro.send(None) is fut
+    assert coro.close() is None
+    assert seen == ["exit", "finally"]
+    assert not fut.done()
+    coro.close()
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_awaiting_an_instance_of_a_subclass(impl, loop, run, how):
+    class Mine(impl.Future):
+        pass
+
+    class Derived(Mine):
+        def __init__(self, *, loop):
+            super().__init__(loop=loop)
+            self.extra = [self]
+
+    for cls in (Mine, Derived):
+        fut = cls(loop=loop)
+        coro = waits(fut)
+        assert coro.send(None) is fut
+        coro.close()
+        fut._asyncio_future_blocking = False
+        loop.call_soon(finish, fut, how)
+        if how == "result":
+            assert run(waits(fut)) == 1
+        else:
+            with pytest.raises(ValueError if how == "exception" else asyncio.CancelledError):
+                run(waits(fut))
+
+
+def test_await_of_a_subclass_that_overrides_it(impl, loop, run):
+    class Mine(impl.Future):
+        def __await__(self):
+            result = yield from super().__await__()
+            return [result]
+
+    fut = Mine(loop=loop)
+    loop.call_soon(fut.set_result, 1)
+    assert run(waits(fut)) == [1]
+
+
+def test_two_coroutines_driven_by_hand_await_the_same_future(fut):
+    coros = [waits(fut), waits(fut)]
+    for coro in coros:
+        assert coro.send(None) is fut
+        fut._asyncio_future_blocking = False  # as the task does that takes it
+    fut.set_result("both")
+    for coro in coros:
+        with pytest.raises(StopIteration) as stop:
+            coro.send(None)
+        assert stop.value.value == "both"
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_two_tasks_await_the_same_future(fut, loop, run, turn, how):
+    tasks = [loop.create_task(waits(fut)) for _ in range(2)]
+    turn()
+    finish(fut, how)
+    done = run(asyncio.gather(*tasks, return_exceptions=True))
+    if how == "result":
+        assert done == [1, 1]
+    else:
+        kind = ValueError if how == "exception" else asyncio.CancelledError
+        assert [type(exc) for exc in done] == [kind, kind]
+
+
+@types.coroutine
+def yields_from(fut):
+    return (yield from fut)
+
+
+@types.coroutine
+def yields_from_await(fut):
+    return (yield from fut.__await__())
+
+
+@pytest.mark.parametrize("body", [yields_from, yields_from_await])
+@pytest.mark.parametrize("how", WAYS)
+def test_yield_from_in_a_generator_based_coroutine(fut, loop, run, body, how):
+    async def main():
+        return await body(fut)
+
+    loop.call_soon(finish, fut, how)
+    if how == "result":
+        assert run(main()) == 1
+    else:
+        with pytest.raises(ValueError if how == "exception" else asyncio.CancelledError):
+            run(main())
+
+
+@pytest.mark.parametrize("body", [yields_from, yields_from_await])
+def test_yield_from_driven_by_hand(fut, body):
+    gen = body(fut)
+    assert gen.send(None) is fut
+    with pytest.raises(LookupError):
+        gen.throw(LookupError())
+    fut._asyncio_future_blocking = False
+    gen = body(fut)
+    assert next(gen) is fut
+    gen.close()
+    fut.set_result(4)
+    with pytest.raises(StopIteration) as stop:
+        next(body(fut))
+    assert stop.value.value == 4

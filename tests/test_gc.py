@@ -487,3 +487,74 @@ def test_object_counts_do_not_grow(loop, run):
         run(main())
     gc.collect()
     assert len(gc.get_objects()) - before < 50
+
+
+def count(kind):
+    return sum(type(o) is kind for o in gc.get_objects())
+
+
+def test_future_with_itself_as_an_attribute_is_freed(impl, loop, collected):
+    before = count(impl.Future)
+
+    def build():
+        refs = []
+        for make in (loop.create_future, lambda: impl.Future(loop=loop)) * 5:
+            fut = make()
+            fut.me = fut
+            refs.append(weakref.ref(fut))
+        assert count(impl.Future) == before + 10
+        return refs
+
+    collected(build)
+    assert count(impl.Future) == before  # an object may outlive its weak references
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_task_with_itself_as_an_attribute_is_freed(impl, loop, turn, collected, ran):
+    before = count(impl.Task)
+
+    def build():
+        refs = []
+        for _ in range(10):
+            task = loop.create_task(nothing() if ran else waits(loop.create_future()))
+            task._log_destroy_pending = False
+            task.me = task
+            refs.append(weakref.ref(task))
+        turn(3)
+        assert count(impl.Task) == before + 10
+        return refs
+
+    collected(build)
+    assert count(impl.Task) == before
+
+
+@pytest.mark.parametrize("how", ["create_future", "Future", "create_task", "Task"])
+def test_attributes_do_not_show_up_on_a_later_object(impl, loop, turn, how):
+    def make():
+        if how == "create_future":
+            return loop.create_future()
+        if how == "Future":
+            return impl.Future(loop=loop)
+        if how == "create_task":
+            return loop.create_task(nothing())
+        return impl.Task(nothing(), loop=loop)
+
+    def attributes(obj):  # some versions have them without a __dict__ to ask
+        return [*getattr(obj, "__dict__", ()), *(name for name in ("thing",) if hasattr(obj, name))]
+
+    thing = Thing()
+    ref = weakref.ref(thing)
+    for _ in range(3):
+        first = [make() for _ in range(5)]
+        for obj in first:
+            assert attributes(obj) == []
+            obj.thing = thing
+        del obj
+        turn(2)
+        first.clear()
+        again = [make() for _ in range(5)]
+        assert [attributes(obj) for obj in again] == [[]] * 5
+        turn(2)
+    del thing
+    gc.collect()
+    assert ref() is None

@@ -320,3 +320,188 @@ def test_callback_in_a_context_that_is_already_entered_is_reported(loop, logs):
     assert record.getMessage().startswith("Exception in callback list.append(")
     assert record.exc_info[0] is RuntimeError
     assert "is already entered" in str(record.exc_info[1])
+
+
+# --- Handles that are used again, and handles that must not be
+
+
+def handles(impl):
+    return [o for o in gc.get_objects() if type(o) is impl.Handle]
+
+
+def test_kept_handle_is_as_it_was_after_it_ran(impl, loop, turn):
+    arg, ctx = object(), contextvars.copy_context()
+    given = loop.call_soon(callback, arg, context=ctx)
+    copied = loop.call_soon(callback, arg)
+    context = copied._context
+    for _ in range(3):
+        others = [loop.call_soon(callback, n) for n in range(100)]
+        turn()
+        assert not any(other is kept for other in others for kept in (given, copied))
+        del others
+        for kept in (given, copied):
+            assert kept._callback is callback
+            assert kept._args == (arg,) and kept._args[0] is arg
+            assert kept._loop is loop
+            assert kept.cancelled() is False
+            assert f"{callback.__name__}(" in repr(kept)
+        assert given._context is ctx
+        assert copied._context is context
+    kept = copied
+    kept.cancel()
+    assert repr(kept) == "<Handle cancelled>"
+
+
+def test_handle_kept_by_its_own_callback(loop, turn):
+    waiting, kept = [], []
+
+    def body(n):
+        kept.append(waiting.pop(0))
+
+    for n in range(100):
+        waiting.append(loop.call_soon(body, n))
+    turn()
+    for _ in range(2):
+        for n in range(100):
+            loop.call_soon(callback, "other")
+        turn()
+    assert [handle._args for handle in kept] == [(n,) for n in range(100)]
+    assert {handle._callback for handle in kept} == {body}
+    assert len(set(map(id, kept))) == 100
+    kept.clear()
+
+
+def test_handles_that_nobody_keeps_do_not_pile_up(impl, loop, turn):
+    seen = []
+    for n in range(2):
+        for i in range(1000):
+            loop.call_soon(seen.append, i)
+        assert len(handles(impl)) >= 1000
+        turn()
+        assert seen == [*range(1000)] * (n + 1)
+        assert len(handles(impl)) <= 100
+    loop.close()
+    assert handles(impl) == []
+
+
+def test_callbacks_that_schedule_callbacks_see_their_own_arguments(loop, run):
+    seen = []
+    done = loop.create_future()
+
+    def body(*args):
+        seen.append(args)
+        n = len(seen)
+        if n < 1000:
+            loop.call_soon(body, *range(n % 4))
+        else:
+            done.set_result(None)
+
+    loop.call_soon(body)
+    run(done)
+    assert seen == [tuple(range(n % 4)) for n in range(1000)]
+
+
+def test_weak_references_to_handles_end_with_them(impl, loop, turn):
+    died = []
+    refs = [weakref.ref(loop.call_soon(callback), died.append) for _ in range(10)]
+    assert all(type(ref()) is impl.Handle for ref in refs)
+    turn()
+    assert died == refs
+    for _ in range(20):
+        loop.call_soon(callback)
+    assert [ref() for ref in refs] == [None] * 10
+    turn()
+    assert died == refs
+    del refs[:], died[:]
+
+
+def test_weak_reference_to_a_kept_handle_lives(loop, turn):
+    handle = loop.call_soon(callback)
+    ref = weakref.ref(handle)
+    turn()
+    loop.call_soon(callback)
+    assert ref() is handle
+    del handle
+    assert ref() is None
+    turn()
+
+
+def test_cancelled_handles_are_not_used_again(loop, turn):
+    seen = []
+    for n in range(1, 4):
+        for i in range(100):
+            handle = loop.call_soon(seen.append, i)
+            if i % 2:
+                handle.cancel()
+            del handle
+        turn()
+        later = [loop.call_soon(callback) for _ in range(100)]
+        assert not any(handle.cancelled() for handle in later)
+        assert all(handle._callback is callback and handle._args == () for handle in later)
+        del later
+        turn()
+        assert seen == [*range(0, 100, 2)] * n
+
+
+def test_handles_cancelled_in_their_own_callback_are_not_used_again(loop, turn):
+    seen, waiting = [], []
+
+    def body(n):
+        waiting.pop(0).cancel()
+        seen.append(n)
+
+    for n in range(100):
+        waiting.append(loop.call_soon(body, n))
+    turn()
+    assert seen == [*range(100)]
+    later = [loop.call_soon(seen.append, n) for n in range(100)]
+    assert not any(handle.cancelled() for handle in later)
+    turn()
+    assert seen == [*range(100)] * 2
+
+
+def test_handle_whose_callback_fails_is_kept_by_the_report(loop, turn, reports):
+    def bad(n):
+        raise ValueError
+
+    for n in range(10):
+        loop.call_soon(bad, n)
+    turn()
+    for _ in range(100):
+        loop.call_soon(callback)
+    turn()
+    taken = reports.take()
+    assert [report["handle"]._args for report in taken] == [(n,) for n in range(10)]
+
+
+def test_scheduling_while_the_arguments_are_dropped(loop, turn):
+    seen = []
+
+    class Last:
+        def __init__(self, n):
+            self.n = n
+
+        def __del__(self):
+            loop.call_soon(seen.append, self.n)
+
+    for n in range(100):
+        loop.call_soon(callback, Last(n))
+    turn(2)
+    assert seen == [*range(100)]
+
+
+def test_handles_of_debug_mode_are_not_used_again(loop, turn):
+    loop.set_debug(True)
+    for _ in range(10):
+        loop.call_soon(callback)
+    turn()
+    loop.set_debug(False)
+    for _ in range(10):
+        loop.call_soon(callback)
+    turn()
+    later = [loop.call_soon(callback) for _ in range(30)]
+    assert [handle._source_traceback for handle in later] == [None] * 30
+    turn()
+    del later
+    loop.set_debug(True)
+    assert loop.call_soon(callback)._source_traceback is not None
