@@ -8,7 +8,14 @@ ctask the default of everything that uses asyncio.
 import sys
 from typing import Any
 
-from ctask import _ctask
+try:
+    from ctask import _ctask
+except ImportError:
+    # Started in a checkout, where the extension is not compiled: take the installed one.
+    from pkgutil import extend_path
+
+    __path__ = extend_path(__path__, __name__)
+    from ctask import _ctask
 from ctask._ctask import Future, Handle, Task, TimerHandle
 from ctask._install import EventLoopPolicy, install, uninstall
 from ctask._loop import EventLoop, new_event_loop
