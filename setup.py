@@ -22,12 +22,6 @@ compile_args = [
     "-fvisibility=hidden",
     "-Wall",
     "-Wextra",
-    # CPython's calling conventions, not mistakes: METH_NOARGS functions and getters take an
-    # argument that they do not use; method tables end in {NULL}; a METH_FASTCALL function is
-    # stored as a PyCFunction.
-    "-Wno-unused-parameter",
-    "-Wno-missing-field-initializers",
-    "-Wno-cast-function-type",
 ]
 link_args: list[str] = []
 
