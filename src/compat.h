@@ -45,9 +45,7 @@ typedef enum { FUTURE_PENDING, FUTURE_CANCELLED, FUTURE_FINISHED } future_state;
 
 /* ---- Future and Task: the fields, in `_asyncio`'s order ---- */
 
-#if PY_VERSION_HEX < 0x030D0000 /* 3.11, 3.12 */
-
-#define FUTURE_FIELDS                                                                          \
+#define FUTURE_COMMON_FIELDS                                                                   \
     PyObject_HEAD                                                                              \
     PyObject *loop;             /* owned; NULL until __init__ */                               \
     PyObject *callback0;        /* owned; first callback, or the Task that waits (future.c) */ \
@@ -57,12 +55,17 @@ typedef enum { FUTURE_PENDING, FUTURE_CANCELLED, FUTURE_FINISHED } future_state;
     PyObject *exception_tb;     /* owned */                                                    \
     PyObject *result;           /* owned */                                                    \
     PyObject *source_traceback; /* owned */                                                    \
-    PyObject *cancel_msg;       /* owned */                                                    \
-    future_state state;                                                                        \
-    int log_traceback;                                                                         \
-    int blocking;                                                                              \
-    PyObject *dict;             /* owned */                                                    \
-    PyObject *weakrefs;         /* managed by weakref */                                       \
+    PyObject *cancel_msg;       /* owned */
+
+#if PY_VERSION_HEX < 0x030D0000 /* 3.11, 3.12 */
+
+#define FUTURE_FIELDS                                    \
+    FUTURE_COMMON_FIELDS                                 \
+    future_state state;                                  \
+    int log_traceback;                                   \
+    int blocking;                                        \
+    PyObject *dict;             /* owned */              \
+    PyObject *weakrefs;         /* managed by weakref */ \
     PyObject *cancelled_exc;    /* owned; handed out once */
 
 #define TASK_FIELDS                                                                 \
@@ -87,22 +90,13 @@ typedef enum { FUTURE_PENDING, FUTURE_CANCELLED, FUTURE_FINISHED } future_state;
 #define FUTURE_AWAITED_BY_KIND
 #endif
 
-#define FUTURE_FIELDS                                                                          \
-    PyObject_HEAD                                                                              \
-    PyObject *loop;             /* owned; NULL until __init__ */                               \
-    PyObject *callback0;        /* owned; first callback, or the Task that waits (future.c) */ \
-    PyObject *context0;         /* owned; set whenever callback0 is */                         \
-    PyObject *callbacks;        /* owned; list of (callback, context), or NULL */              \
-    PyObject *exception;        /* owned */                                                    \
-    PyObject *exception_tb;     /* owned */                                                    \
-    PyObject *result;           /* owned */                                                    \
-    PyObject *source_traceback; /* owned */                                                    \
-    PyObject *cancel_msg;       /* owned */                                                    \
-    PyObject *cancelled_exc;    /* owned; handed out once */                                   \
-    FUTURE_AWAITED_BY                                                                          \
-    future_state state;                                                                        \
-    FUTURE_AWAITED_BY_KIND                                                                     \
-    unsigned log_traceback : 1;                                                                \
+#define FUTURE_FIELDS                                        \
+    FUTURE_COMMON_FIELDS                                     \
+    PyObject *cancelled_exc;    /* owned; handed out once */ \
+    FUTURE_AWAITED_BY                                        \
+    future_state state;                                      \
+    FUTURE_AWAITED_BY_KIND                                   \
+    unsigned log_traceback : 1;                              \
     unsigned blocking : 1;
 
 #define TASK_FIELDS                                                                 \

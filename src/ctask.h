@@ -27,42 +27,36 @@
 
 /* ---- names looked up at run time, interned once ---- */
 
-#define CTASK_NAMES(X)                \
-    X(_add_callback)                  \
-    X(_asyncio_future_blocking)       \
-    X(_cancelled)                     \
-    X(_check_callback)                \
-    X(_check_thread)                  \
-    X(_loop)                          \
-    X(_run)                           \
-    X(_run_once)                      \
-    X(_set_coroutine_origin_tracking) \
-    X(_timer_handle_cancelled)        \
-    X(add_done_callback)              \
-    X(call_at)                        \
-    X(call_exception_handler)         \
-    X(call_soon)                      \
-    X(call_soon_threadsafe)           \
-    X(cancel)                         \
-    X(context)                        \
-    X(coro)                           \
-    X(debug)                          \
-    X(eager_start)                    \
-    X(exception)                      \
-    X(fileno)                         \
-    X(get_debug)                      \
-    X(get_loop)                       \
-    X(handle)                         \
-    X(is_running)                     \
-    X(loop)                           \
-    X(message)                        \
-    X(name)                           \
-    X(result)                         \
-    X(slow_callback_duration)         \
-    X(source_traceback)               \
-    X(throw)                          \
-    X(time)                           \
-    X(warning)
+#define CTASK_NAMES(X)          \
+    X(_asyncio_future_blocking) \
+    X(_check_callback)          \
+    X(_check_thread)            \
+    X(_loop)                    \
+    X(_run)                     \
+    X(_run_once)                \
+    X(_timer_handle_cancelled)  \
+    X(add_done_callback)        \
+    X(call_at)                  \
+    X(call_exception_handler)   \
+    X(call_soon)                \
+    X(cancel)                   \
+    X(context)                  \
+    X(coro)                     \
+    X(debug)                    \
+    X(eager_start)              \
+    X(exception)                \
+    X(fileno)                   \
+    X(get_debug)                \
+    X(get_loop)                 \
+    X(handle)                   \
+    X(is_running)               \
+    X(message)                  \
+    X(name)                     \
+    X(result)                   \
+    X(slow_callback_duration)   \
+    X(source_traceback)         \
+    X(throw)                    \
+    X(time)
 
 /* ---- what is taken from the standard library when the module is loaded ---- */
 
