@@ -19,7 +19,7 @@
 #ifdef CTASK_SPLIT
 #define PART __attribute__((visibility("hidden")))
 #else
-#define PART static
+#define PART static __attribute__((unused))
 #endif
 
 #define LIKELY(x) __builtin_expect(!!(x), 1)
@@ -32,9 +32,11 @@
     X(_check_callback)          \
     X(_check_thread)            \
     X(_loop)                    \
+    X(_read_ready)              \
     X(_run)                     \
     X(_run_once)                \
     X(_timer_handle_cancelled)  \
+    X(_write_ready)             \
     X(add_done_callback)        \
     X(call_at)                  \
     X(call_exception_handler)   \
@@ -230,24 +232,32 @@ PART int handle_is_cancelled(PyObject *handle);
 
 /* ---- loop.c ---- */
 
-enum { READY_HANDLE, READY_STEP, READY_WAKE, READY_CALL }; // the kinds of ring entries
+enum { READY_HANDLE, READY_STEP, READY_WAKE, READY_CALL, READY_READ, READY_WRITE }; // the kinds of ring entries
+
+/* What a C object that waits for a descriptor has called in its turn.  Returns -1 with the exception that
+   the exception handler is to hear of.  It may come once more after the object has stopped waiting, so it
+   looks at the object's state first.  Such an object has Python methods _read_ready() and _write_ready()
+   that do the same: debug mode calls these, and reports show them. */
+typedef int (*io_ready)(LoopObj *loop, PyObject *owner);
 
 /* What is watched of a descriptor. */
 typedef struct {
-    PyObject *reader;    // owned handle, or NULL
-    PyObject *writer;    // owned handle, or NULL
-    uint32_t events;     // as the kernel has them
+    PyObject *reader; // owned; a handle, or the C object that read_ready belongs to, or NULL
+    PyObject *writer; // owned; the same for writing
+    io_ready read_ready; // NULL for a handle
+    io_ready write_ready; // NULL for a handle
+    uint32_t events; // as the kernel has them
     uint32_t generation; // tells a reused descriptor's events from the old one's
 } poll_slot;
 
 typedef struct {
-    int fd;              // epoll, -1 when closed
-    int wake_fd;         // eventfd, -1 when closed
-    poll_slot *slots;    // by descriptor
+    int fd; // epoll, -1 when closed
+    int wake_fd; // eventfd, -1 when closed
+    poll_slot *slots; // by descriptor
     int n_slots;
-    int watched;         // slots with events
-    char no_pwait2;      // the kernel lacks epoll_pwait2()
-    void *events;        // the buffer the kernel fills
+    int watched; // slots with events
+    char no_pwait2; // the kernel lacks epoll_pwait2()
+    void *events; // the buffer the kernel fills
 } poll_state;
 
 /* Handles that only the loop refers to once they have run. */
@@ -255,26 +265,26 @@ typedef struct {
 
 struct LoopObj {
     PyObject_HEAD
-    ctask_state *st;           // borrowed from the type's module
-    ring ready;                // owns what its entries refer to
-    heap timers;               // owns the TimerObj of each node
-    poll_state poll;           // owns the handles in its slots
+    ctask_state *st; // borrowed from the type's module
+    ring ready; // owns what its entries refer to
+    heap timers; // owns the TimerObj of each node
+    poll_state poll; // owns the handles in its slots
     HandleObj *spare[SPARE_HANDLES]; // owned; empty handles for the next call_soon()
     int n_spare;
-    PyObject *task_factory;    // owned; None for the default
-    PyObject *current_handle;  // owned; set in debug mode while a callback runs
-    PyObject *thread_ident;    // owned; None while the loop does not run
-    PyObject *debug_value;     // owned; what set_debug() was given
-    void *entry_keys;          // 3.13 and earlier: where our entry in current_tasks was last (registry.c)
+    PyObject *task_factory; // owned; None for the default
+    PyObject *current_handle; // owned; set in debug mode while a callback runs
+    PyObject *thread_ident; // owned; None while the loop does not run
+    PyObject *debug_value; // owned; what set_debug() was given
+    void *entry_keys; // 3.13 and earlier: where our entry in current_tasks was last (registry.c)
     Py_ssize_t entry_index;
-    char left_entered;         // 3.13 and earlier: our entry in current_tasks is a left-over (registry.c)
+    char left_entered; // 3.13 and earlier: our entry in current_tasks is a left-over (registry.c)
     unsigned int type_version; // tp_version_tag for which `overridden` holds
-    unsigned since_poll;       // entries run since the kernel was last asked
-    char is_open;              // not closed
+    unsigned since_poll; // entries run since the kernel was last asked
+    char is_open; // not closed
     char debug;
     char stopping;
-    char overridden;           // a method that the fast path stands for was replaced
-    char sleeping;             // in the kernel, without the interpreter lock
+    char overridden; // a method that the fast path stands for was replaced
+    char sleeping; // in the kernel, without the interpreter lock
 };
 
 PART int loop_setup(PyObject *module, ctask_state *st);

@@ -93,7 +93,9 @@ loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject 
         return 0;
     }
     Py_DECREF((PyObject *)subject);
-    Py_XDECREF(arg);
+    if (kind < READY_READ) {
+        Py_XDECREF(arg);
+    }
     Py_XDECREF(context);
     PyErr_NoMemory();
     return -1;
@@ -107,6 +109,9 @@ entry_drop(LoopObj *loop, ring_entry *entry)
         return;
     }
     Py_DECREF((PyObject *)ring_subject(entry));
+    if (ring_kind(entry) >= READY_READ) {
+        return; // its argument is a function
+    }
     Py_XDECREF((PyObject *)entry->arg);
     if (entry->context != NULL) {
         context_drop(&loop->st->contexts, entry->context);
@@ -132,6 +137,12 @@ entry_as_handle(LoopObj *loop, ring_entry *entry)
     case READY_WAKE:
         callback = task_wakeup_callback((TaskObj *)subject);
         context = ((TaskObj *)subject)->context;
+        break;
+    case READY_READ:
+    case READY_WRITE:
+        callback = PyObject_GetAttr(
+            subject, ring_kind(entry) == READY_READ ? loop->st->str._read_ready : loop->st->str._write_ready);
+        arg = NULL;
         break;
     default:
         callback = Py_NewRef(subject);
@@ -329,8 +340,14 @@ run_entry(LoopObj *loop, ring_entry *entry)
         if (kind == READY_HANDLE) {
             return run_handle(loop, subject);
         }
-        PyObject *arg = entry->arg;
-        status = run_in_context(entry->context, subject, &arg, 1);
+        if (kind >= READY_READ) {
+            io_ready ready = (io_ready)entry->arg;
+            status = ready(loop, subject);
+        }
+        else {
+            PyObject *arg = entry->arg;
+            status = run_in_context(entry->context, subject, &arg, 1);
+        }
     }
     if (LIKELY(status == 0)) {
         return 0;
@@ -838,7 +855,9 @@ Loop_traverse(PyObject *self, visitproc visit, void *arg)
     for (size_t i = 0; i < ring_length(&loop->ready); i++) {
         ring_entry *entry = ring_at(&loop->ready, i);
         Py_VISIT((PyObject *)ring_subject(entry));
-        Py_VISIT((PyObject *)entry->arg);
+        if (ring_kind(entry) < READY_READ) {
+            Py_VISIT((PyObject *)entry->arg);
+        }
         Py_VISIT((PyObject *)entry->context);
     }
     for (int i = 0; i < loop->n_spare; i++) {

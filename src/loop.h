@@ -27,6 +27,17 @@ PART PyObject *schedule_soon(LoopObj *loop, int threadsafe, PyObject *const *arg
                              PyObject *kwnames);
 
 PART int watch_setup(ctask_state *st);
+/* Have `ready(loop, owner)` called when `fd` is ready on that side (POLL_READ or POLL_WRITE), each time as
+   long as it is; in place of an earlier watcher.  -errno if the kernel refuses the descriptor. */
+PART int watch_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready);
+/* End that, whoever watches.  No system call: the kernel hears of it when it next tells of the descriptor. */
+PART void watch_forget(LoopObj *loop, int fd, uint32_t side);
+/* For an object that owns `fd` until watch_disown(): `read_ready` is called on each change (edge-triggered),
+   and watch_object() and watch_forget() for POLL_WRITE are no system calls; after EAGAIN a change is sure to
+   come.  -errno if the kernel refuses the descriptor. */
+PART int watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready);
+/* To be called before `fd` is closed. */
+PART void watch_disown(LoopObj *loop, int fd);
 PART int watch_traverse(LoopObj *loop, visitproc visit, void *arg);
 PART void watch_clear(LoopObj *loop);
 

@@ -10,6 +10,7 @@
 
 #define POLL_READ 1u
 #define POLL_WRITE 2u
+#define POLL_EDGE 4u // tell of changes only: for who owns the descriptor and remembers what it was told
 
 PART int poll_open(poll_state *poll);
 PART void poll_close(poll_state *poll);

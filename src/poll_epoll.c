@@ -90,7 +90,8 @@ static int
 control(poll_state *poll, int op, int fd, uint32_t events)
 {
     struct epoll_event event = {
-        .events = (events & POLL_READ ? EPOLLIN : 0) | (events & POLL_WRITE ? EPOLLOUT : 0),
+        .events = (events & POLL_READ ? EPOLLIN : 0) | (events & POLL_WRITE ? EPOLLOUT : 0) |
+                  (events & POLL_EDGE ? EPOLLET | EPOLLRDHUP : 0),
         .data.u64 = (uint64_t)poll->slots[fd].generation << 32 | (uint32_t)fd,
     };
     return epoll_ctl(poll->fd, op, fd, &event) < 0 ? -errno : 0;
@@ -165,10 +166,11 @@ wait_for_events(poll_state *poll, int64_t timeout)
     return epoll_wait(poll->fd, poll->events, EVENTS_AT_ONCE, milliseconds);
 }
 
-static int
-push_handle(LoopObj *loop, PyObject *handle)
+static inline int
+push_side(LoopObj *loop, PyObject *obj, io_ready ready, unsigned kind)
 {
-    return handle == NULL ? 0 : loop_ready(loop, Py_NewRef(handle), READY_HANDLE, NULL, NULL);
+    return loop_ready(
+        loop, Py_NewRef(obj), ready == NULL ? READY_HANDLE : kind, (PyObject *)(void *)ready, NULL);
 }
 
 PART int
@@ -209,11 +211,19 @@ poll_wait(LoopObj *loop, int64_t timeout)
         }
         /* An error or a hang-up wakes both sides, as with selectors.EpollSelector. */
         poll_slot *slot = &poll->slots[fd];
-        if (events[i].events & ~(uint32_t)EPOLLOUT && push_handle(loop, slot->reader) < 0) {
+        int read = (events[i].events & ~(uint32_t)EPOLLOUT) != 0;
+        int write = (events[i].events & ~(uint32_t)(EPOLLIN | EPOLLRDHUP)) != 0;
+        if (read && slot->reader != NULL && push_side(loop, slot->reader, slot->read_ready, READY_READ) < 0) {
             return -1;
         }
-        if (events[i].events & ~(uint32_t)EPOLLIN && push_handle(loop, slot->writer) < 0) {
+        if (write && slot->writer != NULL &&
+            push_side(loop, slot->writer, slot->write_ready, READY_WRITE) < 0) {
             return -1;
+        }
+        /* What nobody waits for any more is taken from the kernel when it first tells of it. */
+        uint32_t wanted = (slot->reader != NULL ? POLL_READ : 0) | (slot->writer != NULL ? POLL_WRITE : 0);
+        if (UNLIKELY((slot->events & ~wanted) != 0) && !(slot->events & POLL_EDGE)) {
+            (void)poll_watch(poll, fd, wanted);
         }
     }
     return 0;

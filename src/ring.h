@@ -26,7 +26,7 @@ typedef struct {
     size_t tail;         // next to push
 } ring;
 
-#define RING_KIND_MASK ((uintptr_t)3)
+#define RING_KIND_MASK ((uintptr_t)7)
 #define RING_SMALLEST 64
 /* A ring that grew beyond this many entries gives its memory back once it has drained. */
 #define RING_KEEP 65536

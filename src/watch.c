@@ -53,6 +53,92 @@ slot_of(poll_slot *slot, uint32_t side)
     return side == POLL_READ ? &slot->reader : &slot->writer;
 }
 
+/* Put a watcher into a slot that exists; the old one, which is the caller's to let go. */
+static PyObject *
+slot_set(poll_slot *slot, uint32_t side, PyObject *watcher, io_ready ready)
+{
+    PyObject **place = slot_of(slot, side), *old = *place;
+    io_ready *function = side == POLL_READ ? &slot->read_ready : &slot->write_ready;
+    int was_handle = *function == NULL;
+    *place = Py_XNewRef(watcher);
+    *function = ready;
+    if (old != NULL && !was_handle) {
+        Py_DECREF(old); // a C object, which whoever watches with it holds as well
+        return NULL;
+    }
+    return old;
+}
+
+/* A handle that no longer watches is cancelled: it may be on the ring already. */
+static int
+cancel_old(PyObject *old, ctask_state *st)
+{
+    int result = old == NULL ? 0 : handle_cancel(old, st);
+    Py_XDECREF(old);
+    return result;
+}
+
+/* Have the kernel watch one more side.  What it has of a descriptor that nobody owns may be out of date,
+   as the descriptor may have been closed since. */
+static int
+watch_side(LoopObj *loop, int fd, uint32_t side)
+{
+    poll_state *poll = &loop->poll;
+    if (fd >= poll->n_slots || !(poll->slots[fd].events & POLL_EDGE)) {
+        uint32_t wanted = side;
+        if (fd < poll->n_slots) {
+            wanted |= (poll->slots[fd].reader != NULL ? POLL_READ : 0) |
+                      (poll->slots[fd].writer != NULL ? POLL_WRITE : 0);
+        }
+        return poll_watch(poll, fd, wanted);
+    }
+    return 0;
+}
+
+PART int
+watch_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready)
+{
+    int err = watch_side(loop, fd, side);
+    if (err < 0) {
+        return err;
+    }
+    if (UNLIKELY(cancel_old(slot_set(&loop->poll.slots[fd], side, owner, ready), loop->st) < 0)) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    return 0;
+}
+
+PART void
+watch_forget(LoopObj *loop, int fd, uint32_t side)
+{
+    if (fd >= 0 && fd < loop->poll.n_slots &&
+        cancel_old(slot_set(&loop->poll.slots[fd], side, NULL, NULL), loop->st) < 0) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+}
+
+PART int
+watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready)
+{
+    watch_disown(loop, fd); // what is left of an earlier one of this number
+    int err = poll_watch(&loop->poll, fd, POLL_READ | POLL_WRITE | POLL_EDGE);
+    if (err < 0) {
+        return err;
+    }
+    (void)slot_set(&loop->poll.slots[fd], POLL_READ, owner, read_ready);
+    return 0;
+}
+
+PART void
+watch_disown(LoopObj *loop, int fd)
+{
+    if (fd >= 0 && fd < loop->poll.n_slots) {
+        (void)poll_watch(&loop->poll, fd, 0);
+        watch_forget(loop, fd, POLL_READ);
+        watch_forget(loop, fd, POLL_WRITE);
+    }
+}
+
 static PyObject *
 watch_add(LoopObj *loop, const char *method, uint32_t side, PyObject *const *args, Py_ssize_t nargs,
           PyObject *kwnames)
@@ -70,24 +156,15 @@ watch_add(LoopObj *loop, const char *method, uint32_t side, PyObject *const *arg
     if (handle == NULL) {
         return NULL;
     }
-    poll_state *poll = &loop->poll;
-    uint32_t before = fd < poll->n_slots ? poll->slots[fd].events : 0;
-    int err = poll_watch(poll, fd, before | side);
+    int err = watch_side(loop, fd, side);
     if (err < 0) {
         Py_DECREF(handle);
         errno = -err;
         return PyErr_SetFromErrno(err == -ENOMEM ? PyExc_MemoryError : PyExc_OSError);
     }
-    PyObject **slot = slot_of(&poll->slots[fd], side);
-    PyObject *old = *slot;
-    *slot = Py_NewRef(handle);
-    if (old != NULL) {
-        int result = handle_cancel(old, loop->st);
-        Py_DECREF(old);
-        if (result < 0) {
-            Py_DECREF(handle);
-            return NULL;
-        }
+    if (cancel_old(slot_set(&loop->poll.slots[fd], side, (PyObject *)handle, NULL), loop->st) < 0) {
+        Py_DECREF(handle);
+        return NULL;
     }
     return (PyObject *)handle;
 }
@@ -106,14 +183,12 @@ watch_remove(LoopObj *loop, uint32_t side, PyObject *obj)
     if (fd >= poll->n_slots || *slot_of(&poll->slots[fd], side) == NULL) {
         Py_RETURN_FALSE;
     }
-    PyObject **slot = slot_of(&poll->slots[fd], side);
-    PyObject *old = *slot;
-    *slot = NULL;
-    /* A descriptor that the kernel no longer knows has nothing left to change. */
-    (void)poll_watch(poll, fd, poll->slots[fd].events & ~side);
-    int result = handle_cancel(old, loop->st);
-    Py_DECREF(old);
-    if (result < 0) {
+    PyObject *old = slot_set(&poll->slots[fd], side, NULL, NULL);
+    if (!(poll->slots[fd].events & POLL_EDGE)) {
+        /* A descriptor that the kernel no longer knows has nothing left to change. */
+        (void)poll_watch(poll, fd, poll->slots[fd].events & ~side);
+    }
+    if (cancel_old(old, loop->st) < 0) {
         return NULL;
     }
     Py_RETURN_TRUE;
