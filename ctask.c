@@ -13,12 +13,16 @@
        src/loop.c        iterations                            src/schedule.c   call_soon(), timers, create_task()
        src/watch.c       readers and writers                   src/wake.c       work from other threads
        src/poll_epoll.c  the kernel, behind src/poll.h
+       src/transport.c   what transports share                 src/queue.h  what they have yet to send
+       src/stream.c      connected stream sockets              src/server.c accepting them
+       src/address.c     socket addresses
 
    They are compiled as one translation unit.  With CTASK_SPLIT each is compiled by itself instead. */
 
 #include "src/ctask.h"
 
 #include "src/loop.h"
+#include "src/stream.h"
 
 #ifndef CTASK_SPLIT
 #include "src/registry.c"
@@ -31,6 +35,10 @@
 #include "src/schedule.c"
 #include "src/watch.c"
 #include "src/wake.c"
+#include "src/address.c"
+#include "src/transport.c"
+#include "src/stream.c"
+#include "src/server.c"
 #endif
 
 /* ---- helpers of every part ---- */
@@ -276,7 +284,8 @@ module_exec(PyObject *module)
         return -1;
     }
     if (registry_setup(module, st) < 0 || future_setup(module, st) < 0 || task_setup(module, st) < 0 ||
-        turn_setup(module, st) < 0 || handle_setup(module, st) < 0 || loop_setup(module, st) < 0) {
+        turn_setup(module, st) < 0 || handle_setup(module, st) < 0 || loop_setup(module, st) < 0 ||
+        stream_setup(module, st) < 0 || server_setup(module, st) < 0) {
         return -1;
     }
     if (export_the_rest(module) < 0) {

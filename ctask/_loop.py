@@ -2,12 +2,13 @@
 
 import asyncio
 import selectors
+import socket
 import sys
 import threading
 import weakref
 from asyncio import events
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ctask import _ctask
 
@@ -86,6 +87,56 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         """
         super().close()
         self._release()
+
+    # Transports.  asyncio makes them through these hooks.
+
+    def _ensure_fd_no_transport(self, fd: Any) -> None:
+        owner = self._owner(fd)
+        if owner is not None and not owner.is_closing():
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {owner!r}")
+        super()._ensure_fd_no_transport(fd)  # type: ignore[misc]
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: asyncio.Server | None = None,
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(sock)
+        return self._make_stream(sock, protocol, waiter, extra, server)
+
+    def _start_serving(  # type: ignore[no-untyped-def]
+        self, protocol_factory, sock, sslcontext=None, server=None, backlog=100, *timeouts
+    ) -> None:
+        if sock.fileno() == -1:
+            return  # closed while it waited for descriptors to become free
+        if sslcontext is not None or self._debug or server is None:
+            super()._start_serving(  # type: ignore[misc]
+                protocol_factory, sock, sslcontext, server, backlog, *timeouts
+            )
+            return
+        retry = (protocol_factory, sock, sslcontext, server, backlog, *timeouts)
+        self._accept_streams(protocol_factory, sock, server, backlog, retry)
+
+    async def _sendfile_native(
+        self, transp: asyncio.Transport, file: BinaryIO, offset: int, count: int
+    ) -> int:
+        if not isinstance(transp, _ctask.StreamTransport):
+            return await super()._sendfile_native(transp, file, offset, count)  # type: ignore[misc]
+        reading = transp.is_reading()
+        transp.pause_reading()
+        await transp._make_empty_waiter()
+        sock = transp._lend()
+        try:
+            return await self.sock_sendfile(sock, file, offset, count, fallback=False)
+        finally:
+            transp._take_back()
+            transp._reset_empty_waiter()
+            if reading:
+                transp.resume_reading()
 
     # Signals come through a pair of sockets, as asyncio's own.  Other wake-ups do not need them,
     # so they are made when the first handler is added.

@@ -239,4 +239,11 @@ Py_IsFinalizing(void)
 }
 #endif
 
+/* Offsets of weak references and attributes, named as from 3.12 on. */
+#if PY_VERSION_HEX < 0x030C0000
+#include <structmember.h>
+#define Py_T_PYSSIZET T_PYSSIZET
+#define Py_READONLY READONLY
+#endif
+
 #endif

@@ -28,37 +28,59 @@
 /* ---- names looked up at run time, interned once ---- */
 
 #define CTASK_NAMES(X)          \
+    X(_accept_connection2)      \
     X(_asyncio_future_blocking) \
+    X(_attach)                  \
+    X(_call_connection_lost)    \
     X(_check_callback)          \
     X(_check_thread)            \
+    X(_detach)                  \
     X(_loop)                    \
     X(_read_ready)              \
     X(_run)                     \
     X(_run_once)                \
+    X(_start_serving)           \
     X(_timer_handle_cancelled)  \
     X(_write_ready)             \
     X(add_done_callback)        \
+    X(buffer_updated)           \
     X(call_at)                  \
     X(call_exception_handler)   \
+    X(call_later)               \
     X(call_soon)                \
     X(cancel)                   \
+    X(connection_lost)          \
+    X(connection_made)          \
     X(context)                  \
     X(coro)                     \
+    X(data_received)            \
     X(debug)                    \
     X(eager_start)              \
+    X(eof_received)             \
+    X(error_received)           \
+    X(exc_info)                 \
     X(exception)                \
     X(fileno)                   \
+    X(get_buffer)               \
     X(get_debug)                \
     X(get_loop)                 \
     X(handle)                   \
     X(is_running)               \
     X(message)                  \
     X(name)                     \
+    X(pause_writing)            \
+    X(peername)                 \
+    X(protocol)                 \
     X(result)                   \
+    X(resume_writing)           \
     X(slow_callback_duration)   \
+    X(socket)                   \
+    X(sockname)                 \
     X(source_traceback)         \
     X(throw)                    \
-    X(time)
+    X(time)                     \
+    X(transport)                \
+    X(warning)
 
 /* ---- what is taken from the standard library when the module is loaded ---- */
 
@@ -79,7 +101,14 @@
     X(extract_stack, "asyncio.format_helpers", "extract_stack")                    \
     X(format_handle, "asyncio.base_events", "_format_handle")                      \
     X(logger, "asyncio.log", "logger")                                             \
-    X(traceback_extract_stack, "traceback", "extract_stack")
+    X(traceback_extract_stack, "traceback", "extract_stack")                       \
+    X(stock_Transport, "asyncio.transports", "Transport")                          \
+    X(Protocol, "asyncio.protocols", "Protocol")                                   \
+    X(BufferedProtocol, "asyncio.protocols", "BufferedProtocol")                   \
+    X(TransportSocket, "asyncio.trsock", "TransportSocket")                        \
+    X(socket_type, "socket", "socket")                                             \
+    X(Server, "asyncio.base_events", "Server")                                     \
+    X(SendfileMode, "asyncio.constants", "_SendfileMode")
 
 /* ---- what is made when the module is loaded ---- */
 
@@ -91,6 +120,8 @@
     X(TurnType)        \
     X(HandleType)      \
     X(TimerHandleType) \
+    X(StreamType)      \
+    X(AcceptorType)    \
     X(LoopType)
 
 #if FUTURE_CALL_GRAPH
@@ -136,8 +167,9 @@ typedef struct {
     freelist free_tasks;
     freelist free_handles;
     freelist free_timers;
-    struct list_node tasks;         // 3.13 and earlier: pending tasks, borrowed
-    int thread_state_checked;       // 3.14+: the offsets in compat.h are this interpreter's
+    struct list_node
+        tasks; // 3.13 and earlier: pending tasks, borrowed    int thread_state_checked;       // 3.14+: the offsets in compat.h are this interpreter's
+    int server_knows_clients; // 3.13+: Server._attach() takes the transport
 } ctask_state;
 
 extern struct PyModuleDef ctask_module;
@@ -196,15 +228,15 @@ PART int current_flush(LoopObj *loop);
 /* ---- handle.c ---- */
 
 /* The slots of asyncio.Handle, so that its own methods work on ours. */
-#define HANDLE_FIELDS                                                                   \
-    PyObject_HEAD                                                                       \
-    PyObject *args;             /* owned; tuple, None once cancelled */                 \
-    PyObject *callback;         /* owned; None once cancelled */                        \
-    PyObject *cancelled;        /* owned; True or False */                              \
-    PyObject *context;          /* owned */                                             \
-    PyObject *loop;             /* owned */                                             \
-    PyObject *repr;             /* owned; None, or kept from before the cancellation */ \
-    PyObject *source_traceback; /* owned; None unless in debug mode */                  \
+#define HANDLE_FIELDS                                                       \
+    PyObject_HEAD                                                           \
+    PyObject *args; /* owned; tuple, None once cancelled */                 \
+    PyObject *callback; /* owned; None once cancelled */                    \
+    PyObject *cancelled; /* owned; True or False */                         \
+    PyObject *context; /* owned */                                          \
+    PyObject *loop; /* owned */                                             \
+    PyObject *repr; /* owned; None, or kept from before the cancellation */ \
+    PyObject *source_traceback; /* owned; None unless in debug mode */      \
     HANDLE_WEAKREFS
 
 typedef struct {
@@ -214,7 +246,7 @@ typedef struct {
 typedef struct {
     HANDLE_FIELDS
     PyObject *scheduled; // the slot of asyncio.TimerHandle; ours is derived from node.place
-    PyObject *when;      // owned; NULL while it is just the float of when_seconds
+    PyObject *when; // owned; NULL while it is just the float of when_seconds
     double when_seconds;
     heap_node node;
 } TimerObj;
@@ -248,6 +280,8 @@ typedef struct {
     io_ready write_ready; // NULL for a handle
     uint32_t events; // as the kernel has them
     uint32_t generation; // tells a reused descriptor's events from the old one's
+    char owned; // a C object owns the descriptor: `events` is what the kernel has
+    char hung_up; // edge-triggered: the peer has closed, or there was an error
 } poll_slot;
 
 typedef struct {
@@ -275,6 +309,7 @@ struct LoopObj {
     PyObject *current_handle; // owned; set in debug mode while a callback runs
     PyObject *thread_ident; // owned; None while the loop does not run
     PyObject *debug_value; // owned; what set_debug() was given
+    char *read_buffer; // owned; what transports receive into, NULL until one does
     void *entry_keys; // 3.13 and earlier: where our entry in current_tasks was last (registry.c)
     Py_ssize_t entry_index;
     char left_entered; // 3.13 and earlier: our entry in current_tasks is a left-over (registry.c)

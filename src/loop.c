@@ -204,6 +204,21 @@ report_exception(LoopObj *loop, PyObject *handle)
     return res == NULL ? -1 : 0;
 }
 
+PART int
+loop_report(LoopObj *loop, PyObject *callback, PyObject *arg, PyObject *context)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    HandleObj *handle = handle_create(loop, callback, &arg, 1, context, 0);
+    if (handle == NULL) {
+        Py_DECREF(raised);
+        return -1;
+    }
+    PyErr_SetRaisedException(raised);
+    int status = report_exception(loop, (PyObject *)handle);
+    Py_DECREF(handle);
+    return status;
+}
+
 /* context.run(callback, *args); returns -1 with what it raised. */
 static inline __attribute__((always_inline)) int
 run_in_context(PyObject *context, PyObject *callback, PyObject *const *args, Py_ssize_t nargs)
@@ -889,6 +904,7 @@ Loop_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     (void)Loop_clear(self);
     poll_close(&loop->poll);
+    free(loop->read_buffer);
     free(loop->ready.entries);
     free(loop->timers.items);
     type->tp_free(self);

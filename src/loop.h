@@ -17,6 +17,9 @@ typedef struct {
 
 /* Set RuntimeError if the loop is closed. */
 PART int loop_check_open(LoopObj *loop);
+/* Tell the exception handler what `callback(arg)` raised, as of a handle.  -1 for KeyboardInterrupt and
+   SystemExit, which end the loop. */
+PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg, PyObject *context);
 /* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(). */
 PART int loop_now(LoopObj *loop, double *now);
 
@@ -32,10 +35,10 @@ PART int watch_setup(ctask_state *st);
 PART int watch_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready);
 /* End that, whoever watches.  No system call: the kernel hears of it when it next tells of the descriptor. */
 PART void watch_forget(LoopObj *loop, int fd, uint32_t side);
-/* For an object that owns `fd` until watch_disown(): `read_ready` is called on each change (edge-triggered),
-   and watch_object() and watch_forget() for POLL_WRITE are no system calls; after EAGAIN a change is sure to
-   come.  -errno if the kernel refuses the descriptor. */
-PART int watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready);
+/* For an object that owns `fd` until watch_disown(), and has `read_ready` called.  If it asks for edges, it
+   is told of changes only, and watch_object() and watch_forget() for POLL_WRITE are no system calls: after
+   EAGAIN a change is sure to come.  -errno if the kernel refuses the descriptor. */
+PART int watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready, int edges);
 /* To be called before `fd` is closed. */
 PART void watch_disown(LoopObj *loop, int fd);
 PART int watch_traverse(LoopObj *loop, visitproc visit, void *arg);

@@ -211,6 +211,7 @@ poll_wait(LoopObj *loop, int64_t timeout)
         }
         /* An error or a hang-up wakes both sides, as with selectors.EpollSelector. */
         poll_slot *slot = &poll->slots[fd];
+        slot->hung_up |= (events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
         int read = (events[i].events & ~(uint32_t)EPOLLOUT) != 0;
         int write = (events[i].events & ~(uint32_t)(EPOLLIN | EPOLLRDHUP)) != 0;
         if (read && slot->reader != NULL && push_side(loop, slot->reader, slot->read_ready, READY_READ) < 0) {

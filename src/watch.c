@@ -84,15 +84,15 @@ static int
 watch_side(LoopObj *loop, int fd, uint32_t side)
 {
     poll_state *poll = &loop->poll;
-    if (fd >= poll->n_slots || !(poll->slots[fd].events & POLL_EDGE)) {
-        uint32_t wanted = side;
-        if (fd < poll->n_slots) {
-            wanted |= (poll->slots[fd].reader != NULL ? POLL_READ : 0) |
-                      (poll->slots[fd].writer != NULL ? POLL_WRITE : 0);
+    uint32_t wanted = side;
+    if (fd < poll->n_slots) {
+        poll_slot *slot = &poll->slots[fd];
+        if (slot->owned && slot->events & side) {
+            return 0;
         }
-        return poll_watch(poll, fd, wanted);
+        wanted |= (slot->reader != NULL ? POLL_READ : 0) | (slot->writer != NULL ? POLL_WRITE : 0);
     }
-    return 0;
+    return poll_watch(poll, fd, wanted);
 }
 
 PART int
@@ -118,14 +118,17 @@ watch_forget(LoopObj *loop, int fd, uint32_t side)
 }
 
 PART int
-watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready)
+watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready, int edges)
 {
     watch_disown(loop, fd); // what is left of an earlier one of this number
-    int err = poll_watch(&loop->poll, fd, POLL_READ | POLL_WRITE | POLL_EDGE);
+    int err = poll_watch(&loop->poll, fd, edges ? POLL_READ | POLL_WRITE | POLL_EDGE : POLL_READ);
     if (err < 0) {
         return err;
     }
-    (void)slot_set(&loop->poll.slots[fd], POLL_READ, owner, read_ready);
+    poll_slot *slot = &loop->poll.slots[fd];
+    slot->owned = 1;
+    slot->hung_up = 0;
+    (void)slot_set(slot, POLL_READ, owner, read_ready);
     return 0;
 }
 
@@ -134,6 +137,7 @@ watch_disown(LoopObj *loop, int fd)
 {
     if (fd >= 0 && fd < loop->poll.n_slots) {
         (void)poll_watch(&loop->poll, fd, 0);
+        loop->poll.slots[fd].owned = 0;
         watch_forget(loop, fd, POLL_READ);
         watch_forget(loop, fd, POLL_WRITE);
     }
@@ -192,6 +196,23 @@ watch_remove(LoopObj *loop, uint32_t side, PyObject *obj)
         return NULL;
     }
     Py_RETURN_TRUE;
+}
+
+PyDoc_STRVAR(owner_doc,
+"_owner($self, fd, /)\n--\n\n"
+"The transport that a descriptor belongs to, None if it belongs to none.");
+
+static PyObject *
+Loop_owner(PyObject *self, PyObject *obj)
+{
+    LoopObj *loop = (LoopObj *)self;
+    int fd = descriptor_of(obj, loop->st);
+    if (fd < 0) {
+        return NULL;
+    }
+    PyObject *owner = fd < loop->poll.n_slots && loop->poll.slots[fd].owned ? loop->poll.slots[fd].reader
+                                                                            : NULL;
+    return Py_NewRef(owner == NULL ? Py_None : owner);
 }
 
 PyDoc_STRVAR(watchers_doc,
@@ -282,6 +303,7 @@ static PyMethodDef watch_methods[] = {
      add_writer_doc},
     {"_remove_reader", Loop_remove_reader, METH_O, remove_doc},
     {"_remove_writer", Loop_remove_writer, METH_O, remove_doc},
+    {"_owner", Loop_owner, METH_O, owner_doc},
     {"_watchers", Loop_watchers, METH_O, watchers_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -1,0 +1,289 @@
+/* Accepting connections: what stands behind a server's listening socket.
+
+   Each time the kernel tells of connections as many are accepted as are there, up to the backlog, and get
+   their protocol and transport at once; asyncio makes a task for each.  Where somebody could tell (debug
+   mode, TLS, a loop that overrides a step), asyncio's own way is taken; see EventLoop._start_serving(). */
+
+#include "stream.h"
+
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *factory; // owned; makes a protocol
+    PyObject *sock;    // owned; the listening socket
+    PyObject *server;  // owned; asyncio's Server
+    PyObject *context; // owned; in which protocols are made
+    PyObject *retry;   // owned; the arguments of _start_serving(), for after a shortage
+    int fd;
+    int backlog;
+    int family;
+    int type;
+    int proto;
+} AcceptorObj;
+
+#define RETRY_DELAY 1 // seconds after a shortage of descriptors; as asyncio's
+
+/* No descriptors or memory: say so, stop, and try again in a while. */
+static int
+out_of_resources(LoopObj *loop, AcceptorObj *a)
+{
+    ctask_state *st = loop->st;
+    PyErr_SetFromErrno(PyExc_OSError);
+    PyObject *exc = PyErr_GetRaisedException(), *res = NULL, *later = NULL;
+    PyObject *shown = PyObject_CallOneArg(st->TransportSocket, a->sock);
+    PyObject *report = shown == NULL ? NULL
+                                     : Py_BuildValue("{s:s,s:O,s:O}",
+                                                     "message",
+                                                     "socket.accept() out of system resource",
+                                                     "exception",
+                                                     exc,
+                                                     "socket",
+                                                     shown);
+    watch_forget(loop, a->fd, POLL_READ);
+    if (report != NULL) {
+        res = PyObject_CallMethodOneArg((PyObject *)loop, st->str.call_exception_handler, report);
+    }
+    if (res != NULL) {
+        PyObject *start = PyObject_GetAttr((PyObject *)loop, st->str._start_serving);
+        PyObject *call_later = PyObject_GetAttr((PyObject *)loop, st->str.call_later);
+        PyObject *arguments = start == NULL ? NULL : Py_BuildValue("(iO)", RETRY_DELAY, start);
+        if (arguments != NULL) {
+            Py_SETREF(arguments, PySequence_Concat(arguments, a->retry));
+        }
+        if (arguments != NULL && call_later != NULL) {
+            later = PyObject_CallObject(call_later, arguments);
+        }
+        Py_XDECREF(arguments);
+        Py_XDECREF(call_later);
+        Py_XDECREF(start);
+    }
+    int status = later == NULL ? -1 : 0;
+    Py_XDECREF(later);
+    Py_XDECREF(res);
+    Py_XDECREF(report);
+    Py_XDECREF(shown);
+    Py_DECREF(exc);
+    return status;
+}
+
+/* Make a connection's protocol and transport.  What goes wrong there ends this connection only, and asyncio
+   is silent about it unless in debug mode. */
+static int
+serve(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *peer, socklen_t peer_length)
+{
+    PyObject *protocol = PyObject_CallNoArgs(a->factory), *stream = NULL;
+    if (protocol != NULL) {
+        stream = (PyObject *)stream_create(
+            loop, fd, a->family, a->type, a->proto, NULL, protocol, NULL, NULL, a->server, peer, peer_length);
+        Py_DECREF(protocol);
+    }
+    if (LIKELY(stream != NULL)) {
+        Py_DECREF(stream);
+        return 0;
+    }
+    close(fd);
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+static int
+accept_ready(LoopObj *loop, PyObject *self)
+{
+    AcceptorObj *a = (AcceptorObj *)self;
+    if (PyContext_Enter(a->context) < 0) {
+        return -1;
+    }
+    int status = 0;
+    for (int i = 0; i < a->backlog && status == 0; i++) {
+        poll_state *poll = &loop->poll;
+        if (a->fd >= poll->n_slots || poll->slots[a->fd].reader != self) {
+            break; // stopped by what was called here
+        }
+        union {
+            struct sockaddr any;
+            struct sockaddr_storage room;
+        } address;
+        socklen_t length = sizeof(address);
+        int fd = accept4(a->fd, &address.any, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (LIKELY(fd >= 0)) {
+            status = serve(loop, a, fd, &address.any, length);
+        }
+        else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ECONNABORTED) {
+            break;
+        }
+        else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            status = out_of_resources(loop, a);
+            break;
+        }
+        else {
+            PyErr_SetFromErrno(PyExc_OSError);
+            status = -1;
+        }
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    (void)PyContext_Exit(a->context);
+    PyErr_SetRaisedException(raised);
+    return status;
+}
+
+static PyObject *
+Acceptor_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *loop = PyObject_CallMethod(((AcceptorObj *)self)->server, "get_loop", NULL);
+    LoopObj *ours = loop == NULL ? NULL : loop_cast(loop);
+    int status = ours == NULL ? -1 : accept_ready(ours, self);
+    Py_XDECREF(loop);
+    if (status < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static int
+acceptor_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    AcceptorObj *a = (AcceptorObj *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(a->factory);
+    Py_VISIT(a->sock);
+    Py_VISIT(a->server);
+    Py_VISIT(a->context);
+    Py_VISIT(a->retry);
+    return 0;
+}
+
+static int
+acceptor_clear(PyObject *self)
+{
+    AcceptorObj *a = (AcceptorObj *)self;
+    Py_CLEAR(a->factory);
+    Py_CLEAR(a->sock);
+    Py_CLEAR(a->server);
+    Py_CLEAR(a->retry);
+    Py_CLEAR(a->context);
+    return 0;
+}
+
+static void
+acceptor_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    (void)acceptor_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef acceptor_methods[] = {
+    {"_read_ready", Acceptor_read_ready, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot acceptor_slots[] = {
+    {Py_tp_dealloc, acceptor_dealloc},
+    {Py_tp_traverse, acceptor_traverse},
+    {Py_tp_clear, acceptor_clear},
+    {Py_tp_methods, acceptor_methods},
+    {0, NULL},
+};
+
+static PyType_Spec acceptor_spec = {
+    .name = "ctask._ctask.Acceptor",
+    .basicsize = sizeof(AcceptorObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = acceptor_slots,
+};
+
+PyDoc_STRVAR(accept_streams_doc,
+"_accept_streams($self, factory, sock, server, backlog, retry, /)\n--\n\n"
+"Accept the connections of a listening socket; `retry` is what _start_serving() is called with after a\n"
+"shortage of descriptors.");
+
+static PyObject *
+Loop_accept_streams(PyObject *self, PyObject *args)
+{
+    LoopObj *loop = (LoopObj *)self;
+    ctask_state *st = loop->st;
+    PyObject *factory, *sock, *server, *retry;
+    int backlog;
+    if (!PyArg_ParseTuple(args, "OOOiO!", &factory, &sock, &server, &backlog, &PyTuple_Type, &retry)) {
+        return NULL;
+    }
+    int fd = PyObject_AsFileDescriptor(sock);
+    if (fd < 0 || loop_check_open(loop) < 0) {
+        return NULL;
+    }
+    AcceptorObj *a = (AcceptorObj *)st->AcceptorType->tp_alloc(st->AcceptorType, 0);
+    if (a == NULL) {
+        return NULL;
+    }
+    a->factory = Py_NewRef(factory);
+    a->sock = Py_NewRef(sock);
+    a->server = Py_NewRef(server);
+    a->retry = Py_NewRef(retry);
+    a->fd = fd;
+    a->backlog = backlog;
+    a->context = PyContext_CopyCurrent();
+    socklen_t length = sizeof(int);
+    if (a->context == NULL) {
+        goto failed;
+    }
+    int one = 1, err = 0;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &a->family, &length) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &a->type, &length) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &a->proto, &length) < 0) {
+        err = -errno;
+    }
+    if (err == 0 && (a->family == AF_INET || a->family == AF_INET6)) {
+        /* Linux gives it to each accepted socket. */
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    }
+    if (err == 0) {
+        err = watch_object(loop, fd, POLL_READ, (PyObject *)a, accept_ready);
+    }
+    if (err < 0) {
+        errno = -err;
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto failed;
+    }
+    Py_DECREF(a); // the poller holds it
+    Py_RETURN_NONE;
+
+failed:
+    Py_DECREF(a);
+    return NULL;
+}
+
+static PyMethodDef server_loop_methods[] = {
+    {"_accept_streams", Loop_accept_streams, METH_VARARGS, accept_streams_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PART int
+server_setup(PyObject *module, ctask_state *st)
+{
+    (void)module;
+    if (add_type(module, NULL, &st->AcceptorType, &acceptor_spec, NULL) < 0) {
+        return -1;
+    }
+    /* From 3.13 on a server knows its connections, before it counts them. */
+    PyObject *count = NULL, *code = PyObject_GetAttrString(st->Server, "_attach");
+    if (code != NULL) {
+        Py_SETREF(code, PyObject_GetAttrString(code, "__code__"));
+    }
+    if (code != NULL) {
+        count = PyObject_GetAttrString(code, "co_argcount");
+        Py_DECREF(code);
+    }
+    if (count == NULL) {
+        return -1;
+    }
+    st->server_knows_clients = PyLong_AsLong(count) > 1;
+    Py_DECREF(count);
+    return add_methods(st->LoopType, server_loop_methods);
+}

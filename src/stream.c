@@ -1,0 +1,1680 @@
+/* The transport of stream sockets: TCP and Unix.
+
+   One receive for each time the kernel tells of data, into a buffer that the loop's transports share.  write()
+   sends at once; what the kernel does not take waits in a queue of the caller's own objects.  A transport that
+   is written to several times in one turn of the loop (head and body of a response) sends at the end of the
+   turn instead, with one system call, as long as it goes on like that.
+
+   Two functions are called by the loop, stream_read_ready() and stream_write_ready(); which of their work
+   there is to do they see from the state.  So an entry of the ring that comes late does no harm. */
+
+#include "stream.h"
+
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* Received in one go.  As asyncio's. */
+#define READ_SIZE (256 * 1024)
+#define CHUNKS_AT_ONCE 64
+/* For so many turns a transport goes on gathering after the last one that wrote more than once. */
+#define GATHER_TURNS 8
+/* Gathered up to this many bytes. */
+#define GATHER_BYTES (64 * 1024)
+/* From so many writes to a lost connection on, each is logged; as asyncio's. */
+#define LOG_LOST_WRITES 5
+
+static int stream_read_ready(LoopObj *loop, PyObject *self);
+static int stream_write_ready(LoopObj *loop, PyObject *self);
+static int stream_close(StreamObj *s);
+static void stream_dealloc(PyObject *self);
+
+PART int
+stream_is_exact(PyObject *obj)
+{
+    return Py_TYPE(obj)->tp_dealloc == stream_dealloc;
+}
+
+/* ---- beginning ---- */
+
+/* Who takes the data. */
+static int
+choose_feed(StreamObj *s, PyObject *protocol)
+{
+    ctask_state *st = s->base.st;
+    s->feed = NULL;
+    int buffered = PyObject_IsInstance(protocol, st->BufferedProtocol);
+    if (buffered == 0 && !PyObject_HasAttr(protocol, st->str.data_received)) {
+        /* Whoever looks like one is taken as one; asyncio would fail at the first byte. */
+        buffered = PyObject_HasAttr(protocol, st->str.get_buffer) &&
+                   PyObject_HasAttr(protocol, st->str.buffer_updated);
+    }
+    if (buffered < 0) {
+        return -1;
+    }
+    s->buffered = (char)buffered;
+    return 0;
+}
+
+static void
+remember(short_address *to, const struct sockaddr *address, socklen_t length)
+{
+    to->length = length <= sizeof(to->u) ? length : 0;
+    if (to->length > 0) {
+        memcpy(&to->u, address, length);
+    }
+}
+
+PART StreamObj *
+stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *sock, PyObject *protocol,
+              PyObject *waiter, PyObject *extra, PyObject *server, const struct sockaddr *peer,
+              socklen_t peer_length)
+{
+    ctask_state *st = loop->st;
+    StreamObj *s = (StreamObj *)st->StreamType->tp_alloc(st->StreamType, 0);
+    if (s == NULL) {
+        return NULL;
+    }
+    TransportObj *t = &s->base;
+    t->st = st;
+    t->loop = (LoopObj *)Py_NewRef((PyObject *)loop);
+    t->fd = fd;
+    t->write_ready = stream_write_ready;
+    s->family = family;
+    s->type = type;
+    s->proto = proto;
+    s->edges = family == AF_INET || family == AF_INET6;
+    (void)transport_set_limits(t, NULL, NULL);
+    t->context = context_copy(&st->contexts);
+    if (t->context == NULL) {
+        goto failed;
+    }
+    if (extra != NULL && extra != Py_None) {
+        t->extra = PyDict_Copy(extra);
+        if (t->extra == NULL) {
+            goto failed;
+        }
+    }
+    if (choose_feed(s, protocol) < 0) {
+        goto failed;
+    }
+    struct sockaddr_storage address;
+    if (peer == NULL) {
+        peer_length = sizeof(address);
+        if (getpeername(fd, (struct sockaddr *)&address, &peer_length) == 0) {
+            remember(&s->peer, (struct sockaddr *)&address, peer_length);
+        }
+    }
+    else {
+        remember(&s->peer, peer, peer_length);
+    }
+    t->protocol = Py_NewRef(protocol);
+    if (server != NULL && server != Py_None) {
+        PyObject *res = st->server_knows_clients
+                            ? PyObject_CallMethodOneArg(server, st->str._attach, (PyObject *)s)
+                            : PyObject_CallMethodNoArgs(server, st->str._attach);
+        if (res == NULL) {
+            goto failed;
+        }
+        Py_DECREF(res);
+        t->server = Py_NewRef(server);
+    }
+    s->waiter = waiter == NULL || waiter == Py_None ? NULL : Py_NewRef(waiter);
+    if (loop_check_open(loop) < 0 ||
+        loop_ready(loop, Py_NewRef((PyObject *)s), READY_READ, (PyObject *)(void *)stream_read_ready, NULL) <
+            0) {
+        goto failed;
+    }
+    t->sock = Py_XNewRef(sock);
+    t->open = 1;
+    return s;
+
+failed:
+    Py_DECREF(s);
+    return NULL;
+}
+
+/* future.set_result(None) unless it is done. */
+static int
+wake(PyObject *future)
+{
+    PyObject *done = PyObject_CallMethod(future, "done", NULL);
+    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
+    Py_XDECREF(done);
+    if (is_done != 0) {
+        return is_done < 0 ? -1 : 0;
+    }
+    PyObject *res = PyObject_CallMethod(future, "set_result", "O", Py_None);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* Report what a callback of the protocol raised as asyncio reports it of a handle. */
+static int
+report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *callback = PyObject_GetAttr(owner, name);
+    if (callback == NULL) {
+        PyErr_Clear();
+        callback = Py_NewRef(owner);
+    }
+    PyErr_SetRaisedException(raised);
+    int status = loop_report(t->loop, callback, arg, t->context);
+    Py_DECREF(callback);
+    return status;
+}
+
+static int
+begin(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    t->begun = 1;
+    int status = 0;
+    PyObject *waiter = s->waiter;
+    s->waiter = NULL;
+    if (!t->conn_lost) {
+        int err = watch_own(t->loop, t->fd, (PyObject *)s, stream_read_ready, s->edges);
+        if (err < 0) {
+            errno = -err;
+            PyErr_SetFromErrno(PyExc_OSError);
+            status = transport_fatal_error(t, "Fatal error on transport");
+        }
+    }
+    PyObject *protocol = t->protocol == NULL ? NULL : Py_NewRef(t->protocol);
+    if (status == 0 && protocol != NULL) {
+        PyObject *res = PyObject_CallMethodOneArg(protocol, t->st->str.connection_made, (PyObject *)s);
+        if (res == NULL) {
+            status = t->loop == NULL ? -1
+                                     : report_callback(t, protocol, t->st->str.connection_made, (PyObject *)s);
+        }
+        Py_XDECREF(res);
+    }
+    Py_XDECREF(protocol);
+    if (status == 0 && t->queue.length > 0 && !t->conn_lost) {
+        (void)watch_object(t->loop, t->fd, POLL_WRITE, (PyObject *)s, stream_write_ready);
+    }
+    if (status == 0 && waiter != NULL) {
+        status = wake(waiter);
+    }
+    Py_XDECREF(waiter);
+    return status;
+}
+
+/* ---- reading ---- */
+
+static int
+is_reading(StreamObj *s)
+{
+    return !s->base.closing && !s->base.paused && !s->eof_seen && s->base.protocol != NULL;
+}
+
+/* Look again in the next iteration: the kernel will not tell. */
+static int
+read_again(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    s->unread = 0;
+    return loop_ready(
+        t->loop, Py_NewRef((PyObject *)s), READY_READ, (PyObject *)(void *)stream_read_ready, NULL);
+}
+
+static int
+receive_eof(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    if (transport_debug(t, "%r received EOF") < 0) {
+        return -1;
+    }
+    PyObject *protocol = Py_NewRef(t->protocol);
+    PyObject *res = PyObject_CallMethodNoArgs(protocol, t->st->str.eof_received);
+    Py_DECREF(protocol);
+    int keep_open = res == NULL ? -1 : PyObject_IsTrue(res);
+    Py_XDECREF(res);
+    if (keep_open < 0) {
+        return transport_fatal_error(t, "Fatal error: protocol.eof_received() call failed.");
+    }
+    if (!keep_open) {
+        return stream_close(s);
+    }
+    s->eof_seen = 1;
+    if (t->loop != NULL) {
+        watch_forget(t->loop, t->fd, POLL_READ);
+    }
+    return 0;
+}
+
+/* 0 and *n, which is -1 if there is nothing to read now; -1 if the connection is lost with it. */
+static int
+receive_into(StreamObj *s, char *buffer, size_t size, ssize_t *n)
+{
+    do {
+        *n = recv(s->base.fd, buffer, size, 0);
+    } while (*n < 0 && errno == EINTR);
+    if (LIKELY(*n >= 0) || errno == EAGAIN || errno == EWOULDBLOCK) {
+        return 0;
+    }
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+/* What BufferedProtocol.get_buffer() gave is filled, and buffer_updated() called.  *n as receive_into()'s. */
+static int
+receive_buffered(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
+{
+    TransportObj *t = &s->base;
+    static const char get_failed[] = "Fatal error: protocol.get_buffer() call failed.";
+    *n = -1;
+    PyObject *hint = PyLong_FromLong(-1);
+    PyObject *buffer = hint == NULL ? NULL : PyObject_CallMethodOneArg(protocol, t->st->str.get_buffer, hint);
+    Py_XDECREF(hint);
+    Py_buffer view;
+    if (buffer == NULL) {
+        return transport_fatal_error(t, get_failed);
+    }
+    Py_ssize_t items = PyObject_Length(buffer);
+    if (items == 0) {
+        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+    }
+    if (items <= 0) {
+        Py_DECREF(buffer);
+        return transport_fatal_error(t, get_failed);
+    }
+    if (t->conn_lost || t->fd < 0 || !t->open) {
+        Py_DECREF(buffer);
+        return 0; // get_buffer() closed the connection
+    }
+    if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) {
+        Py_DECREF(buffer);
+        return transport_fatal_error(t, "Fatal read error on socket transport");
+    }
+    *size = (size_t)view.len;
+    int status = receive_into(s, view.buf, *size, n);
+    PyBuffer_Release(&view);
+    Py_DECREF(buffer);
+    if (status < 0) {
+        return transport_fatal_error(t, "Fatal read error on socket transport");
+    }
+    if (*n <= 0) {
+        return 0;
+    }
+    PyObject *count = PyLong_FromSsize_t(*n);
+    PyObject *res = count == NULL ? NULL
+                                  : PyObject_CallMethodOneArg(protocol, t->st->str.buffer_updated, count);
+    Py_XDECREF(count);
+    if (res == NULL) {
+        return transport_fatal_error(t, "Fatal error: protocol.buffer_updated() call failed.");
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+static int
+receive_plain(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
+{
+    TransportObj *t = &s->base;
+    LoopObj *loop = t->loop;
+    if (UNLIKELY(loop->read_buffer == NULL)) {
+        loop->read_buffer = malloc(READ_SIZE);
+        if (loop->read_buffer == NULL) {
+            PyErr_NoMemory();
+            return transport_fatal_error(t, "Fatal read error on socket transport");
+        }
+    }
+    *size = READ_SIZE;
+    if (receive_into(s, loop->read_buffer, READ_SIZE, n) < 0) {
+        return transport_fatal_error(t, "Fatal read error on socket transport");
+    }
+    if (*n <= 0) {
+        return 0;
+    }
+    if (s->feed != NULL) {
+        if (s->feed(loop, protocol, loop->read_buffer, *n) < 0) {
+            return transport_fatal_error(t, "Fatal error: protocol.data_received() call failed.");
+        }
+        return 0;
+    }
+    PyObject *data = PyBytes_FromStringAndSize(loop->read_buffer, *n);
+    PyObject *res = data == NULL ? NULL : PyObject_CallMethodOneArg(protocol, t->st->str.data_received, data);
+    Py_XDECREF(data);
+    if (UNLIKELY(res == NULL)) {
+        return transport_fatal_error(t, "Fatal error: protocol.data_received() call failed.");
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+static int flush_gathered(StreamObj *s);
+
+static int
+receive(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    ssize_t n = -1;
+    size_t size = 0;
+    PyObject *protocol = Py_NewRef(t->protocol);
+    s->receiving = 1;
+    int status = s->buffered ? receive_buffered(s, protocol, &n, &size) : receive_plain(s, protocol, &n, &size);
+    s->receiving = 0;
+    Py_DECREF(protocol);
+    if (s->gathering && t->queue.length > 0 && flush_gathered(s) < 0) {
+        status = -1;
+    }
+    if (UNLIKELY(status < 0)) {
+        return -1;
+    }
+    if (n == 0) {
+        return t->conn_lost ? 0 : receive_eof(s);
+    }
+    if (s->edges && n > 0 && t->loop != NULL &&
+        ((size_t)n == size || UNLIKELY(t->loop->poll.slots[t->fd].hung_up))) {
+        /* There may be more, and no other edge. */
+        if (t->paused) {
+            s->unread = 1;
+        }
+        else if (is_reading(s)) {
+            return read_again(s);
+        }
+    }
+    return 0;
+}
+
+static int
+stream_read_ready(LoopObj *loop, PyObject *self)
+{
+    StreamObj *s = (StreamObj *)self;
+    TransportObj *t = &s->base;
+    int entered;
+    if (UNLIKELY(t->loop == NULL || transport_enter(t, &entered) < 0)) {
+        return t->loop == NULL ? 0 : -1;
+    }
+    (void)loop;
+    int status = 0;
+    if (UNLIKELY(!t->begun)) {
+        status = begin(s);
+    }
+    else if (LIKELY(is_reading(s))) {
+        status = receive(s);
+    }
+    else {
+        s->unread = t->paused;
+    }
+    transport_exit(t, entered);
+    return status;
+}
+
+/* ---- writing ---- */
+
+/* Send what the queue has, up to what the kernel takes. */
+static int
+send_queue(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    while (t->queue.length > 0) {
+        struct iovec iov[CHUNKS_AT_ONCE];
+        ssize_t n;
+        int count = queue_iovec(&t->queue, iov, CHUNKS_AT_ONCE);
+        size_t asked = 0;
+        for (int i = 0; i < count; i++) {
+            asked += iov[i].iov_len;
+        }
+        do {
+            if (count == 1) {
+                n = send(t->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL);
+            }
+            else {
+                struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
+                n = sendmsg(t->fd, &message, MSG_NOSIGNAL);
+            }
+        } while (n < 0 && errno == EINTR);
+        if (n < 0) {
+            if (errno == EAGAIN || errno == EWOULDBLOCK) {
+                return 0;
+            }
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        queue_advance(&t->queue, (size_t)n);
+        if ((size_t)n < asked) {
+            return 0;
+        }
+    }
+    return 0;
+}
+
+/* Sending failed, with the exception set: the connection is lost. */
+static int
+write_failed(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    PyObject *exc = PyErr_GetRaisedException();
+    PyErr_SetRaisedException(Py_NewRef(exc));
+    int status = transport_fatal_error(t, "Fatal write error on socket transport");
+    if (s->empty_waiter != NULL && status == 0) {
+        PyObject *res = PyObject_CallMethod(s->empty_waiter, "set_exception", "O", exc);
+        status = res == NULL ? -1 : 0;
+        Py_XDECREF(res);
+    }
+    Py_DECREF(exc);
+    return status;
+}
+
+static int
+wait_until_writable(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    int err = watch_object(t->loop, t->fd, POLL_WRITE, (PyObject *)s, stream_write_ready);
+    if (LIKELY(err == 0)) {
+        return 0;
+    }
+    errno = -err;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return write_failed(s);
+}
+
+static int
+shut_down(StreamObj *s)
+{
+    if (shutdown(s->base.fd, SHUT_WR) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+/* The queue has become empty. */
+static int
+all_sent(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    watch_forget(t->loop, t->fd, POLL_WRITE);
+    if (s->empty_waiter != NULL) {
+        PyObject *res = PyObject_CallMethod(s->empty_waiter, "set_result", "O", Py_None);
+        Py_XDECREF(res);
+        if (res == NULL) {
+            return -1;
+        }
+    }
+    if (t->closing && !t->conn_lost) {
+        t->conn_lost = 1;
+        return stream_write_ready(t->loop, (PyObject *)s);
+    }
+    return s->eof_sent && t->open && !t->conn_lost ? shut_down(s) : 0;
+}
+
+/* Send what waits for the kernel. */
+static int
+send_waiting(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    if (t->queue.length == 0) {
+        watch_forget(t->loop, t->fd, POLL_WRITE);
+        return 0;
+    }
+    if (send_queue(s) < 0) {
+        return write_failed(s);
+    }
+    if (transport_resume_protocol(t) < 0) { // which may write
+        return -1;
+    }
+    if (t->conn_lost || t->loop == NULL) {
+        return 0;
+    }
+    return t->queue.length == 0 ? all_sent(s) : wait_until_writable(s);
+}
+
+/* At the end of a turn: send what was gathered. */
+static int
+flush_gathered(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    if (t->conn_lost || t->loop == NULL) {
+        return 0;
+    }
+    if (t->queue.length == 1) {
+        s->gathering--;
+    }
+    return send_waiting(s);
+}
+
+/* The own address, before the descriptor goes. */
+static void
+remember_own_address(StreamObj *s)
+{
+    struct sockaddr_storage address;
+    socklen_t length = sizeof(address);
+    if (s->own.length == 0 && getsockname(s->base.fd, (struct sockaddr *)&address, &length) == 0) {
+        remember(&s->own, (struct sockaddr *)&address, length);
+    }
+}
+
+/* Report what connection_lost() raised, as asyncio does of the handle that called it. */
+static int
+call_lost(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
+    PyObject *waiter = s->empty_waiter;
+    s->empty_waiter = NULL;
+    if (Py_REFCNT(s) > 2) {
+        remember_own_address(s); // the ring and the poller are not alone: somebody may ask
+    }
+    int status = transport_call_lost(t);
+    if (status < 0) {
+        PyObject *raised = PyErr_GetRaisedException();
+        PyObject *callback = PyObject_GetAttr((PyObject *)s, t->st->str._call_connection_lost);
+        PyErr_SetRaisedException(raised);
+        if (callback != NULL) {
+            status = loop_report(loop, callback, Py_None, t->context);
+            Py_DECREF(callback);
+        }
+    }
+    if (waiter != NULL) {
+        PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s", "Connection is closed by peer");
+        PyObject *done = PyObject_CallMethod(waiter, "done", NULL);
+        PyObject *res = NULL;
+        if (done == Py_False && exc != NULL) {
+            res = PyObject_CallMethod(waiter, "set_exception", "O", exc);
+        }
+        if (PyErr_Occurred()) {
+            PyErr_WriteUnraisable((PyObject *)s);
+        }
+        Py_XDECREF(res);
+        Py_XDECREF(done);
+        Py_XDECREF(exc);
+        Py_DECREF(waiter);
+    }
+    Py_DECREF(loop);
+    return status;
+}
+
+static int
+stream_write_ready(LoopObj *loop, PyObject *self)
+{
+    StreamObj *s = (StreamObj *)self;
+    TransportObj *t = &s->base;
+    (void)loop;
+    s->flush_pending = 0;
+    int entered;
+    if (t->loop == NULL || transport_enter(t, &entered) < 0) {
+        return t->loop == NULL ? 0 : -1;
+    }
+    int status;
+    if (t->conn_lost) {
+        status = call_lost(s);
+    }
+    else if (s->gathering && t->queue.length > 0) {
+        status = flush_gathered(s);
+    }
+    else {
+        status = send_waiting(s);
+    }
+    transport_exit(t, entered);
+    return status;
+}
+
+/* Bytes of a lost connection go nowhere. */
+static int
+write_to_lost(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    int status = 0;
+    if (t->conn_lost >= LOG_LOST_WRITES) {
+        PyObject *res = PyObject_CallMethod(t->st->logger, "warning", "s", "socket.send() raised exception.");
+        Py_XDECREF(res);
+        status = res == NULL ? -1 : 0;
+    }
+    t->conn_lost++;
+    return status;
+}
+
+static int
+check_writable(StreamObj *s, const char *method)
+{
+    if (UNLIKELY(s->eof_sent)) {
+        PyErr_Format(PyExc_RuntimeError, "Cannot call %s() after write_eof()", method);
+        return -1;
+    }
+    if (UNLIKELY(s->empty_waiter != NULL)) {
+        PyErr_Format(PyExc_RuntimeError, "unable to %s; sendfile is in progress", method);
+        return -1;
+    }
+    return 0;
+}
+
+/* Put bytes on the queue; `owner` is taken. */
+static int
+enqueue(StreamObj *s, PyObject *owner, const char *data, size_t size)
+{
+    if (UNLIKELY(queue_push(&s->base.queue, owner, data, size) < 0)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+/* What a write() of this turn is to do: send at once, or leave it to the end of the turn. */
+static inline int
+gathers(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    size_t turn = t->loop->ready.head;
+    if (UNLIKELY(s->write_turn == turn)) {
+        s->gathering = GATHER_TURNS;
+    }
+    s->write_turn = turn;
+    return s->gathering;
+}
+
+static int
+flush_later(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    if (s->receiving || s->flush_pending) {
+        return 0;
+    }
+    s->flush_pending = 1;
+    return loop_ready(
+        t->loop, Py_NewRef((PyObject *)s), READY_WRITE, (PyObject *)(void *)stream_write_ready, NULL);
+}
+
+/* The kernel does not have it all, or is not to have it yet. */
+static int
+after_enqueue(StreamObj *s, int gather)
+{
+    TransportObj *t = &s->base;
+    if (gather && t->queue.size <= GATHER_BYTES) {
+        return flush_later(s);
+    }
+    if (gather) {
+        if (send_queue(s) < 0) {
+            return write_failed(s);
+        }
+        if (t->queue.length == 0) {
+            return 0;
+        }
+    }
+    if (wait_until_writable(s) < 0) {
+        return -1;
+    }
+    return t->conn_lost ? 0 : transport_pause_protocol(t);
+}
+
+/* Is the kernel known to be full?  (Otherwise the queue only gathers.) */
+static int
+is_blocked(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    return t->fd < t->loop->poll.n_slots && t->loop->poll.slots[t->fd].writer == (PyObject *)s;
+}
+
+/* -1 with an exception; *n is what the kernel took of it. */
+static inline int
+send_now(StreamObj *s, const char *data, size_t size, size_t *n)
+{
+    ssize_t sent;
+    do {
+        sent = send(s->base.fd, data, size, MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    if (LIKELY(sent >= 0)) {
+        *n = (size_t)sent;
+        return 0;
+    }
+    *n = 0;
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        return 0;
+    }
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+/* Append to a queue that is not empty. */
+static int
+write_behind(StreamObj *s, PyObject *owner, const char *data, size_t size)
+{
+    TransportObj *t = &s->base;
+    (void)gathers(s);
+    if (enqueue(s, owner, data, size) < 0) {
+        return -1;
+    }
+    if (is_blocked(s)) {
+        return transport_pause_protocol(t);
+    }
+    return after_enqueue(s, 1);
+}
+
+static int
+write_chunk(StreamObj *s, PyObject *data, const char *bytes, size_t size)
+{
+    TransportObj *t = &s->base;
+    size_t sent = 0;
+    int gather = 0;
+    if (LIKELY(t->queue.length == 0)) {
+        gather = gathers(s);
+        if (LIKELY(!gather)) {
+            if (UNLIKELY(send_now(s, bytes, size, &sent) < 0)) {
+                return write_failed(s);
+            }
+            if (LIKELY(sent == size)) {
+                return 0;
+            }
+        }
+    }
+    PyObject *owner = data;
+    if (owner == NULL) {
+        owner = PyBytes_FromStringAndSize(bytes + sent, (Py_ssize_t)(size - sent));
+        if (owner == NULL) {
+            return -1;
+        }
+        bytes = PyBytes_AS_STRING(owner);
+        size -= sent;
+        sent = 0;
+    }
+    else {
+        Py_INCREF(owner);
+    }
+    if (t->queue.length > 0) {
+        return write_behind(s, owner, bytes + sent, size - sent);
+    }
+    if (enqueue(s, owner, bytes + sent, size - sent) < 0) {
+        return -1;
+    }
+    return after_enqueue(s, gather);
+}
+
+/* Memory that may change after write() has returned is copied; memory that cannot is kept by a view. */
+static int
+write_view(StreamObj *s, PyObject *data)
+{
+    PyObject *view = PyMemoryView_FromObject(data);
+    if (view == NULL) {
+        return -1;
+    }
+    Py_buffer *buffer = PyMemoryView_GET_BUFFER(view);
+    int status = -1;
+    if (!PyBuffer_IsContiguous(buffer, 'C')) {
+        PyErr_SetString(PyExc_BufferError, "memoryview: underlying buffer is not C-contiguous");
+        status = write_failed(s);
+    }
+    else if (buffer->len == 0) {
+        status = 0;
+    }
+    else {
+        status = write_chunk(s, buffer->readonly ? view : NULL, buffer->buf, (size_t)buffer->len);
+    }
+    Py_DECREF(view);
+    return status;
+}
+
+PART int
+stream_write(StreamObj *s, PyObject *data)
+{
+    TransportObj *t = &s->base;
+    if (UNLIKELY(!PyBytes_Check(data)) && transport_check_data(data) == NULL) {
+        return -1;
+    }
+    if (check_writable(s, "write") < 0) {
+        return -1;
+    }
+    if (LIKELY(PyBytes_CheckExact(data))) {
+        Py_ssize_t size = PyBytes_GET_SIZE(data);
+        if (UNLIKELY(size == 0)) {
+            return 0;
+        }
+        if (UNLIKELY(t->conn_lost)) {
+            return write_to_lost(s);
+        }
+        return write_chunk(s, data, PyBytes_AS_STRING(data), (size_t)size);
+    }
+    int truth = PyObject_IsTrue(data);
+    if (truth <= 0) {
+        return truth;
+    }
+    return t->conn_lost ? write_to_lost(s) : write_view(s, data);
+}
+
+PART int
+stream_write_raw(PyObject *transport, const char *data, Py_ssize_t n)
+{
+    StreamObj *s = (StreamObj *)transport;
+    if (check_writable(s, "write") < 0) {
+        return -1;
+    }
+    if (n == 0) {
+        return 0;
+    }
+    return s->base.conn_lost ? write_to_lost(s) : write_chunk(s, NULL, data, (size_t)n);
+}
+
+PyDoc_STRVAR(write_doc,
+"write($self, data, /)\n--\n\n"
+"Send bytes, a bytearray or a memoryview: at once as far as the kernel takes it, the rest later.\n\n"
+"Raises TypeError for anything else, RuntimeError after write_eof().  (asyncio.WriteTransport.write)");
+
+static PyObject *
+Stream_write(PyObject *self, PyObject *data)
+{
+    if (UNLIKELY(stream_write((StreamObj *)self, data) < 0)) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(writelines_doc,
+"writelines($self, list_of_data, /)\n--\n\n"
+"Send the chunks of an iterable, without joining them.\n\n"
+"Raises RuntimeError after write_eof().  (asyncio.WriteTransport.writelines)");
+
+static PyObject *
+Stream_writelines(PyObject *self, PyObject *lines)
+{
+    StreamObj *s = (StreamObj *)self;
+    TransportObj *t = &s->base;
+    if (check_writable(s, "writelines") < 0) {
+        return NULL;
+    }
+    PyObject *chunks = PySequence_List(lines);
+    if (chunks == NULL) {
+        return NULL;
+    }
+    Py_ssize_t n = PyList_GET_SIZE(chunks);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (!PyBytes_CheckExact(PyList_GET_ITEM(chunks, i))) {
+            PyObject *view = PyMemoryView_FromObject(PyList_GET_ITEM(chunks, i));
+            if (view == NULL) {
+                Py_DECREF(chunks);
+                return NULL;
+            }
+            PyList_SetItem(chunks, i, view);
+        }
+    }
+    if (n == 0) {
+        Py_DECREF(chunks);
+        Py_RETURN_NONE;
+    }
+    if (t->conn_lost) {
+        Py_DECREF(chunks);
+        if (write_to_lost(s) < 0) {
+            return NULL;
+        }
+        Py_RETURN_NONE;
+    }
+    int blocked = t->queue.length > 0 && is_blocked(s);
+    int status = 0;
+    for (Py_ssize_t i = 0; i < n && status == 0; i++) {
+        PyObject *chunk = PyList_GET_ITEM(chunks, i);
+        const char *data;
+        Py_ssize_t size;
+        if (PyBytes_CheckExact(chunk)) {
+            data = PyBytes_AS_STRING(chunk);
+            size = PyBytes_GET_SIZE(chunk);
+            Py_INCREF(chunk);
+        }
+        else {
+            Py_buffer *buffer = PyMemoryView_GET_BUFFER(chunk);
+            int keep = buffer->readonly && PyBuffer_IsContiguous(buffer, 'C');
+            chunk = keep ? Py_NewRef(chunk) : PyBytes_FromObject(chunk);
+            if (chunk == NULL) {
+                status = -1;
+                break;
+            }
+            data = keep ? buffer->buf : PyBytes_AS_STRING(chunk);
+            size = keep ? buffer->len : PyBytes_GET_SIZE(chunk);
+        }
+        if (size == 0) {
+            Py_DECREF(chunk);
+            continue;
+        }
+        status = enqueue(s, chunk, data, (size_t)size);
+    }
+    Py_DECREF(chunks);
+    if (t->queue.length > 0 && !t->conn_lost && t->loop != NULL) {
+        int sent = 0;
+        if (!blocked) {
+            sent = send_queue(s);
+            if (sent < 0) {
+                status = write_failed(s);
+            }
+        }
+        if (sent == 0 && t->queue.length > 0 &&
+            (wait_until_writable(s) < 0 || transport_pause_protocol(t) < 0)) {
+            status = -1;
+        }
+    }
+    if (status < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(write_eof_doc,
+"write_eof($self, /)\n--\n\n"
+"Close the writing side once everything is sent.  (asyncio.WriteTransport.write_eof)");
+
+static PyObject *
+Stream_write_eof(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    StreamObj *s = (StreamObj *)self;
+    if (s->base.closing || s->eof_sent) {
+        Py_RETURN_NONE;
+    }
+    s->eof_sent = 1;
+    if (s->base.queue.length == 0 && shut_down(s) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_can_write_eof(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_TRUE;
+}
+
+/* ---- flow control ---- */
+
+static PyObject *
+Stream_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    StreamObj *s = (StreamObj *)self;
+    TransportObj *t = &s->base;
+    if (t->closing || t->paused) {
+        Py_RETURN_NONE;
+    }
+    t->paused = 1;
+    if (!s->edges && t->begun && !s->eof_seen) {
+        watch_forget(t->loop, t->fd, POLL_READ);
+    }
+    if (transport_debug(t, "%r pauses reading") < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    StreamObj *s = (StreamObj *)self;
+    TransportObj *t = &s->base;
+    if (t->closing || !t->paused) {
+        Py_RETURN_NONE;
+    }
+    t->paused = 0;
+    if (!s->edges && t->begun && !s->eof_seen) {
+        int err = watch_object(t->loop, t->fd, POLL_READ, self, stream_read_ready);
+        if (err < 0) {
+            errno = -err;
+            return PyErr_SetFromErrno(PyExc_OSError);
+        }
+    }
+    if (s->unread && read_again(s) < 0) {
+        return NULL;
+    }
+    if (transport_debug(t, "%r resumes reading") < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_is_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    TransportObj *t = (TransportObj *)self;
+    return PyBool_FromLong(!t->closing && !t->paused);
+}
+
+static PyObject *
+Stream_is_closing(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((TransportObj *)self)->closing);
+}
+
+static PyObject *
+Stream_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromSize_t(((TransportObj *)self)->queue.size);
+}
+
+static PyObject *
+Stream_get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    TransportObj *t = (TransportObj *)self;
+    return Py_BuildValue("(nn)", t->low_water, t->high_water);
+}
+
+static PyObject *
+Stream_set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"high", "low", NULL};
+    PyObject *high = NULL, *low = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", names, &high, &low) ||
+        transport_set_limits((TransportObj *)self, high, low) < 0 ||
+        transport_pause_protocol((TransportObj *)self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- closing ---- */
+
+static int
+stream_close(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    if (t->closing) {
+        return 0;
+    }
+    t->closing = 1;
+    if (!s->edges && t->begun) {
+        watch_forget(t->loop, t->fd, POLL_READ);
+    }
+    if (t->queue.length == 0) {
+        return transport_lose(t, NULL);
+    }
+    return 0;
+}
+
+/* What was gathered has been given to write() before the connection is cut. */
+static int
+send_gathered(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    return t->queue.length > 0 && !t->conn_lost && t->loop != NULL && !is_blocked(s) ? send_waiting(s) : 0;
+}
+
+static PyObject *
+Stream_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (stream_close((StreamObj *)self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (send_gathered((StreamObj *)self) < 0 || transport_force_close((TransportObj *)self, NULL) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_force_close(PyObject *self, PyObject *exc)
+{
+    if (transport_force_close((TransportObj *)self, exc == Py_None ? NULL : exc) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_fatal_error(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"exc", "message", NULL};
+    PyObject *exc;
+    const char *message = "Fatal error on transport";
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|s:_fatal_error", names, &exc, &message)) {
+        return NULL;
+    }
+    if (!PyExceptionInstance_Check(exc)) {
+        PyErr_SetString(PyExc_TypeError, "an exception is expected");
+        return NULL;
+    }
+    PyErr_SetRaisedException(Py_NewRef(exc));
+    if (transport_fatal_error((TransportObj *)self, message) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_call_connection_lost(PyObject *self, PyObject *exc)
+{
+    TransportObj *t = (TransportObj *)self;
+    if (t->loop != NULL && !t->lost) {
+        Py_XSETREF(t->lost_exc, exc == Py_None ? NULL : Py_NewRef(exc));
+        if (transport_call_lost(t) < 0) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- the protocol ---- */
+
+static PyObject *
+Stream_set_protocol(PyObject *self, PyObject *protocol)
+{
+    StreamObj *s = (StreamObj *)self;
+    if (choose_feed(s, protocol) < 0) {
+        return NULL;
+    }
+    Py_XSETREF(s->base.protocol, Py_NewRef(protocol));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_get_protocol(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *protocol = ((TransportObj *)self)->protocol;
+    return Py_NewRef(protocol == NULL ? Py_None : protocol);
+}
+
+/* ---- extra information ---- */
+
+static PyObject *
+stream_socket(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    if (t->sock != NULL) {
+        return Py_NewRef(t->sock);
+    }
+    PyObject *sock;
+    if (t->open) {
+        sock = PyObject_CallFunction(t->st->socket_type, "iiii", s->family, s->type, s->proto, t->fd);
+    }
+    else {
+        sock = PyObject_CallFunction(t->st->socket_type, "iii", s->family, s->type, s->proto);
+    }
+    if (sock == NULL) {
+        return NULL;
+    }
+    if (t->open) {
+        t->sock = Py_NewRef(sock);
+        PyObject *res = PyObject_CallMethod(sock, "setblocking", "O", Py_False);
+        Py_XDECREF(res);
+        if (res == NULL) {
+            Py_CLEAR(sock);
+        }
+        return sock;
+    }
+    PyObject *res = PyObject_CallMethod(sock, "close", NULL);
+    Py_XDECREF(res);
+    if (res == NULL) {
+        Py_CLEAR(sock);
+    }
+    return sock;
+}
+
+/* An address: as it was remembered, or as the socket says; None if neither knows. */
+static PyObject *
+stream_address(StreamObj *s, const short_address *known, int own)
+{
+    PyObject *address = NULL;
+    struct sockaddr_storage storage;
+    if (known->length > 0) {
+        address = address_object(&known->u.any, known->length);
+    }
+    else if (s->base.open) {
+        socklen_t length = sizeof(storage);
+        struct sockaddr *any = (struct sockaddr *)&storage;
+        int status = own ? getsockname(s->base.fd, any, &length) : getpeername(s->base.fd, any, &length);
+        if (status == 0) {
+            address = address_object(any, length);
+        }
+        else {
+            Py_RETURN_NONE;
+        }
+    }
+    else {
+        Py_RETURN_NONE;
+    }
+    if (address == NULL && !PyErr_Occurred()) {
+        PyObject *sock = stream_socket(s);
+        address = sock == NULL ? NULL : PyObject_CallMethod(sock, own ? "getsockname" : "getpeername", NULL);
+        Py_XDECREF(sock);
+        if (address == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
+            PyErr_Clear();
+            address = Py_NewRef(Py_None);
+        }
+    }
+    return address;
+}
+
+/* One of asyncio's three keys: made when it is first asked for.  NULL without an exception for any other. */
+static PyObject *
+stream_make_extra(StreamObj *s, PyObject *key)
+{
+    ctask_state *st = s->base.st;
+    if (PyUnicode_Compare(key, st->str.peername) == 0) {
+        return stream_address(s, &s->peer, 0);
+    }
+    if (PyUnicode_Compare(key, st->str.sockname) == 0) {
+        return stream_address(s, &s->own, 1);
+    }
+    if (PyUnicode_Compare(key, st->str.socket) == 0) {
+        PyObject *sock = stream_socket(s);
+        PyObject *shown = sock == NULL ? NULL : PyObject_CallOneArg(st->TransportSocket, sock);
+        Py_XDECREF(sock);
+        return shown;
+    }
+    return NULL;
+}
+
+/* A borrowed value, NULL if there is none or with an exception. */
+static PyObject *
+stream_extra(StreamObj *s, PyObject *key)
+{
+    TransportObj *t = &s->base;
+    if (t->extra == NULL && (t->extra = PyDict_New()) == NULL) {
+        return NULL;
+    }
+    PyObject *value = PyDict_GetItemWithError(t->extra, key);
+    if (value != NULL || PyErr_Occurred() || !PyUnicode_Check(key)) {
+        return value;
+    }
+    value = stream_make_extra(s, key);
+    if (value == NULL) {
+        return NULL;
+    }
+    int status = PyDict_SetItem(t->extra, key, value);
+    Py_DECREF(value);
+    return status < 0 ? NULL : value;
+}
+
+PyDoc_STRVAR(get_extra_info_doc,
+"get_extra_info($self, /, name, default=None)\n--\n\n"
+"Return what is known by that name: 'socket', 'peername', 'sockname'; else the default.\n\n"
+"(asyncio.BaseTransport.get_extra_info)");
+
+static PyObject *
+Stream_get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"name", "default", NULL};
+    PyObject *name, *fallback = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names, &name, &fallback)) {
+        return NULL;
+    }
+    PyObject *value = stream_extra((StreamObj *)self, name);
+    if (value == NULL) {
+        if (PyErr_Occurred()) {
+            return NULL;
+        }
+        value = fallback;
+    }
+    return Py_NewRef(value);
+}
+
+static PyObject *
+Stream_get_extra(PyObject *self, void *Py_UNUSED(closure))
+{
+    StreamObj *s = (StreamObj *)self;
+    PyObject *keys[] = {s->base.st->str.peername, s->base.st->str.sockname, s->base.st->str.socket};
+    for (int i = 0; i < 3; i++) {
+        if (stream_extra(s, keys[i]) == NULL && PyErr_Occurred()) {
+            return NULL;
+        }
+    }
+    return Py_NewRef(s->base.extra);
+}
+
+/* ---- sendfile ---- */
+
+static PyObject *
+Stream_make_empty_waiter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    StreamObj *s = (StreamObj *)self;
+    if (s->empty_waiter != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
+        return NULL;
+    }
+    if (s->base.loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the transport is closed");
+        return NULL;
+    }
+    if (send_gathered(s) < 0) {
+        return NULL;
+    }
+    PyObject *future = future_create(s->base.st, (PyObject *)s->base.loop);
+    if (future == NULL) {
+        return NULL;
+    }
+    s->empty_waiter = Py_NewRef(future);
+    if (s->base.queue.length == 0 && future_set_result((FutureObj *)future, s->base.st, Py_None) < 0) {
+        Py_CLEAR(future);
+    }
+    return future;
+}
+
+static PyObject *
+Stream_reset_empty_waiter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(((StreamObj *)self)->empty_waiter);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(lend_doc,
+"_lend($self, /)\n--\n\n"
+"Stop watching the descriptor and return its socket: somebody else is going to use it until _take_back().");
+
+static PyObject *
+Stream_lend(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    StreamObj *s = (StreamObj *)self;
+    if (s->base.loop != NULL && s->base.begun) {
+        watch_disown(s->base.loop, s->base.fd);
+    }
+    return stream_socket(s);
+}
+
+PyDoc_STRVAR(take_back_doc, "_take_back($self, /)\n--\n\nWatch the descriptor again.");
+
+static PyObject *
+Stream_take_back(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    StreamObj *s = (StreamObj *)self;
+    TransportObj *t = &s->base;
+    if (t->loop == NULL || t->conn_lost || !t->open) {
+        Py_RETURN_NONE;
+    }
+    int err = watch_own(t->loop, t->fd, self, stream_read_ready, s->edges);
+    if (err == 0 && !s->edges && (t->paused || s->eof_seen || t->closing)) {
+        watch_forget(t->loop, t->fd, POLL_READ);
+    }
+    if (err == 0 && t->queue.length > 0) {
+        err = watch_object(t->loop, t->fd, POLL_WRITE, self, stream_write_ready);
+    }
+    if (err < 0) {
+        errno = -err;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- what asyncio's own code and a few libraries look at ---- */
+
+static PyObject *
+Stream_read_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (stream_read_ready(((TransportObj *)self)->loop, self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_write_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (stream_write_ready(((TransportObj *)self)->loop, self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_get_sock(PyObject *self, void *Py_UNUSED(closure))
+{
+    StreamObj *s = (StreamObj *)self;
+    if (!s->base.open) {
+        Py_RETURN_NONE;
+    }
+    return stream_socket(s);
+}
+
+static PyObject *
+Stream_get_object(PyObject *self, void *offset)
+{
+    PyObject *value = *(PyObject **)((char *)self + (size_t)offset);
+    return Py_NewRef(value == NULL ? Py_None : value);
+}
+
+static PyObject *
+Stream_get_flag(PyObject *self, void *offset)
+{
+    return PyBool_FromLong(*((char *)self + (size_t)offset));
+}
+
+static PyObject *
+Stream_get_int(PyObject *self, void *offset)
+{
+    return PyLong_FromLong(*(int *)((char *)self + (size_t)offset));
+}
+
+#define BASE(field) (void *)(offsetof(StreamObj, base) + offsetof(TransportObj, field))
+
+static PyGetSetDef stream_getset[] = {
+    {"_extra", Stream_get_extra, NULL, NULL, NULL},
+    {"_sock", Stream_get_sock, NULL, NULL, NULL},
+    {"_loop", Stream_get_object, NULL, NULL, BASE(loop)},
+    {"_protocol", Stream_get_object, NULL, NULL, BASE(protocol)},
+    {"_server", Stream_get_object, NULL, NULL, BASE(server)},
+    {"_empty_waiter", Stream_get_object, NULL, NULL, (void *)offsetof(StreamObj, empty_waiter)},
+    {"_closing", Stream_get_flag, NULL, NULL, BASE(closing)},
+    {"_paused", Stream_get_flag, NULL, NULL, BASE(paused)},
+    {"_protocol_paused", Stream_get_flag, NULL, NULL, BASE(protocol_paused)},
+    {"_eof", Stream_get_flag, NULL, NULL, (void *)offsetof(StreamObj, eof_sent)},
+    {"_sock_fd", Stream_get_int, NULL, NULL, BASE(fd)},
+    {"_conn_lost", Stream_get_int, NULL, NULL, BASE(conn_lost)},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef stream_members[] = {
+    {"__weaklistoffset__",
+     Py_T_PYSSIZET,
+     offsetof(StreamObj, base) + offsetof(TransportObj, weakrefs),
+     Py_READONLY,
+     NULL},
+    {"__dictoffset__",
+     Py_T_PYSSIZET,
+     offsetof(StreamObj, base) + offsetof(TransportObj, dict),
+     Py_READONLY,
+     NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyObject *
+stream_repr(PyObject *self)
+{
+    StreamObj *s = (StreamObj *)self;
+    TransportObj *t = &s->base;
+    PyObject *name = PyType_GetName(Py_TYPE(self)), *repr = NULL;
+    if (name == NULL) {
+        return NULL;
+    }
+    const char *state = !t->open ? " closed" : t->closing ? " closing" : "";
+    if (t->loop != NULL && t->loop->is_open) {
+        repr = PyUnicode_FromFormat("<%U%s fd=%d read=%s write=<%s, bufsize=%zu>>",
+                                    name,
+                                    state,
+                                    t->fd,
+                                    t->begun && is_reading(s) ? "polling" : "idle",
+                                    is_blocked(s) ? "polling" : "idle",
+                                    t->queue.size);
+    }
+    else {
+        repr = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, t->fd);
+    }
+    Py_DECREF(name);
+    return repr;
+}
+
+/* ---- life ---- */
+
+static int
+stream_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(((StreamObj *)self)->waiter);
+    Py_VISIT(((StreamObj *)self)->empty_waiter);
+    return transport_traverse(self, visit, arg);
+}
+
+static int
+stream_clear(PyObject *self)
+{
+    Py_CLEAR(((StreamObj *)self)->waiter);
+    Py_CLEAR(((StreamObj *)self)->empty_waiter);
+    transport_clear((TransportObj *)self);
+    return 0;
+}
+
+static void
+stream_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    if (((TransportObj *)self)->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    (void)stream_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(pause_reading_doc,
+"pause_reading($self, /)\n--\n\nDo not call data_received() until resume_reading().  (asyncio.ReadTransport)");
+PyDoc_STRVAR(resume_reading_doc,
+"resume_reading($self, /)\n--\n\nGive the protocol data again.  (asyncio.ReadTransport)");
+PyDoc_STRVAR(is_reading_doc,
+"is_reading($self, /)\n--\n\nReturn True if the transport receives data.  (asyncio.ReadTransport)");
+PyDoc_STRVAR(is_closing_doc,
+"is_closing($self, /)\n--\n\nReturn True if the transport is closing or closed.  (asyncio.BaseTransport)");
+PyDoc_STRVAR(size_doc,
+"get_write_buffer_size($self, /)\n--\n\nReturn how many bytes wait to be sent.  (asyncio.WriteTransport)");
+PyDoc_STRVAR(limits_doc,
+"get_write_buffer_limits($self, /)\n--\n\nReturn (low, high) in bytes.  (asyncio.WriteTransport)");
+PyDoc_STRVAR(set_limits_doc,
+"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
+"Set at how many waiting bytes the protocol's pause_writing() and resume_writing() are called.\n\n"
+"Raises ValueError unless high >= low >= 0.  (asyncio.WriteTransport)");
+PyDoc_STRVAR(can_write_eof_doc, "can_write_eof($self, /)\n--\n\nReturn True.  (asyncio.WriteTransport)");
+PyDoc_STRVAR(close_doc,
+"close($self, /)\n--\n\n"
+"Stop reading, send what waits, then call the protocol's connection_lost(None).  (asyncio.BaseTransport)");
+PyDoc_STRVAR(abort_doc,
+"abort($self, /)\n--\n\n"
+"Close at once: what waits to be sent is lost.  (asyncio.WriteTransport)");
+PyDoc_STRVAR(set_protocol_doc,
+"set_protocol($self, protocol, /)\n--\n\nGive data and events to another protocol.  (asyncio.BaseTransport)");
+PyDoc_STRVAR(get_protocol_doc, "get_protocol($self, /)\n--\n\nReturn the protocol.  (asyncio.BaseTransport)");
+
+#define KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_VARARGS | METH_KEYWORDS
+
+static PyMethodDef stream_methods[] = {
+    {"write", Stream_write, METH_O, write_doc},
+    {"writelines", Stream_writelines, METH_O, writelines_doc},
+    {"write_eof", Stream_write_eof, METH_NOARGS, write_eof_doc},
+    {"can_write_eof", Stream_can_write_eof, METH_NOARGS, can_write_eof_doc},
+    {"pause_reading", Stream_pause_reading, METH_NOARGS, pause_reading_doc},
+    {"resume_reading", Stream_resume_reading, METH_NOARGS, resume_reading_doc},
+    {"is_reading", Stream_is_reading, METH_NOARGS, is_reading_doc},
+    {"is_closing", Stream_is_closing, METH_NOARGS, is_closing_doc},
+    {"get_write_buffer_size", Stream_get_write_buffer_size, METH_NOARGS, size_doc},
+    {"get_write_buffer_limits", Stream_get_write_buffer_limits, METH_NOARGS, limits_doc},
+    {"set_write_buffer_limits", KEYWORDS(Stream_set_write_buffer_limits), set_limits_doc},
+    {"close", Stream_close, METH_NOARGS, close_doc},
+    {"abort", Stream_abort, METH_NOARGS, abort_doc},
+    {"set_protocol", Stream_set_protocol, METH_O, set_protocol_doc},
+    {"get_protocol", Stream_get_protocol, METH_NOARGS, get_protocol_doc},
+    {"get_extra_info", KEYWORDS(Stream_get_extra_info), get_extra_info_doc},
+    {"_force_close", Stream_force_close, METH_O, NULL},
+    {"_fatal_error", KEYWORDS(Stream_fatal_error), NULL},
+    {"_call_connection_lost", Stream_call_connection_lost, METH_O, NULL},
+    {"_make_empty_waiter", Stream_make_empty_waiter, METH_NOARGS, NULL},
+    {"_reset_empty_waiter", Stream_reset_empty_waiter, METH_NOARGS, NULL},
+    {"_lend", Stream_lend, METH_NOARGS, lend_doc},
+    {"_take_back", Stream_take_back, METH_NOARGS, take_back_doc},
+    {"_read_ready", Stream_read_ready_method, METH_NOARGS, NULL},
+    {"_write_ready", Stream_write_ready_method, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(stream_doc,
+"The transport of a connected stream socket.\n\n"
+"Made by the loop; an asyncio.Transport.");
+
+static PyType_Slot stream_slots[] = {
+    {Py_tp_doc, (void *)stream_doc},
+    {Py_tp_dealloc, stream_dealloc},
+    {Py_tp_finalize, transport_finalize},
+    {Py_tp_traverse, stream_traverse},
+    {Py_tp_clear, stream_clear},
+    {Py_tp_repr, stream_repr},
+    {Py_tp_methods, stream_methods},
+    {Py_tp_getset, stream_getset},
+    {Py_tp_members, stream_members},
+    {0, NULL},
+};
+
+static PyType_Spec stream_spec = {
+    .name = "ctask.StreamTransport",
+    .basicsize = sizeof(StreamObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = stream_slots,
+};
+
+/* ---- the loop's hook ---- */
+
+static int
+int_attribute(PyObject *obj, const char *name, int *value)
+{
+    PyObject *number = PyObject_GetAttrString(obj, name);
+    if (number == NULL) {
+        return -1;
+    }
+    long n = PyLong_AsLong(number);
+    Py_DECREF(number);
+    *value = (int)n;
+    return n == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+PyDoc_STRVAR(make_stream_doc,
+"_make_stream($self, sock, protocol, waiter=None, extra=None, server=None, /)\n--\n\n"
+"Return the transport of a connected stream socket, which it owns from now on.");
+
+static PyObject *
+Loop_make_stream(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 2 || nargs > 5) {
+        PyErr_Format(PyExc_TypeError, "_make_stream expected 2 to 5 arguments, got %zd", nargs);
+        return NULL;
+    }
+    int family, type, proto, fd = PyObject_AsFileDescriptor(args[0]);
+    if (fd < 0 || int_attribute(args[0], "family", &family) < 0 || int_attribute(args[0], "type", &type) < 0 ||
+        int_attribute(args[0], "proto", &proto) < 0) {
+        return NULL;
+    }
+    if (family == AF_INET || family == AF_INET6) {
+        int one = 1;
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    }
+    return (PyObject *)stream_create((LoopObj *)self,
+                                     fd,
+                                     family,
+                                     type,
+                                     proto,
+                                     args[0],
+                                     args[1],
+                                     nargs > 2 ? args[2] : NULL,
+                                     nargs > 3 ? args[3] : NULL,
+                                     nargs > 4 ? args[4] : NULL,
+                                     NULL,
+                                     0);
+}
+
+static PyMethodDef stream_loop_methods[] = {
+    {"_make_stream", (PyCFunction)(void (*)(void))Loop_make_stream, METH_FASTCALL, make_stream_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PART int
+stream_setup(PyObject *module, ctask_state *st)
+{
+    if (add_type(module, "StreamTransport", &st->StreamType, &stream_spec, st->stock_Transport) < 0) {
+        return -1;
+    }
+    PyObject *type = (PyObject *)st->StreamType;
+    PyObject *mode = PyObject_GetAttrString(st->SendfileMode, "TRY_NATIVE");
+    int status = mode == NULL || PyObject_SetAttrString(type, "_sendfile_compatible", mode) < 0 ||
+                         PyObject_SetAttrString(type, "_start_tls_compatible", Py_True) < 0
+                     ? -1
+                     : 0;
+    Py_XDECREF(mode);
+    return status < 0 ? -1 : add_methods(st->LoopType, stream_loop_methods);
+}

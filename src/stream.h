@@ -1,0 +1,43 @@
+/* The transport of stream sockets, for those who make one or are its protocol. */
+
+#ifndef CTASK_STREAM_H
+#define CTASK_STREAM_H
+
+#include "transport.h"
+
+typedef struct {
+    TransportObj base;
+    PyObject *waiter;       // owned; a future to complete once connection_made() was called, or NULL
+    PyObject *empty_waiter; // owned; a future that waits until everything is sent (sendfile), or NULL
+    feed_function feed;     // takes what was read instead of protocol.data_received(), or NULL
+    short_address peer;
+    short_address own;
+    size_t write_turn;  // in which turn of the loop the last write() was
+    int family;
+    int type;           // of the socket, as those that Python shows
+    int proto;
+    char edges;         // the kernel tells of changes only
+    char buffered;      // the protocol is a BufferedProtocol
+    char eof_sent;      // write_eof() was called
+    char eof_seen;      // and the protocol keeps the connection open
+    char unread;        // there may be something to read that nobody will tell of
+    char receiving;     // the protocol is being given data
+    char gathering;     // > 0: a turn is likely to write several times; send at its end
+    char flush_pending; // an entry of the ring is going to send
+} StreamObj;
+
+/* A new transport that takes over `fd`; connection_made() follows in the next iteration.  `sock` is NULL for
+   an accepted connection, whose Python socket is made when somebody asks for it.  If it fails the descriptor
+   is the caller's still. */
+PART StreamObj *stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *sock,
+                              PyObject *protocol, PyObject *waiter, PyObject *extra, PyObject *server,
+                              const struct sockaddr *peer, socklen_t peer_length);
+PART int stream_is_exact(PyObject *obj);
+/* transport.write(data); -1 with an exception. */
+PART int stream_write(StreamObj *s, PyObject *data);
+/* The same for bytes in memory: what cannot be sent at once is copied. */
+PART int stream_write_raw(PyObject *transport, const char *data, Py_ssize_t n);
+PART int stream_setup(PyObject *module, ctask_state *st);
+PART int server_setup(PyObject *module, ctask_state *st);
+
+#endif

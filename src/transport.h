@@ -1,0 +1,75 @@
+/* What all transports over a descriptor have in common.  stream.c builds on it; server.c makes streams. */
+
+#ifndef CTASK_TRANSPORT_H
+#define CTASK_TRANSPORT_H
+
+#include "loop.h"
+#include "queue.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+/* A protocol of ours that takes bytes as they were read, in a buffer that is valid during the call only.
+   -1 with an exception set. */
+typedef int (*feed_function)(LoopObj *loop, PyObject *protocol, const char *data, Py_ssize_t n);
+
+/* An address as the kernel gave it; a longer one (of a Unix socket) is asked for again when it is wanted. */
+typedef struct {
+    socklen_t length; // 0: not known, or too long
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } u;
+} short_address;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *extra; // owned; the slot of asyncio.BaseTransport: a dict, NULL until there is something in it
+    PyObject *weakrefs; // borrowed
+    PyObject *dict; // owned; attributes that a program sets, or NULL
+    LoopObj *loop; // owned; NULL once connection_lost() was called
+    PyObject *protocol; // owned; the same
+    PyObject *server; // owned; which accepted the connection, or NULL
+    PyObject *sock; // owned; NULL while nobody has asked for it (accepted connections), and when closed
+    PyObject *context; // owned; in which the protocol is called
+    PyObject *lost_exc; // owned; what connection_lost() is going to be given, or NULL
+    ctask_state *st; // borrowed from the type's module
+    io_ready write_ready; // our own, for what is to be done in the next iteration
+    write_queue queue;
+    Py_ssize_t high_water; // bytes
+    Py_ssize_t low_water;
+    int fd; // stays for the repr when closed
+    int conn_lost; // connection_lost() is scheduled, plus the writes since
+    char open; // we own the descriptor, and it is not closed
+    char closing;
+    char paused; // reading is
+    char protocol_paused;
+    char begun; // connection_made() was called
+    char lost; // connection_lost() was
+} TransportObj;
+
+/* ---- address.c ---- */
+
+PART PyObject *address_object(const struct sockaddr *address, socklen_t length);
+
+/* ---- transport.c ---- */
+
+PART int transport_enter(TransportObj *t, int *entered);
+PART void transport_exit(TransportObj *t, int entered);
+PART int transport_fatal_error(TransportObj *t, const char *message);
+PART int transport_force_close(TransportObj *t, PyObject *exc);
+PART int transport_lose(TransportObj *t, PyObject *exc);
+PART int transport_call_lost(TransportObj *t);
+PART int transport_report(TransportObj *t, const char *message, PyObject *exc);
+PART int transport_pause_protocol(TransportObj *t);
+PART int transport_resume_protocol(TransportObj *t);
+PART void transport_close_descriptor(TransportObj *t);
+PART int transport_set_limits(TransportObj *t, PyObject *high, PyObject *low);
+PART int transport_traverse(PyObject *self, visitproc visit, void *arg);
+PART void transport_clear(TransportObj *t);
+PART void transport_finalize(PyObject *self);
+PART PyObject *transport_check_data(PyObject *data);
+PART int transport_debug(TransportObj *t, const char *format);
+
+#endif
