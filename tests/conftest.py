@@ -27,6 +27,7 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
+import streams
 
 # A checkout's ctask/ has no compiled module: tests are about the package that is installed.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -297,3 +298,47 @@ def script(tmp_path) -> Callable[..., Outcome]:
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return script
+
+
+@pytest.fixture
+def until(turn) -> Callable[[Callable[[], object]], None]:
+    """Runs iterations of `loop` until a condition holds; the test's time limit ends it."""
+
+    def until(condition: Callable[[], object]) -> None:
+        while not condition():
+            turn()
+
+    return until
+
+
+@pytest.fixture
+def settle(turn) -> Callable[[], None]:
+    """Runs more iterations than anything that is under way in `loop` takes: nothing may follow."""
+    return lambda: turn(8)
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def link(request, loop, run, settle) -> Iterator[Callable]:
+    """link(protocol) -> (transport, the peer's non-blocking socket): a stream of `loop`.
+
+    Once over a Unix and once over a TCP socket.  What is still open at the end is aborted.
+    """
+    made = []
+
+    def link(protocol):
+        ours, peer = streams.make_pair(request.param)
+        made.append((None, ours, peer))
+        transport, _ = run(loop.create_connection(lambda: protocol, sock=ours))
+        made[-1] = (transport, ours, peer)
+        return transport, peer
+
+    link.kind = request.param
+    yield link
+    for transport, ours, peer in made:
+        peer.close()
+        if transport is None:
+            ours.close()
+        elif not loop.is_closed() and transport.get_protocol() is not None:
+            transport.abort()
+    if not loop.is_closed():
+        settle()
