@@ -560,6 +560,7 @@ def test_all_interfaces(loop, run, until, host):
         pass
     until(lambda: proto.is_lost)
     server.close()
+    run(loop.shutdown_default_executor())  # which looked None up
 
 
 def test_socket_of_ones_own(loop, run, until):
