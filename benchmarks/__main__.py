@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import chart, instructions, memory, report, timing
-from .contenders import BASELINE, CONTENDERS
+from . import chart, instructions, memory, network, report, timing
+from .contenders import BASELINE, CONTENDERS, NETWORK_CONTENDERS
 from .core import SCENARIOS
 
 HOW = {
@@ -18,6 +19,9 @@ HOW = {
     "garbage collector frozen and off; ratios to asyncio in brackets; smaller is better",
     "memory": "growth of the resident set per object; ratios to asyncio in brackets; "
     "smaller is better",
+    "network": "CPU time (user and system, all threads) of the server's process per request; "
+    "median of the rounds; ratios to asyncio in brackets; client in C, on another core if there is "
+    "more than one connection; garbage collector on; smaller is better",
 }
 
 
@@ -38,6 +42,11 @@ def parse() -> argparse.Namespace:
         help="bytes per pending task, future and timer instead of time",
     )
     mode.add_argument(
+        "--network",
+        action="store_true",
+        help="CPU time of servers per request instead of the core's scenarios",
+    )
+    mode.add_argument(
         "--list", action="store_true", help="list the scenarios and what one operation of each is"
     )
     mode.add_argument(
@@ -46,15 +55,36 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--scenario",
         action="append",
-        choices=SCENARIOS,
+        choices=[*SCENARIOS, *network.SCENARIOS],
         metavar="NAME",
         help="only this (repeatable)",
     )
     parser.add_argument(
-        "--contender", action="append", choices=CONTENDERS, help="only this (repeatable)"
+        "--contender", action="append", choices=NETWORK_CONTENDERS, help="only this (repeatable)"
     )
     parser.add_argument(
         "--quick", action="store_true", help="fewer operations and rounds: rough figures"
+    )
+    parser.add_argument(
+        "--size",
+        action="append",
+        type=network.size_of,
+        default=[],
+        metavar="BYTES",
+        help="network: requests of this size, such as 1k (repeatable)",
+    )
+    parser.add_argument(
+        "--connections",
+        action="append",
+        type=int,
+        default=[],
+        metavar="N",
+        help="network: so many, each with one request in flight (repeatable)",
+    )
+    parser.add_argument(
+        "--raised-malloc",
+        action="store_true",
+        help="network: servers keep freed memory (MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_)",
     )
     parser.add_argument("--json", metavar="OUT", type=Path, help="write the results")
     parser.add_argument(
@@ -63,23 +93,43 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def chosen(known: Iterable[str], asked: list[str] | None) -> list[str]:
+    """Of the known names those asked for, or all; in the order of the tables."""
+    return [name for name in known if not asked or name in asked]
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    names = [name for name in CONTENDERS if not options.contender or name in options.contender]
-    chosen = [s for s in SCENARIOS.values() if not options.scenario or s.name in options.scenario]
-    titles = {s.name: s.title for s in chosen}
-    if options.memory:
+    known = network.SCENARIOS if options.network else SCENARIOS
+    if options.scenario and not chosen(known, options.scenario):
+        raise SystemExit("no such scenario here; --list tells which are the network's")
+    how = ""
+    names = chosen(CONTENDERS, options.contender)
+    scenarios = [SCENARIOS[name] for name in chosen(SCENARIOS, options.scenario)]
+    titles = {s.name: s.title for s in scenarios}
+    if options.network:
+        mode = "network"
+        found = network.measure(
+            chosen(NETWORK_CONTENDERS, options.contender),
+            [network.SCENARIOS[name] for name in chosen(network.SCENARIOS, options.scenario)],
+            sizes=options.size,
+            connections=options.connections,
+            raised_malloc=options.raised_malloc,
+            quick=options.quick,
+        )
+        how = "; malloc's thresholds raised" if options.raised_malloc else ""
+    elif options.memory:
         mode, titles = "memory", dict(memory.KINDS)
         found = memory.measure(names, options.quick)
     elif options.instructions:
         mode = "instructions"
-        found = instructions.measure(names, chosen, options.quick)
+        found = instructions.measure(names, scenarios, options.quick)
     else:
         mode = "time"
-        found = timing.measure(names, chosen, options.quick)
+        found = timing.measure(names, scenarios, options.quick)
     return {
         "mode": mode,
         "unit": report.UNITS[mode][0],
-        "how": HOW[mode] + ("; quick, hence rough" if options.quick else ""),
+        "how": HOW[mode] + how + ("; quick, hence rough" if options.quick else ""),
         "host": report.host(),
         "titles": titles,
         **found,
@@ -91,6 +141,8 @@ def main() -> None:
     if options.list:
         for scenario in SCENARIOS.values():
             print(f"{scenario.name:22}{scenario.operation}")
+        for traffic in network.SCENARIOS.values():
+            print(f"{traffic.name:22}--network: {traffic.title}")
         return
     result = json.loads(options.source.read_text()) if options.source else measure(options)
     print(report.text(result))

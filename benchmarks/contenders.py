@@ -20,6 +20,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 CONTENDERS = ("asyncio", "uvloop", "rloop", "zuvloop", "ctask")  # the order of the tables' columns
 BASELINE = "asyncio"
+# Beside them, for the network only: ctask's loop without ctask.install(); aiofastnet's transports
+# on asyncio's loop; what no event loop can beat.
+LIMITS = ("protocol-limit", "epoll-limit")
+NETWORK_CONTENDERS = (*CONTENDERS, "ctask-loop", "aiofastnet", *LIMITS)
+MODULES = {"ctask-loop": "ctask", "aiofastnet": "asyncio"}  # of the loop; else the name itself
 
 RunMain = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -32,21 +37,23 @@ def runner(name: str) -> tuple[RunMain, str]:
     """Return how `name` runs a main coroutine, and its version. Raises Absent."""
     if name == BASELINE:
         return asyncio.run, sys.version.split()[0]
+    package = name.split("-")[0]
     compiled = ROOT / "ctask" / f"_ctask{sysconfig.get_config_var('EXT_SUFFIX')}"
-    if name == "ctask" and not compiled.exists():
+    if package == "ctask" and not compiled.exists():
         # Not compiled in this tree: the tree's package must not hide an installed one.
         sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
     try:
-        module = importlib.import_module(name)
+        module = importlib.import_module(package)
     except ImportError as error:
         raise Absent(str(error)) from None
-    version = getattr(module, "__version__", None) or installed_version(name)
+    version = getattr(module, "__version__", None) or installed_version(package)
     if name == "ctask":
         module.install()
         return asyncio.run, version
+    factory = module.loop_factory() if name == "aiofastnet" else module.new_event_loop
 
     def run(main: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=module.new_event_loop) as running:
+        with asyncio.Runner(loop_factory=factory) as running:
             return running.run(main)
 
     return run, version
@@ -72,7 +79,7 @@ def proof(name: str, hello: dict[str, str], answer: dict[str, Any]) -> dict[str,
     own loop.
     """
     module = answer["loop"].split(".")[0].lstrip("_")
-    if module != name:
+    if name not in LIMITS and module != MODULES.get(name, name):
         raise RuntimeError(f"{name}: the loop that ran was {answer['loop']}")
     return {"version": hello["version"], "loop": answer["loop"], "task": answer["task"]}
 
@@ -90,7 +97,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def start(
-    arguments: list[str], *, prefix: list[str] | None = None, **extra: str
+    arguments: list[str], *, prefix: list[str] | None = None, stderr: Any = None, **extra: str
 ) -> subprocess.Popen[str]:
     """Start `python -m benchmarks.worker ARGUMENTS`, its standard input and output being pipes of
     text.
@@ -101,5 +108,6 @@ def start(
         env=environment(**extra),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )

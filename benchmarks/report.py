@@ -1,12 +1,15 @@
 """Tables and JSON from what the measuring modules found. A result is a dictionary, as written to
 JSON:
 
-mode, unit       what the values are: "time" in seconds, "instructions" or "memory" in bytes
+mode, unit       what the values are: "time" and "network" in seconds, "instructions" or "memory"
+                 in bytes
 host             Python, CPU, system, date
 contenders       of each: version, loop type, task type
 absent           contenders left out, and why
 titles           of each row
-values           of each row and contender: value; for time also rounds and, as ratios, spread
+values           of each row and contender: value; for time also rounds and, as ratios, spread; for
+                 the network also rate (requests per second) and what the client said of each run
+failed           for the network, of each row and contender: why it has no value
 """
 
 from __future__ import annotations
@@ -18,12 +21,13 @@ import platform
 import sysconfig
 from typing import Any
 
-from .contenders import BASELINE, CONTENDERS
+from .contenders import BASELINE, LIMITS, NETWORK_CONTENDERS
 
 UNITS = {
     "time": ("s", "CPU time per operation", 1e6, "us"),
     "instructions": ("instructions", "Instructions per operation (user space)", 1, "instr."),
     "memory": ("bytes", "Memory per object", 1, "bytes"),
+    "network": ("s", "Server's CPU time per request", 1e6, "us"),
 }
 
 
@@ -45,7 +49,7 @@ def host() -> dict[str, str]:
 
 
 def columns(result: dict[str, Any]) -> list[str]:
-    return [name for name in CONTENDERS if name in result["contenders"]]
+    return [name for name in NETWORK_CONTENDERS if name in result["contenders"]]
 
 
 def ratio(row: dict[str, Any], name: str) -> float | None:
@@ -75,9 +79,12 @@ def cell(result: dict[str, Any], row: dict[str, Any], name: str) -> str:
         return "-"
     share = ratio(row, name)
     value = row[name]["value"] * UNITS[result["mode"]][2]
-    absolute = f"{value:,.2f}" if result["mode"] == "time" else f"{value:,.0f}"
+    precise = result["mode"] in ("time", "network")
+    absolute = f"{value:,.2f}" if precise else f"{value:,.0f}"
     if name == BASELINE or share is None:
         return absolute
+    if result["mode"] == "network":
+        return f"{absolute} ({share:.2f})"
     if "spread" in row[name]:
         low, high = row[name]["spread"]
         return f"{share:.2f} ({low:.2f}-{high:.2f})"
@@ -100,13 +107,38 @@ def table(result: dict[str, Any]) -> str:
     means = [geometric_mean(result, name) for name in names]
     if len(names) > 1 and any(means):
         lines.append(["geometric mean", *[f"{mean:.3f}" if mean else "-" for mean in means]])
+    return aligned(lines)
+
+
+def aligned(lines: list[list[str]]) -> str:
+    """Markdown; the first line is the head."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * widths[0], *["-" * (width - 1) + ":" for width in widths[1:]]]
     printed = []
-    for first, *rest in [head, rule, *lines[1:]]:
+    for first, *rest in [lines[0], rule, *lines[1:]]:
         right = [text.rjust(width) for text, width in zip(rest, widths[1:], strict=True)]
         printed.append("| " + " | ".join([first.ljust(widths[0]), *right]) + " |")
     return "\n".join(printed)
+
+
+def limits_table(result: dict[str, Any], limit: str) -> str:
+    """Everybody's CPU time as a multiple of this limit's; empty without it."""
+    names = columns(result)
+    lines = [[f"CPU time, {limit} = 1", *names]]
+    for key, row in result["values"].items():
+        if limit in row:
+            of = [row[name]["value"] / row[limit]["value"] if name in row else 0 for name in names]
+            lines.append([result["titles"][key], *[f"{x:.2f}" if x else "-" for x in of]])
+    return aligned(lines) if len(lines) > 1 else ""
+
+
+def rates_table(result: dict[str, Any]) -> str:
+    names = columns(result)
+    lines = [["Requests per second of real time", *names]]
+    for key, row in result["values"].items():
+        rates = [f"{row[name]['rate']:,.0f}" if name in row else "-" for name in names]
+        lines.append([result["titles"][key], *rates])
+    return aligned(lines)
 
 
 def text(result: dict[str, Any]) -> str:
@@ -118,4 +150,12 @@ def text(result: dict[str, Any]) -> str:
         lines.append(f"{name} {ran['version']}: {ran['loop']}, {ran['task']}")
     lines += [f"{name} is absent: {why}" for name, why in result["absent"].items()]
     lines += [result["how"], "", table(result)]
+    if result["mode"] == "network":
+        for more in (*[limits_table(result, limit) for limit in LIMITS], rates_table(result)):
+            lines += ["", more] if more else []
+        lines += [
+            f"{name} has no figure for {result['titles'][row]}: {why}"
+            for row, failures in result["failed"].items()
+            for name, why in failures.items()
+        ]
     return "\n".join(lines)

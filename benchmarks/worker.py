@@ -3,6 +3,7 @@
     worker time CONTENDER                         one request a line on standard input
     worker instructions CONTENDER SCENARIO:N...   under valgrind, see instructions.py
     worker memory CONTENDER KIND COUNT            see memory.py
+    worker serve CONTENDER PROGRAM PLACE          see servers.py
 
 The first line of output is the contender's version, or why it is absent. Each answer after it
 names the types of the loop and of the task that ran.
@@ -19,7 +20,7 @@ import sys
 import time
 from typing import Any
 
-from . import contenders, instructions, memory
+from . import contenders, instructions, memory, servers
 from .core import SCENARIOS, Scenario
 
 LIMIT = 300  # seconds for one measurement; a loop that hangs ends its process by SIGALRM
@@ -54,6 +55,12 @@ def once(run: contenders.RunMain, scenario: Scenario, n: int) -> None:
 
 
 def main(mode: str, name: str, *arguments: str) -> None:
+    if mode == "serve":
+        servers.prepare()
+    if name in contenders.LIMITS:
+        say({"version": "-"})
+        servers.serve_limit(arguments[0], servers.Place(**json.loads(arguments[1])), say)
+        return
     try:
         run, version = contenders.runner(name)
     except contenders.Absent as absent:
@@ -77,6 +84,9 @@ def main(mode: str, name: str, *arguments: str) -> None:
         kind, count = arguments
         signal.alarm(LIMIT)
         run(memory.measured(kind, int(count), say))
+    elif mode == "serve":
+        program, place = arguments
+        run(servers.serve(program, servers.Place(**json.loads(place)), say))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,102 @@
+"""The C programs of the network benchmarks, compiled when first used, into build/benchmarks/."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.machinery
+import importlib.util
+import os
+import shlex
+import subprocess
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+from .contenders import ROOT
+
+SOURCES = Path(__file__).parent / "c"
+BUILT = ROOT / "build" / "benchmarks"
+FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra"]
+
+
+class NotBuilt(Exception):
+    """A program cannot be compiled here; the message says why."""
+
+
+def compiled(source: str, *flags: str, libraries: tuple[str, ...] = (), suffix: str = "") -> Path:
+    """Return the program made from c/SOURCE. Raises NotBuilt.
+
+    Its name has a digest of the source and the flags in it, so that an old one is never run. What
+    is there is taken, also where the headers for it are missing.
+    """
+    path = SOURCES / source
+    told = [*FLAGS, *libraries, *flags]
+    digest = hashlib.sha256(path.read_bytes() + "\0".join(told).encode()).hexdigest()[:12]
+    target = BUILT / f"{path.stem}-{digest}{suffix}"
+    if target.exists():
+        return target
+    BUILT.mkdir(parents=True, exist_ok=True)
+    temporary = BUILT / f"{os.getpid()}-{target.name}"
+    command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, *flags]
+    command += ["-o", str(temporary), str(path), *libraries]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise NotBuilt(f"{command[0]}: {error.strerror}") from None
+    if done.returncode:
+        raise NotBuilt(f"{source} does not compile:\n{done.stderr}")
+    os.replace(temporary, target)
+    return target
+
+
+def client(tls: bool) -> Path:
+    if tls:
+        return compiled("client.c", "-DUSE_TLS", libraries=("-lssl", "-lcrypto"))
+    return compiled("client.c")
+
+
+def echo_server() -> Path:
+    return compiled("echo_epoll.c")
+
+
+def protocol_module() -> ModuleType:
+    """Compile and import the extension module echo_protocol."""
+    path = compiled(
+        "echo_protocol.c",
+        "-shared",
+        "-fPIC",
+        f"-I{sysconfig.get_path('include')}",
+        f"-I{sysconfig.get_path('platinclude')}",
+        suffix=sysconfig.get_config_var("EXT_SUFFIX"),
+    )
+    loader = importlib.machinery.ExtensionFileLoader("echo_protocol", str(path))
+    spec = importlib.util.spec_from_loader("echo_protocol", loader)
+    assert spec
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def certificate() -> Path:
+    """A self-signed certificate with its key (P-256) for localhost, made once."""
+    target = BUILT / "localhost.pem"
+    if not target.exists():
+        BUILT.mkdir(parents=True, exist_ok=True)
+        temporary = BUILT / f"{os.getpid()}-{target.name}"
+        command = "openssl req -x509 -nodes -days 3650 -subj /CN=localhost"
+        command += " -newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
+        try:
+            done = subprocess.run(
+                [*command.split(), "-keyout", str(temporary), "-out", f"{temporary}.crt"],
+                capture_output=True,
+                text=True,
+            )
+        except OSError as error:
+            raise NotBuilt(f"openssl: {error.strerror}") from None
+        if done.returncode:
+            raise NotBuilt(f"openssl: {done.stderr}")
+        with temporary.open("a") as file:
+            file.write(Path(f"{temporary}.crt").read_text())
+        os.unlink(f"{temporary}.crt")
+        os.replace(temporary, target)
+    return target
