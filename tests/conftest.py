@@ -25,12 +25,14 @@ import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import streams
 
 # A checkout's ctask/ has no compiled module: tests are about the package that is installed.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+INTEGRATION = Path(__file__).resolve().parent / "integration"
 sys.path[:] = [path for path in sys.path if os.path.abspath(path or os.curdir) != ROOT]
 
 NAMES = (
@@ -77,6 +79,14 @@ LIVING = (asyncio.Future, IMPL.Future, asyncio.Handle, IMPL.Handle, asyncio.Abst
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # Real programs need more than pytest: they are run if they are asked for (tools/integration).
+    if collection_path != INTEGRATION:
+        return None
+    asked = [Path(arg.partition("::")[0]).resolve() for arg in config.args]
+    return not any(path.is_relative_to(INTEGRATION) for path in asked)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
