@@ -6,6 +6,7 @@ import collections
 import datetime
 import glob
 import os
+import pwd
 import queue
 import re
 import shutil
@@ -146,3 +147,20 @@ class Certificates:
 
     def for_client(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.authority))
+
+
+def unprivileged(name: str, directory: Path) -> dict[str, Any]:
+    """Options of Popen for a server that does not run as root: the package's own user, or nobody.
+
+    The directory becomes writable for it.
+    """
+    if os.getuid() != 0:
+        return {}
+    for user in (name, "nobody"):
+        try:
+            entry = pwd.getpwnam(user)
+        except KeyError:
+            continue
+        directory.chmod(0o777)
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    pytest.fail(f"neither a user {name} nor nobody")
