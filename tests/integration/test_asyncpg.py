@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import types
 
@@ -67,6 +68,8 @@ def server(public_directory, certificates):
             tls={"host": "localhost", "ssl": certificates.for_client(), **common},
         )
     finally:
+        process.popen.send_signal(signal.SIGQUIT)  # at once, but it tidies up behind it
+        process.popen.wait()
         process.kill()
 
 
