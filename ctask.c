@@ -12,9 +12,9 @@
        src/handle.c      what call_soon() and call_later() return
        src/loop.c        iterations                            src/schedule.c   call_soon(), timers, create_task()
        src/watch.c       readers and writers                   src/wake.c       work from other threads
-       src/poll_epoll.c  the kernel, behind src/poll.h
-       src/transport.c   what transports share                 src/queue.h  what they have yet to send
-       src/stream.c      connected stream sockets              src/server.c accepting them
+       src/poll_epoll.c  the kernel, behind src/poll.h         src/fork.c       a forked child is told
+       src/transport.c   what transports share                 src/queue.h      what they have yet to send
+       src/stream.c      connected stream sockets              src/server.c     accepting them
        src/address.c     socket addresses
 
    They are compiled as one translation unit.  With CTASK_SPLIT each is compiled by itself instead. */
@@ -31,6 +31,7 @@
 #include "src/turn.c"
 #include "src/handle.c"
 #include "src/poll_epoll.c"
+#include "src/fork.c"
 #include "src/loop.c"
 #include "src/schedule.c"
 #include "src/watch.c"
@@ -285,7 +286,7 @@ module_exec(PyObject *module)
     }
     if (registry_setup(module, st) < 0 || future_setup(module, st) < 0 || task_setup(module, st) < 0 ||
         turn_setup(module, st) < 0 || handle_setup(module, st) < 0 || loop_setup(module, st) < 0 ||
-        stream_setup(module, st) < 0 || server_setup(module, st) < 0) {
+        stream_setup(module, st) < 0 || server_setup(module, st) < 0 || fork_setup(module) < 0) {
         return -1;
     }
     if (export_the_rest(module) < 0) {

@@ -167,9 +167,10 @@ typedef struct {
     freelist free_tasks;
     freelist free_handles;
     freelist free_timers;
-    struct list_node
-        tasks; // 3.13 and earlier: pending tasks, borrowed    int thread_state_checked;       // 3.14+: the offsets in compat.h are this interpreter's
+    struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
+    int thread_state_checked; // 3.14+: the offsets in compat.h are this interpreter's
     int server_knows_clients; // 3.13+: Server._attach() takes the transport
+    unsigned forks;           // between the process that loaded the module and this one (fork.c)
 } ctask_state;
 
 extern struct PyModuleDef ctask_module;
@@ -292,6 +293,8 @@ typedef struct {
     int watched; // slots with events
     char no_pwait2; // the kernel lacks epoll_pwait2()
     void *events; // the buffer the kernel fills
+    const unsigned *forks; // of the process, in the module's state
+    unsigned forks_known; // when our descriptors were made: otherwise they are the parent's as well
 } poll_state;
 
 /* Handles that only the loop refers to once they have run. */
@@ -323,6 +326,7 @@ struct LoopObj {
 };
 
 PART int loop_setup(PyObject *module, ctask_state *st);
+PART int fork_setup(PyObject *module);
 PART int loop_setattro(PyObject *self, PyObject *name, PyObject *value);
 PART int loop_check_overrides(LoopObj *loop);
 PART int loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context);

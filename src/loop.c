@@ -848,7 +848,7 @@ Loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
         return NULL;
     }
     loop->st = PyModule_GetState(module);
-    int err = poll_open(&loop->poll);
+    int err = poll_open(&loop->poll, &loop->st->forks);
     if (err < 0) {
         Py_DECREF(loop);
         errno = -err;

@@ -12,7 +12,9 @@
 #define POLL_WRITE 2u
 #define POLL_EDGE 4u // tell of changes only: for who owns the descriptor and remembers what it was told
 
-PART int poll_open(poll_state *poll);
+/* `forks` counts the forks up to this process.  Once it changes, the poller's descriptors are the parent's:
+   it makes new ones before it asks the kernel for anything, and never touches the old ones but to close them. */
+PART int poll_open(poll_state *poll, const unsigned *forks);
 PART void poll_close(poll_state *poll);
 
 /* Ask the kernel for exactly these events of `fd` (0: for none any more). */

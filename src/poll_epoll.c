@@ -1,7 +1,11 @@
 /* Readiness by epoll, waking by eventfd.
 
    Each registration carries a generation, so that an event of a descriptor that was closed and opened anew
-   is not taken for the new one's.  The eventfd is edge-triggered and never read: each write is an edge. */
+   is not taken for the new one's.  The eventfd is edge-triggered and never read: each write is an edge.
+
+   A set can be made anew from the slots: in a forked child, which shares the old one with its parent, and
+   when the kernel tells of a descriptor that cannot be taken out of it any more, because it was closed here
+   while a duplicate is open. */
 
 #include "poll.h"
 
@@ -15,32 +19,59 @@
 #define EVENTS_AT_ONCE 256
 #define WAKE_MARK UINT64_MAX
 
-PART int
-poll_open(poll_state *poll)
+/* An epoll set with an eventfd in it, in place of those that `poll` has; those stay if it fails. */
+static int
+open_set(poll_state *poll)
 {
-    *poll = (poll_state){.fd = -1, .wake_fd = -1};
-    poll->events = malloc(EVENTS_AT_ONCE * sizeof(struct epoll_event));
-    if (poll->events == NULL) {
-        return -ENOMEM;
+    int wake_fd = -1, err;
+    int fd = epoll_create1(EPOLL_CLOEXEC);
+    if (fd < 0) {
+        return -errno;
     }
-    poll->fd = epoll_create1(EPOLL_CLOEXEC);
-    if (poll->fd < 0) {
-        goto failed;
-    }
-    poll->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (poll->wake_fd < 0) {
-        goto failed;
+    wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake_fd < 0) {
+        goto close_fd;
     }
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = WAKE_MARK};
-    if (epoll_ctl(poll->fd, EPOLL_CTL_ADD, poll->wake_fd, &event) < 0) {
-        goto failed;
+    if (epoll_ctl(fd, EPOLL_CTL_ADD, wake_fd, &event) < 0) {
+        goto close_wake_fd;
     }
+    if (poll->fd >= 0) {
+        close(poll->fd);
+        close(poll->wake_fd);
+    }
+    poll->fd = fd;
+    poll->wake_fd = wake_fd;
+    poll->forks_known = *poll->forks;
     return 0;
 
-failed:;
-    int err = -errno;
-    poll_close(poll);
+close_wake_fd:
+    err = -errno;
+    close(wake_fd);
+    close(fd);
     return err;
+close_fd:
+    err = -errno;
+    close(fd);
+    return err;
+}
+
+PART int
+poll_open(poll_state *poll, const unsigned *forks)
+{
+    *poll = (poll_state){.fd = -1, .wake_fd = -1, .forks = forks};
+    poll->events = malloc(EVENTS_AT_ONCE * sizeof(struct epoll_event));
+    int err = poll->events == NULL ? -ENOMEM : open_set(poll);
+    if (err < 0) {
+        poll_close(poll);
+    }
+    return err;
+}
+
+static inline int
+is_parents(poll_state *poll)
+{
+    return UNLIKELY(poll->fd >= 0 && poll->forks_known != *poll->forks);
 }
 
 /* The handles in the slots are the caller's to drop beforehand. */
@@ -62,7 +93,7 @@ PART void
 poll_wake(poll_state *poll)
 {
     uint64_t one = 1;
-    if (poll->wake_fd >= 0) {
+    if (poll->wake_fd >= 0 && !is_parents(poll)) {
         /* It can only fail when the counter is full, and then the edge has been seen 2^64 times. */
         ssize_t n = write(poll->wake_fd, &one, sizeof(one));
         (void)n;
@@ -97,6 +128,24 @@ control(poll_state *poll, int op, int fd, uint32_t events)
     return epoll_ctl(poll->fd, op, fd, &event) < 0 ? -errno : 0;
 }
 
+/* Have the kernel know what the slots say, and nothing else. */
+static __attribute__((noinline)) int
+make_anew(poll_state *poll)
+{
+    int err = open_set(poll);
+    if (err < 0) {
+        return err;
+    }
+    for (int fd = 0; fd < poll->n_slots; fd++) {
+        poll_slot *slot = &poll->slots[fd];
+        if (slot->events != 0 && control(poll, EPOLL_CTL_ADD, fd, slot->events) < 0) {
+            slot->events = 0; // it was closed
+            poll->watched--;
+        }
+    }
+    return 0;
+}
+
 PART int
 poll_watch(poll_state *poll, int fd, uint32_t events)
 {
@@ -108,9 +157,17 @@ poll_watch(poll_state *poll, int fd, uint32_t events)
     }
     poll_slot *slot = &poll->slots[fd];
     int err = 0;
+    if (is_parents(poll) && events != 0) {
+        err = make_anew(poll);
+        if (err < 0) {
+            return err;
+        }
+    }
     if (events == 0) {
         if (slot->events != 0) {
-            (void)control(poll, EPOLL_CTL_DEL, fd, 0); // it may have been closed, which removed it
+            if (!is_parents(poll)) {
+                (void)control(poll, EPOLL_CTL_DEL, fd, 0); // it may have been closed, which removed it
+            }
             slot->events = 0;
             poll->watched--;
         }
@@ -177,7 +234,12 @@ PART int
 poll_wait(LoopObj *loop, int64_t timeout)
 {
     poll_state *poll = &loop->poll;
-    int n = 0, err = 0;
+    int n = 0, err = 0, stale = 0;
+    if (is_parents(poll) && (err = make_anew(poll)) < 0) {
+        errno = -err;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
     if (timeout == 0) {
         if (poll->watched > 0) {
             n = wait_for_events(poll, 0);
@@ -206,7 +268,11 @@ poll_wait(LoopObj *loop, int64_t timeout)
     for (int i = 0; i < n && poll->fd >= 0; i++) {
         uint64_t mark = events[i].data.u64;
         int fd = (int)(uint32_t)mark;
-        if (mark == WAKE_MARK || fd >= poll->n_slots || poll->slots[fd].generation != mark >> 32) {
+        if (mark == WAKE_MARK) {
+            continue;
+        }
+        if (fd >= poll->n_slots || poll->slots[fd].generation != mark >> 32 || poll->slots[fd].events == 0) {
+            stale = 1;
             continue;
         }
         /* An error or a hang-up wakes both sides, as with selectors.EpollSelector. */
@@ -226,6 +292,10 @@ poll_wait(LoopObj *loop, int64_t timeout)
         if (UNLIKELY((slot->events & ~wanted) != 0) && !(slot->events & POLL_EDGE)) {
             (void)poll_watch(poll, fd, wanted);
         }
+    }
+    /* It would be told again and again.  (If there is no descriptor for a new set now, the next time.) */
+    if (UNLIKELY(stale) && poll->fd >= 0) {
+        (void)make_anew(poll);
     }
     return 0;
 }
