@@ -10,7 +10,7 @@ from asyncio import events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ctask import _ctask
+from ctask import _ctask, _dns
 
 
 class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
@@ -53,6 +53,9 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
         def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
         def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
+        def _getaddrinfo_debug(
+            self, host: Any, port: Any, family: int, type: int, proto: int, flags: int
+        ) -> Any: ...
 
     def __init__(self) -> None:
         super().__init__(_Selector(self))  # type: ignore[arg-type]
@@ -137,6 +140,9 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
             transp._reset_empty_waiter()
             if reading:
                 transp.resume_reading()
+
+    getaddrinfo = _dns.getaddrinfo
+    getnameinfo = _dns.getnameinfo
 
     # Signals come through a pair of sockets, as asyncio's own.  Other wake-ups do not need them,
     # so they are made when the first handler is added.
