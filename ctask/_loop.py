@@ -10,7 +10,7 @@ from asyncio import events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ctask import _ctask, _dns
+from ctask import _ctask, _dns, _process
 
 
 class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
@@ -53,6 +53,9 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
         def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
         def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
+        def _add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> Any: ...
+        def _remove_reader(self, fd: int) -> bool: ...
+        def _child_watcher_callback(self, pid: int, returncode: int, transp: Any) -> None: ...
         def _getaddrinfo_debug(
             self, host: Any, port: Any, family: int, type: int, proto: int, flags: int
         ) -> Any: ...
@@ -143,6 +146,7 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
 
     getaddrinfo = _dns.getaddrinfo
     getnameinfo = _dns.getnameinfo
+    _make_subprocess_transport = _process.make_subprocess_transport
 
     # Signals come through a pair of sockets, as asyncio's own.  Other wake-ups do not need them,
     # so they are made when the first handler is added.

@@ -1,0 +1,526 @@
+"""Subprocesses: their exit, their pipes, and what Popen takes."""
+
+import asyncio
+import errno
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+
+import pytest
+
+PIPE = subprocess.PIPE
+
+
+@pytest.fixture(autouse=True)
+def no_zombies():
+    yield
+    gc.collect()
+    subprocess._cleanup()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.fixture(autouse=True)
+def no_watcher_of_another_loop():
+    """Up to 3.13 asyncio keeps one child watcher for all loops; 3.11's wants an attached loop."""
+    yield
+    if sys.version_info < (3, 14):
+        watcher = asyncio.get_event_loop_policy()._watcher
+        for thread in list(getattr(watcher, "_threads", {}).values()):
+            thread.join()
+        del watcher
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            asyncio.set_child_watcher(None)
+
+
+async def output(*args, code=0, **kwargs):
+    process = await asyncio.create_subprocess_exec(*args, stdout=PIPE, **kwargs)
+    out, _ = await process.communicate()
+    assert process.returncode == code
+    return out
+
+
+def sh(text, **kwargs):
+    return output("/bin/sh", "-c", text, **kwargs)
+
+
+@pytest.mark.parametrize("code", [0, 1, 77, 255])
+def test_exit_status(run, code):
+    async def main():
+        process = await asyncio.create_subprocess_shell(f"exit {code}")
+        assert await process.wait() == code
+        assert process.returncode == code
+        assert await process.wait() == code
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1])
+def test_signals_end_it_with_a_negative_status(run, kind):
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE)
+        assert process.returncode is None
+        if kind == signal.SIGTERM:
+            process.terminate()
+        elif kind == signal.SIGKILL:
+            process.kill()
+        else:
+            process.send_signal(kind)
+        assert await process.wait() == -kind
+
+    run(main())
+
+
+def test_sending_a_signal_after_the_end(run, loop):
+    class Protocol(asyncio.SubprocessProtocol):
+        def __init__(self):
+            self.lost = loop.create_future()
+
+        def connection_lost(self, exc):
+            loop.call_soon(self.lost.set_result, None)
+
+    async def main():
+        transport, protocol = await loop.subprocess_exec(Protocol, "/bin/true")
+        await protocol.lost
+        for send in (transport.kill, transport.terminate, lambda: transport.send_signal(15)):
+            with pytest.raises(ProcessLookupError):
+                send()
+        transport.close()
+
+    run(main())
+
+
+def test_order_of_the_protocols_callbacks(run, loop):
+    calls = []
+
+    class Protocol(asyncio.SubprocessProtocol):
+        def __init__(self):
+            self.lost = loop.create_future()
+
+        def connection_made(self, transport):
+            assert asyncio.get_running_loop() is loop
+            calls.append("made")
+            self.transport = transport
+
+        def pipe_data_received(self, fd, data):
+            calls.append((fd, data))
+
+        def pipe_connection_lost(self, fd, exc):
+            calls.append((fd, exc))
+
+        def process_exited(self):
+            calls.append("exited")
+            assert self.transport.get_returncode() == 3
+
+        def connection_lost(self, exc):
+            calls.append(exc)
+            self.lost.set_result(None)
+
+    async def main():
+        transport, protocol = await loop.subprocess_exec(
+            Protocol, "/bin/sh", "-c", "printf out; printf err >&2; exit 3"
+        )
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        assert transport.get_protocol() is protocol
+        assert transport.get_extra_info("subprocess").pid == transport.get_pid()
+        stdin, stdout, stderr = map(transport.get_pipe_transport, range(3))
+        assert isinstance(stdin, asyncio.WriteTransport)
+        assert isinstance(stdout, asyncio.ReadTransport)
+        assert isinstance(stderr, asyncio.ReadTransport)
+        assert transport.get_pipe_transport(3) is None
+        await protocol.lost
+        transport.close()
+
+    run(main())
+    assert calls[0] == "made"
+    assert calls[-1] is None
+    assert sorted(calls[1:-1], key=repr) == sorted(
+        ["exited", (0, None), (1, None), (2, None), (1, b"out"), (2, b"err")], key=repr
+    )
+    assert calls.index((1, b"out")) < calls.index((1, None))
+
+
+def test_communicate_moves_much_data_both_ways(run):
+    data = bytes(range(256)) * 4096
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE, stdout=PIPE)
+        return await process.communicate(data)
+
+    assert run(main()) == (data, None)
+
+
+def test_communicate_with_a_child_that_does_not_read(run):
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/true", stdin=PIPE, stdout=PIPE)
+        return await process.communicate(b"x" * (1 << 20))
+
+    assert run(main()) == (b"", None)
+
+
+def test_streams(run):
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE, stdout=PIPE)
+        for n in range(20):
+            process.stdin.write(b"line %d\n" % n)
+            await process.stdin.drain()
+            assert await process.stdout.readline() == b"line %d\n" % n
+        process.stdin.close()
+        await process.stdin.wait_closed()
+        assert await process.stdout.read() == b""
+        assert await process.wait() == 0
+
+    run(main())
+
+
+def test_many_at_once(run):
+    async def main():
+        return await asyncio.gather(*[sh(f"echo {n}") for n in range(20)])
+
+    assert run(main()) == [b"%d\n" % n for n in range(20)]
+
+
+def test_program_that_does_not_exist(run):
+    async def main():
+        with pytest.raises(FileNotFoundError):
+            await asyncio.create_subprocess_exec("/no/such/program")
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"universal_newlines": True}, "universal_newlines must be False"),
+        ({"bufsize": 1}, "bufsize must be 0"),
+        ({"text": True}, "text must be False"),
+        ({"encoding": "utf-8"}, "encoding must be None"),
+        ({"errors": "strict"}, "errors must be None"),
+        ({"shell": True}, "shell must be False"),
+    ],
+)
+def test_arguments_that_are_refused(run, loop, arguments, message):
+    async def main():
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            await loop.subprocess_exec(asyncio.SubprocessProtocol, "/bin/true", **arguments)
+
+    run(main())
+
+
+# --- what Popen takes
+
+
+def test_umask_and_process_group(run):
+    group = {} if sys.version_info < (3, 11) else {"process_group": 0}
+
+    async def main():
+        assert await sh("umask", umask=0o27) == b"0027\n"
+        pid, pgid = (
+            await sh("echo $$; ps -o pgid= -p $$ || cut -d' ' -f5 /proc/$$/stat", **group)
+        ).split()
+        assert pid == pgid
+
+    run(main())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may change the user")
+def test_user_and_groups(run):
+    async def main():
+        assert await sh("id -u; id -g; id -G", user=65534, group=65533, extra_groups=[65532]) == (
+            b"65534\n65533\n65533 65532\n"
+        )
+
+    run(main())
+
+
+def test_preexec_fn_env_and_cwd(run, tmp_path):
+    def before():
+        os.environ["IGNORED"] = "x"
+        os.chdir("/")
+        os.umask(0o77)
+
+    async def main():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            text = "umask; echo $VALUE; echo $IGNORED; pwd"
+            out = await sh(text, preexec_fn=before, env={"VALUE": "v"}, cwd=tmp_path)
+        assert out == b"0077\nv\n\n/\n"
+
+    run(main())
+
+
+def test_exception_of_preexec_fn(run):
+    def before():
+        raise ValueError
+
+    async def main():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            with pytest.raises(
+                subprocess.SubprocessError, match="^Exception occurred in preexec_fn.$"
+            ):
+                await asyncio.create_subprocess_exec("/bin/true", preexec_fn=before)
+
+    run(main())
+
+
+def test_pipesize(run):
+    import fcntl
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE, pipesize=8192)
+        pipe = process.stdin.get_extra_info("pipe")
+        assert fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) == 8192
+        process.stdin.close()
+        await process.wait()
+
+    run(main())
+
+
+def test_only_the_descriptors_that_are_passed_are_inherited(run, loop):
+    reading, writing = os.pipe()
+    os.set_inheritable(reading, True)
+
+    async def main():
+        seen = await sh("ls /proc/$$/fd")
+        passed = await sh(
+            f"ls /proc/$$/fd; echo hello >/proc/self/fd/{writing}", pass_fds=(writing,)
+        )
+        return seen, passed
+
+    seen, passed = run(main())
+    assert set(seen.split()) <= {b"0", b"1", b"2"}
+    assert b"%d" % writing in passed.split()
+    assert os.read(reading, 10) == b"hello\n"
+    os.close(reading)
+    os.close(writing)
+
+
+def test_pipes_can_be_opened_anew_by_the_child(run):
+    assert run(sh("echo x >/proc/self/fd/1")) == b"x\n"
+
+
+def test_descriptors_and_files_in_place_of_pipes(run, tmp_path):
+    async def main():
+        path = tmp_path / "out"
+        with open(path, "wb") as file:
+            process = await asyncio.create_subprocess_exec(
+                "/bin/sh", "-c", "echo out; echo err >&2", stdout=file, stderr=subprocess.STDOUT
+            )
+            await process.wait()
+        assert path.read_bytes() == b"out\nerr\n"
+        assert await sh("echo err >&2", stderr=subprocess.STDOUT) == b"err\n"
+        assert await sh("echo err >&2", stderr=subprocess.DEVNULL) == b""
+
+    run(main())
+
+
+# --- the exit
+
+
+def test_sigchld_is_left_to_the_program(run):
+    seen = []
+    saved = signal.signal(signal.SIGCHLD, lambda *args: seen.append(args[0]))
+    try:
+        assert run(sh("echo x")) == b"x\n"
+        assert seen == [signal.SIGCHLD]
+        assert signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, saved)
+
+
+def test_loop_in_another_thread_needs_nothing_of_the_main_thread(impl):
+    results = []
+
+    def other():
+        results.append(impl.run(sh("echo x; exit 2", code=2)))
+
+    threads = [threading.Thread(target=other) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [b"x\n"] * 3
+
+
+@pytest.mark.ctask_only  # asyncio uses threads up to 3.11
+def test_no_thread_and_no_watcher_is_made(run):
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE)
+        assert threading.active_count() == before
+        if sys.version_info < (3, 14):
+            assert asyncio.get_event_loop_policy()._watcher is None
+        process.stdin.close()
+        assert await process.wait() == 0
+
+    before = threading.active_count()
+    run(main())
+
+
+@pytest.mark.ctask_only
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EMFILE])
+def test_thread_waits_where_there_is_no_pidfd(run, monkeypatch, number):
+    def refuse(pid, flags=0):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+
+    async def main():
+        assert await sh("echo x; exit 5", code=5) == b"x\n"
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE)
+        process.kill()
+        assert await process.wait() == -9
+        # The thread has done its work; let it end before threads are counted.
+        for thread in threading.enumerate():
+            if thread.name.startswith("ctask-waitpid"):
+                thread.join()
+
+    run(main())
+
+
+def test_status_that_somebody_else_took(impl, run, logs):
+    if impl.name == "asyncio" and sys.version_info < (3, 12):
+        pytest.skip("a thread of asyncio's has taken it by then")
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE)
+        process.kill()
+        os.waitpid(process.pid, 0)
+        assert await process.wait() == 255
+
+    run(main())
+    (record,) = logs.take()
+    assert "will report returncode 255" in record.getMessage()
+
+
+@pytest.mark.ctask_only  # asyncio says 255 and logs a warning
+def test_status_that_close_took_is_not_lost(run, loop):
+    class Protocol(asyncio.SubprocessProtocol):
+        def __init__(self):
+            self.exited = loop.create_future()
+
+        def process_exited(self):
+            self.exited.set_result(None)
+
+    async def main():
+        transport, protocol = await loop.subprocess_exec(
+            Protocol, "/bin/sh", "-c", "exit 6", stdin=None, stdout=None, stderr=None
+        )
+        os.waitid(os.P_PID, transport.get_pid(), os.WEXITED | os.WNOWAIT)
+        transport.close()
+        await protocol.exited
+        assert transport.get_returncode() == 6
+
+    run(main())
+
+
+def test_close_kills_a_child_that_runs(run, loop):
+    class Protocol(asyncio.SubprocessProtocol):
+        def __init__(self):
+            self.lost = loop.create_future()
+
+        def connection_lost(self, exc):
+            self.lost.set_result(None)
+
+    async def main():
+        transport, protocol = await loop.subprocess_exec(Protocol, "/bin/cat")
+        transport.close()
+        assert transport.is_closing()
+        await protocol.lost
+        assert transport.get_returncode() == -9
+
+    run(main())
+
+
+def test_cancelled_while_it_starts(run, loop):
+    # Its pipes are not connected yet: the child is killed and reaped before the error is seen.
+    async def main():
+        task = loop.create_task(asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE, stdout=PIPE))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+    run(asyncio.sleep(0))
+
+
+@pytest.mark.ctask_only  # asyncio does not close its pidfd
+def test_closing_the_loop_closes_what_watched_a_child(impl):
+    loop = impl.new_event_loop()
+
+    async def main():
+        return await loop.subprocess_exec(
+            asyncio.SubprocessProtocol, "/bin/sleep", "30", stdin=None, stdout=None, stderr=None
+        )
+
+    transport, _ = loop.run_until_complete(main())
+    before = len(os.listdir("/proc/self/fd"))
+    loop.close()
+    assert len(os.listdir("/proc/self/fd")) == before - 3  # and epoll's and eventfd's
+    process = transport.get_extra_info("subprocess")
+    transport.close()
+    process.wait()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="3.14 has no child watchers to set")
+def test_watcher_that_the_program_set_is_used(run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # 3.11's Pidfd and Threaded ones wait for each child as ctask does: those two may go unused.
+        watched = []
+
+        class Mine(asyncio.ThreadedChildWatcher):
+            def add_child_handler(self, pid, callback, *args):
+                watched.append(pid)
+                super().add_child_handler(pid, callback, *args)
+
+            def is_active(self):
+                return active
+
+        active = True
+        watcher = Mine()
+        asyncio.set_child_watcher(watcher)
+
+        async def main():
+            process = await asyncio.create_subprocess_exec("/bin/true")
+            assert await process.wait() == 0
+            assert watched == [process.pid]
+
+        run(main())
+        active = False
+
+        async def refused():
+            with pytest.raises(RuntimeError, match="is not activated"):
+                await asyncio.create_subprocess_exec("/bin/true")
+
+        run(refused())
+        asyncio.set_child_watcher(None)
+        for thread in list(watcher._threads.values()):
+            thread.join()
+
+
+def test_repr_and_debug_log(run, loop, caplog):
+    loop.set_debug(True)
+    loop.slow_callback_duration = 60
+
+    async def main():
+        with caplog.at_level("DEBUG", "asyncio"):
+            process = await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE)
+            transport = process._transport
+            text = repr(transport)
+            assert text.startswith(f"<_UnixSubprocessTransport pid={process.pid} running stdin=<")
+            process.stdin.close()
+            await process.wait()
+            assert f"pid={process.pid} returncode=0" in repr(transport)
+
+    run(main())
+    messages = [record.getMessage() for record in caplog.records]
+    assert any(m.startswith("execute program '/bin/cat' stdin=<pipe>") for m in messages)
+    assert any("process '/bin/cat' created: pid" in m for m in messages)
+    assert any("exited with return code 0" in m for m in messages)
