@@ -102,7 +102,7 @@
     X(format_handle, "asyncio.base_events", "_format_handle")                      \
     X(logger, "asyncio.log", "logger")                                             \
     X(traceback_extract_stack, "traceback", "extract_stack")                       \
-    X(stock_Transport, "asyncio.transports", "Transport")                          \
+    X(stock_Transport, "asyncio.transports", "_FlowControlMixin")                  \
     X(Protocol, "asyncio.protocols", "Protocol")                                   \
     X(BufferedProtocol, "asyncio.protocols", "BufferedProtocol")                   \
     X(TransportSocket, "asyncio.trsock", "TransportSocket")                        \

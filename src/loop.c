@@ -205,10 +205,10 @@ report_exception(LoopObj *loop, PyObject *handle)
 }
 
 PART int
-loop_report(LoopObj *loop, PyObject *callback, PyObject *arg, PyObject *context)
+loop_report(LoopObj *loop, PyObject *callback, PyObject *arg)
 {
     PyObject *raised = PyErr_GetRaisedException();
-    HandleObj *handle = handle_create(loop, callback, &arg, 1, context, 0);
+    HandleObj *handle = handle_create(loop, callback, &arg, 1, NULL, 0);
     if (handle == NULL) {
         Py_DECREF(raised);
         return -1;

@@ -19,7 +19,8 @@ typedef struct {
 PART int loop_check_open(LoopObj *loop);
 /* Tell the exception handler what `callback(arg)` raised, as of a handle.  -1 for KeyboardInterrupt and
    SystemExit, which end the loop. */
-PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg, PyObject *context);
+PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg);
+
 /* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(). */
 PART int loop_now(LoopObj *loop, double *now);
 

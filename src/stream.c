@@ -57,13 +57,25 @@ choose_feed(StreamObj *s, PyObject *protocol)
     return 0;
 }
 
-static void
-remember(short_address *to, const struct sockaddr *address, socklen_t length)
+/* A long address is kept as Python shows it. */
+static int
+remember(StreamObj *s, short_address *to, PyObject *key, const struct sockaddr *address, socklen_t length)
 {
-    to->length = length <= sizeof(to->u) ? length : 0;
-    if (to->length > 0) {
+    if (LIKELY(length <= sizeof(to->u))) {
+        to->length = length;
         memcpy(&to->u, address, length);
+        return 0;
     }
+    PyObject *shown = address_object(address, length);
+    if (shown == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    int status = -1;
+    if (s->base.extra != NULL || (s->base.extra = PyDict_New()) != NULL) {
+        status = PyDict_SetDefault(s->base.extra, key, shown) == NULL ? -1 : 0;
+    }
+    Py_DECREF(shown);
+    return status;
 }
 
 PART StreamObj *
@@ -103,11 +115,11 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
     if (peer == NULL) {
         peer_length = sizeof(address);
         if (getpeername(fd, (struct sockaddr *)&address, &peer_length) == 0) {
-            remember(&s->peer, (struct sockaddr *)&address, peer_length);
+            peer = (struct sockaddr *)&address;
         }
     }
-    else {
-        remember(&s->peer, peer, peer_length);
+    if (peer != NULL && remember(s, &s->peer, st->str.peername, peer, peer_length) < 0) {
+        goto failed;
     }
     t->protocol = Py_NewRef(protocol);
     if (server != NULL && server != Py_None) {
@@ -161,7 +173,7 @@ report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg)
         callback = Py_NewRef(owner);
     }
     PyErr_SetRaisedException(raised);
-    int status = loop_report(t->loop, callback, arg, t->context);
+    int status = loop_report(t->loop, callback, arg);
     Py_DECREF(callback);
     return status;
 }
@@ -286,6 +298,9 @@ receive_buffered(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
         return 0; // get_buffer() closed the connection
     }
     if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) {
+        PyErr_Format(PyExc_TypeError,
+                     "recv_into() argument 1 must be read-write bytes-like object, not %.200s",
+                     Py_TYPE(buffer)->tp_name);
         Py_DECREF(buffer);
         return transport_fatal_error(t, "Fatal read error on socket transport");
     }
@@ -544,8 +559,9 @@ remember_own_address(StreamObj *s)
 {
     struct sockaddr_storage address;
     socklen_t length = sizeof(address);
-    if (s->own.length == 0 && getsockname(s->base.fd, (struct sockaddr *)&address, &length) == 0) {
-        remember(&s->own, (struct sockaddr *)&address, length);
+    if (s->own.length == 0 && getsockname(s->base.fd, (struct sockaddr *)&address, &length) == 0 &&
+        remember(s, &s->own, s->base.st->str.sockname, (struct sockaddr *)&address, length) < 0) {
+        PyErr_WriteUnraisable((PyObject *)s);
     }
 }
 
@@ -557,8 +573,8 @@ call_lost(StreamObj *s)
     LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
     PyObject *waiter = s->empty_waiter;
     s->empty_waiter = NULL;
-    if (Py_REFCNT(s) > 2) {
-        remember_own_address(s); // the ring and the poller are not alone: somebody may ask
+    if (Py_REFCNT(s) > 1 + s->edges) {
+        remember_own_address(s); // not only the ring and the poller hold it: somebody may ask
     }
     int status = transport_call_lost(t);
     if (status < 0) {
@@ -566,7 +582,7 @@ call_lost(StreamObj *s)
         PyObject *callback = PyObject_GetAttr((PyObject *)s, t->st->str._call_connection_lost);
         PyErr_SetRaisedException(raised);
         if (callback != NULL) {
-            status = loop_report(loop, callback, Py_None, t->context);
+            status = loop_report(loop, callback, Py_None);
             Py_DECREF(callback);
         }
     }
@@ -684,7 +700,7 @@ static int
 after_enqueue(StreamObj *s, int gather)
 {
     TransportObj *t = &s->base;
-    if (gather && t->queue.size <= GATHER_BYTES) {
+    if (gather && t->queue.size <= GATHER_BYTES && (Py_ssize_t)t->queue.size <= t->high_water) {
         return flush_later(s);
     }
     if (gather) {
@@ -848,31 +864,72 @@ stream_write_raw(PyObject *transport, const char *data, Py_ssize_t n)
 }
 
 PyDoc_STRVAR(write_doc,
-"write($self, data, /)\n--\n\n"
+"write($self, /, data)\n--\n\n"
 "Send bytes, a bytearray or a memoryview: at once as far as the kernel takes it, the rest later.\n\n"
 "Raises TypeError for anything else, RuntimeError after write_eof().  (asyncio.WriteTransport.write)");
 
+/* The argument of a method that takes one, by position or by name; borrowed. */
 static PyObject *
-Stream_write(PyObject *self, PyObject *data)
+single_argument(const char *method, const char *name, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
 {
-    if (UNLIKELY(stream_write((StreamObj *)self, data) < 0)) {
+    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (LIKELY(nargs == 1 && nkw == 0)) {
+        return args[0];
+    }
+    if (nargs == 0 && nkw == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), name) == 0) {
+        return args[0];
+    }
+    if (nargs == 0 && nkw == 0) {
+        PyErr_Format(
+            PyExc_TypeError, "StreamTransport.%s() missing 1 required positional argument: '%s'", method, name);
+    }
+    else if (nargs > 1) {
+        PyErr_Format(PyExc_TypeError,
+                     "StreamTransport.%s() takes 2 positional arguments but %zd were given",
+                     method,
+                     nargs + 1);
+    }
+    else {
+        PyErr_Format(PyExc_TypeError,
+                     nargs == 0 ? "StreamTransport.%s() got an unexpected keyword argument '%U'"
+                                : "StreamTransport.%s() got multiple values for argument '%U'",
+                     method,
+                     PyTuple_GET_ITEM(kwnames, 0));
+    }
+    return NULL;
+}
+
+static PyObject *
+Stream_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *data = single_argument("write", "data", args, nargs, kwnames);
+    if (UNLIKELY(data == NULL || stream_write((StreamObj *)self, data) < 0)) {
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(writelines_doc,
-"writelines($self, list_of_data, /)\n--\n\n"
+"writelines($self, /, list_of_data)\n--\n\n"
 "Send the chunks of an iterable, without joining them.\n\n"
 "Raises RuntimeError after write_eof().  (asyncio.WriteTransport.writelines)");
 
 static PyObject *
-Stream_writelines(PyObject *self, PyObject *lines)
+Stream_writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    PyObject *lines = single_argument("writelines", "list_of_data", args, nargs, kwnames);
+    if (lines == NULL) {
+        return NULL;
+    }
     StreamObj *s = (StreamObj *)self;
     TransportObj *t = &s->base;
     if (check_writable(s, "writelines") < 0) {
         return NULL;
+    }
+    int any = PyObject_IsTrue(lines);
+    if (any <= 0) {
+        return any < 0 ? NULL : Py_NewRef(Py_None);
     }
     PyObject *chunks = PySequence_List(lines);
     if (chunks == NULL) {
@@ -974,6 +1031,14 @@ Stream_can_write_eof(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
 
 /* ---- flow control ---- */
 
+/* What was gathered counts as sent for whoever asks, and before the connection is cut. */
+static int
+send_gathered(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    return t->queue.length > 0 && !t->conn_lost && t->loop != NULL && !is_blocked(s) ? send_waiting(s) : 0;
+}
+
 static PyObject *
 Stream_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -1033,7 +1098,11 @@ Stream_is_closing(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Stream_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyLong_FromSize_t(((TransportObj *)self)->queue.size);
+    StreamObj *s = (StreamObj *)self;
+    if (send_gathered(s) < 0) {
+        return NULL;
+    }
+    return PyLong_FromSize_t(s->base.queue.size);
 }
 
 static PyObject *
@@ -1044,16 +1113,44 @@ Stream_get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-Stream_set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs)
+Stream_set_limits(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"high", "low", NULL};
     PyObject *high = NULL, *low = NULL;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", names, &high, &low) ||
-        transport_set_limits((TransportObj *)self, high, low) < 0 ||
-        transport_pause_protocol((TransportObj *)self) < 0) {
+        transport_set_limits((TransportObj *)self, high, low) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_maybe_pause(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (transport_pause_protocol((TransportObj *)self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_maybe_resume(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (transport_resume_protocol((TransportObj *)self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Stream_set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *res = Stream_set_limits(self, args, kwargs);
+    if (res == NULL || transport_pause_protocol((TransportObj *)self) < 0) {
+        Py_XDECREF(res);
+        return NULL;
+    }
+    return res;
 }
 
 /* ---- closing ---- */
@@ -1073,14 +1170,6 @@ stream_close(StreamObj *s)
         return transport_lose(t, NULL);
     }
     return 0;
-}
-
-/* What was gathered has been given to write() before the connection is cut. */
-static int
-send_gathered(StreamObj *s)
-{
-    TransportObj *t = &s->base;
-    return t->queue.length > 0 && !t->conn_lost && t->loop != NULL && !is_blocked(s) ? send_waiting(s) : 0;
 }
 
 static PyObject *
@@ -1146,10 +1235,11 @@ Stream_call_connection_lost(PyObject *self, PyObject *exc)
 /* ---- the protocol ---- */
 
 static PyObject *
-Stream_set_protocol(PyObject *self, PyObject *protocol)
+Stream_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     StreamObj *s = (StreamObj *)self;
-    if (choose_feed(s, protocol) < 0) {
+    PyObject *protocol = single_argument("set_protocol", "protocol", args, nargs, kwnames);
+    if (protocol == NULL || choose_feed(s, protocol) < 0) {
         return NULL;
     }
     Py_XSETREF(s->base.protocol, Py_NewRef(protocol));
@@ -1428,6 +1518,12 @@ Stream_get_flag(PyObject *self, void *offset)
 }
 
 static PyObject *
+Stream_get_size(PyObject *self, void *offset)
+{
+    return PyLong_FromSsize_t(*(Py_ssize_t *)((char *)self + (size_t)offset));
+}
+
+static PyObject *
 Stream_get_int(PyObject *self, void *offset)
 {
     return PyLong_FromLong(*(int *)((char *)self + (size_t)offset));
@@ -1445,6 +1541,8 @@ static PyGetSetDef stream_getset[] = {
     {"_closing", Stream_get_flag, NULL, NULL, BASE(closing)},
     {"_paused", Stream_get_flag, NULL, NULL, BASE(paused)},
     {"_protocol_paused", Stream_get_flag, NULL, NULL, BASE(protocol_paused)},
+    {"_high_water", Stream_get_size, NULL, NULL, BASE(high_water)},
+    {"_low_water", Stream_get_size, NULL, NULL, BASE(low_water)},
     {"_eof", Stream_get_flag, NULL, NULL, (void *)offsetof(StreamObj, eof_sent)},
     {"_sock_fd", Stream_get_int, NULL, NULL, BASE(fd)},
     {"_conn_lost", Stream_get_int, NULL, NULL, BASE(conn_lost)},
@@ -1551,14 +1649,15 @@ PyDoc_STRVAR(abort_doc,
 "abort($self, /)\n--\n\n"
 "Close at once: what waits to be sent is lost.  (asyncio.WriteTransport)");
 PyDoc_STRVAR(set_protocol_doc,
-"set_protocol($self, protocol, /)\n--\n\nGive data and events to another protocol.  (asyncio.BaseTransport)");
+"set_protocol($self, /, protocol)\n--\n\nGive data and events to another protocol.  (asyncio.BaseTransport)");
 PyDoc_STRVAR(get_protocol_doc, "get_protocol($self, /)\n--\n\nReturn the protocol.  (asyncio.BaseTransport)");
 
+#define FAST(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
 #define KEYWORDS(function) (PyCFunction)(void (*)(void)) function, METH_VARARGS | METH_KEYWORDS
 
 static PyMethodDef stream_methods[] = {
-    {"write", Stream_write, METH_O, write_doc},
-    {"writelines", Stream_writelines, METH_O, writelines_doc},
+    {"write", FAST(Stream_write), write_doc},
+    {"writelines", FAST(Stream_writelines), writelines_doc},
     {"write_eof", Stream_write_eof, METH_NOARGS, write_eof_doc},
     {"can_write_eof", Stream_can_write_eof, METH_NOARGS, can_write_eof_doc},
     {"pause_reading", Stream_pause_reading, METH_NOARGS, pause_reading_doc},
@@ -1570,9 +1669,12 @@ static PyMethodDef stream_methods[] = {
     {"set_write_buffer_limits", KEYWORDS(Stream_set_write_buffer_limits), set_limits_doc},
     {"close", Stream_close, METH_NOARGS, close_doc},
     {"abort", Stream_abort, METH_NOARGS, abort_doc},
-    {"set_protocol", Stream_set_protocol, METH_O, set_protocol_doc},
+    {"set_protocol", FAST(Stream_set_protocol), set_protocol_doc},
     {"get_protocol", Stream_get_protocol, METH_NOARGS, get_protocol_doc},
     {"get_extra_info", KEYWORDS(Stream_get_extra_info), get_extra_info_doc},
+    {"_set_write_buffer_limits", KEYWORDS(Stream_set_limits), set_limits_doc},
+    {"_maybe_pause_protocol", Stream_maybe_pause, METH_NOARGS, NULL},
+    {"_maybe_resume_protocol", Stream_maybe_resume, METH_NOARGS, NULL},
     {"_force_close", Stream_force_close, METH_O, NULL},
     {"_fatal_error", KEYWORDS(Stream_fatal_error), NULL},
     {"_call_connection_lost", Stream_call_connection_lost, METH_O, NULL},
@@ -1666,6 +1768,11 @@ static PyMethodDef stream_loop_methods[] = {
 PART int
 stream_setup(PyObject *module, ctask_state *st)
 {
+    if (((PyTypeObject *)st->stock_Transport)->tp_basicsize != offsetof(TransportObj, weakrefs)) {
+        PyErr_SetString(PyExc_ImportError,
+                        "ctask was built for another asyncio: its transports have other slots");
+        return -1;
+    }
     if (add_type(module, "StreamTransport", &st->StreamType, &stream_spec, st->stock_Transport) < 0) {
         return -1;
     }

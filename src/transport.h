@@ -26,11 +26,12 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *extra; // owned; the slot of asyncio.BaseTransport: a dict, NULL until there is something in it
-    PyObject *weakrefs; // borrowed
-    PyObject *dict; // owned; attributes that a program sets, or NULL
-    LoopObj *loop; // owned; NULL once connection_lost() was called
+    /* These four lie where asyncio's _FlowControlMixin has slots, which nothing uses. */
+    PyObject *dict;     // owned; attributes that a program sets, or NULL
+    LoopObj *loop;      // owned; NULL once connection_lost() was called
     PyObject *protocol; // owned; the same
-    PyObject *server; // owned; which accepted the connection, or NULL
+    PyObject *server;   // owned; which accepted the connection, or NULL
+    PyObject *weakrefs; // borrowed
     PyObject *sock; // owned; NULL while nobody has asked for it (accepted connections), and when closed
     PyObject *context; // owned; in which the protocol is called
     PyObject *lost_exc; // owned; what connection_lost() is going to be given, or NULL

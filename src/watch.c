@@ -160,6 +160,9 @@ watch_add(LoopObj *loop, const char *method, uint32_t side, PyObject *const *arg
     if (handle == NULL) {
         return NULL;
     }
+    if (fd < loop->poll.n_slots && loop->poll.slots[fd].owned) {
+        watch_disown(loop, fd); // its transport is closing
+    }
     int err = watch_side(loop, fd, side);
     if (err < 0) {
         Py_DECREF(handle);
@@ -184,14 +187,12 @@ watch_remove(LoopObj *loop, uint32_t side, PyObject *obj)
         return NULL;
     }
     poll_state *poll = &loop->poll;
-    if (fd >= poll->n_slots || *slot_of(&poll->slots[fd], side) == NULL) {
-        Py_RETURN_FALSE;
+    if (fd >= poll->n_slots || *slot_of(&poll->slots[fd], side) == NULL || poll->slots[fd].owned) {
+        Py_RETURN_FALSE; // a transport's own watching is not for others to end
     }
     PyObject *old = slot_set(&poll->slots[fd], side, NULL, NULL);
-    if (!(poll->slots[fd].events & POLL_EDGE)) {
-        /* A descriptor that the kernel no longer knows has nothing left to change. */
-        (void)poll_watch(poll, fd, poll->slots[fd].events & ~side);
-    }
+    /* A descriptor that the kernel no longer knows has nothing left to change. */
+    (void)poll_watch(poll, fd, poll->slots[fd].events & ~side);
     if (cancel_old(old, loop->st) < 0) {
         return NULL;
     }
