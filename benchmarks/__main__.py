@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import chart, instructions, memory, network, report, timing
+from . import chart, instructions, memory, network, report, timing, traffic
 from .contenders import BASELINE, CONTENDERS, NETWORK_CONTENDERS
 from .core import SCENARIOS
 
@@ -39,7 +39,7 @@ def parse() -> argparse.Namespace:
     mode.add_argument(
         "--memory",
         action="store_true",
-        help="bytes per pending task, future and timer instead of time",
+        help="bytes per pending task, future, timer and connection instead of time",
     )
     mode.add_argument(
         "--network",
@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--scenario",
         action="append",
-        choices=[*SCENARIOS, *network.SCENARIOS],
+        choices=[*SCENARIOS, *traffic.SCENARIOS],
         metavar="NAME",
         help="only this (repeatable)",
     )
@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--size",
         action="append",
-        type=network.size_of,
+        type=traffic.size_of,
         default=[],
         metavar="BYTES",
         help="network: requests of this size, such as 1k (repeatable)",
@@ -99,7 +99,7 @@ def chosen(known: Iterable[str], asked: list[str] | None) -> list[str]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    known = network.SCENARIOS if options.network else SCENARIOS
+    known = traffic.SCENARIOS if options.network else SCENARIOS
     if options.scenario and not chosen(known, options.scenario):
         raise SystemExit("no such scenario here; --list tells which are the network's")
     how = ""
@@ -110,7 +110,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         mode = "network"
         found = network.measure(
             chosen(NETWORK_CONTENDERS, options.contender),
-            [network.SCENARIOS[name] for name in chosen(network.SCENARIOS, options.scenario)],
+            [traffic.SCENARIOS[name] for name in chosen(traffic.SCENARIOS, options.scenario)],
             sizes=options.size,
             connections=options.connections,
             raised_malloc=options.raised_malloc,
@@ -141,8 +141,8 @@ def main() -> None:
     if options.list:
         for scenario in SCENARIOS.values():
             print(f"{scenario.name:22}{scenario.operation}")
-        for traffic in network.SCENARIOS.values():
-            print(f"{traffic.name:22}--network: {traffic.title}")
+        for over_network in traffic.SCENARIOS.values():
+            print(f"{over_network.name:22}--network: {over_network.title}")
         return
     result = json.loads(options.source.read_text()) if options.source else measure(options)
     print(report.text(result))

@@ -22,7 +22,7 @@ CONTENDERS = ("asyncio", "uvloop", "rloop", "zuvloop", "ctask")  # the order of 
 BASELINE = "asyncio"
 # Beside them, for the network only: ctask's loop without ctask.install(); aiofastnet's transports
 # on asyncio's loop; what no event loop can beat.
-LIMITS = ("protocol-limit", "epoll-limit")
+LIMITS = ("protocol-limit", "c-limit")
 NETWORK_CONTENDERS = (*CONTENDERS, "ctask-loop", "aiofastnet", *LIMITS)
 MODULES = {"ctask-loop": "ctask", "aiofastnet": "asyncio"}  # of the loop; else the name itself
 
@@ -111,3 +111,8 @@ def start(
         stderr=stderr,
         text=True,
     )
+
+
+def described(error: Exception) -> str:
+    """On one line, for a table's footnotes."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")[:200]

@@ -44,19 +44,17 @@ def compiled(source: str, *flags: str, libraries: tuple[str, ...] = (), suffix: 
     except OSError as error:
         raise NotBuilt(f"{command[0]}: {error.strerror}") from None
     if done.returncode:
-        raise NotBuilt(f"{source} does not compile:\n{done.stderr}")
+        errors = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr]
+        raise NotBuilt(f"{source} does not compile: {errors[0].strip()}")
     os.replace(temporary, target)
     return target
 
 
-def client(tls: bool) -> Path:
+def program(source: str, *, tls: bool = False) -> Path:
+    """Return the compiled client.c, echo_epoll.c or spawn.c. Raises NotBuilt."""
     if tls:
-        return compiled("client.c", "-DUSE_TLS", libraries=("-lssl", "-lcrypto"))
-    return compiled("client.c")
-
-
-def echo_server() -> Path:
-    return compiled("echo_epoll.c")
+        return compiled(source, "-DUSE_TLS", libraries=("-lssl", "-lcrypto"))
+    return compiled(source)
 
 
 def protocol_module() -> ModuleType:
@@ -94,7 +92,7 @@ def certificate() -> Path:
         except OSError as error:
             raise NotBuilt(f"openssl: {error.strerror}") from None
         if done.returncode:
-            raise NotBuilt(f"openssl: {done.stderr}")
+            raise NotBuilt(f"openssl: {done.stderr.strip()}")
         with temporary.open("a") as file:
             file.write(Path(f"{temporary}.crt").read_text())
         os.unlink(f"{temporary}.crt")

@@ -13,14 +13,16 @@ import os
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import contenders, native, progress
 from .servers import Place, port_of
+from .traffic import Load, Scenario
 
 ROUNDS, QUICK_ROUNDS = 5, 3
 WARM_UP, SECONDS = 0.3, 1.0
@@ -34,102 +36,6 @@ RAISED_MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
 }
 
-Load = tuple[int, int]  # bytes of a request, connections
-
-K = 1024
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """Some rows of the table: a server under several loads."""
-
-    name: str
-    title: str
-    program: str  # in servers.SERVERS
-    link: str  # Place.link
-    loads: tuple[Load, ...]
-    mode: str = "echo"  # of the client
-    idle: int = 0  # connections more, on which nothing happens
-    limits: tuple[str, ...] = ("protocol-limit", "epoll-limit")
-
-    def row(self, load: Load) -> str:
-        size, connections = load
-        return f"{self.name}/{short(size)}/{connections}"
-
-    def row_title(self, load: Load) -> str:
-        size, connections = load
-        beside = f" beside {self.idle} idle" if self.idle else ""
-        return f"{self.title}, {short(size)}, {connections}{beside}"
-
-
-def short(size: int) -> str:
-    return f"{size // K}k" if size % K == 0 else str(size)
-
-
-def size_of(text: str) -> int:
-    """The size that `short` wrote: 1k, 100k, 500."""
-    return int(text[:-1]) * K if text.endswith("k") else int(text)
-
-
-ONE, MANY, CROWD = (K, 1), (K, 100), (K, 1000)
-LARGE, HUGE = (10 * K, 100), (100 * K, 100)
-NO_LIMITS: tuple[str, ...] = ()
-
-SCENARIOS = {
-    scenario.name: scenario
-    for scenario in (
-        Scenario(
-            "protocol",
-            "TCP, Protocol",
-            "protocol",
-            "tcp",
-            (ONE, MANY, CROWD, (10 * K, 1), LARGE, (100 * K, 1), HUGE),
-        ),
-        Scenario("buffered", "TCP, BufferedProtocol", "buffered", "tcp", (ONE, MANY, HUGE)),
-        Scenario(
-            "two_pieces", "TCP, Protocol, two writes", "two_pieces", "tcp", (ONE, MANY, LARGE)
-        ),
-        Scenario("streams", "TCP, streams, read", "streams", "tcp", (ONE, MANY, LARGE, HUGE)),
-        Scenario("lines", "TCP, streams, readline", "lines", "tcp", (ONE, MANY)),
-        Scenario(
-            "streams_two_pieces",
-            "TCP, streams, two writes",
-            "streams_two_pieces",
-            "tcp",
-            (MANY,),
-            limits=NO_LIMITS,
-        ),
-        Scenario("sock", "TCP, sock_recv", "sock", "tcp", (ONE, MANY, HUGE)),
-        Scenario("sock_into", "TCP, sock_recv_into", "sock_into", "tcp", (ONE, MANY)),
-        Scenario("unix", "Unix, Protocol", "protocol", "unix", (ONE, MANY)),
-        Scenario("unix_streams", "Unix, streams, read", "streams", "unix", (ONE, MANY)),
-        Scenario(
-            "tls", "TLS, Protocol", "protocol", "tls", (ONE, MANY, LARGE, HUGE), limits=NO_LIMITS
-        ),
-        Scenario(
-            "tls_buffered", "TLS, BufferedProtocol", "buffered", "tls", (MANY,), limits=NO_LIMITS
-        ),
-        Scenario("tls_streams", "TLS, streams, read", "streams", "tls", (MANY,), limits=NO_LIMITS),
-        Scenario("udp", "UDP, Protocol", "datagrams", "udp", (ONE, MANY), limits=("epoll-limit",)),
-        Scenario(
-            "connect", "TCP, Protocol, with connect", "protocol", "tcp", (ONE, MANY), "connect"
-        ),
-        Scenario(
-            "connect_streams", "TCP, streams, with connect", "streams", "tcp", (MANY,), "connect"
-        ),
-        Scenario(
-            "connect_tls",
-            "TLS, Protocol, with connect",
-            "protocol",
-            "tls",
-            (ONE, (K, 20)),
-            "connect",
-            limits=NO_LIMITS,
-        ),
-        Scenario("idle", "TCP, Protocol", "protocol", "tcp", (MANY,), idle=5000),
-    )
-}
-
 
 @dataclass
 class Address:
@@ -140,10 +46,11 @@ class Address:
     answer: dict[str, Any]
     errors: Path | None = None  # what it wrote to standard error
 
-    def complaint(self) -> str:
-        """The last line of it, with a separator."""
-        lines = self.errors.read_text().splitlines() if self.errors else []
-        return f"; server: {lines[-1][:200]}" if lines else ""
+
+def complaint(errors: Path | None) -> str:
+    """The last line that a server wrote to standard error, with a separator."""
+    lines = errors.read_text().splitlines() if errors else []
+    return f"; server: {lines[-1][:200]}" if lines else ""
 
 
 class Unable(Exception):
@@ -169,9 +76,15 @@ def client_arguments(place: Place, port: int) -> list[str]:
 @contextmanager
 def limit_server(scenario: Scenario, place: Place) -> Iterator[Address]:
     listener = place.socket()
-    mode = {"two_pieces": ["t"], "datagrams": ["u"]}.get(scenario.program, [])
+    mode = {"two_pieces": "t", "datagrams": "u"}.get(scenario.program, "e")
     server = subprocess.Popen(
-        [str(native.echo_server()), str(listener.fileno()), *mode], pass_fds=[listener.fileno()]
+        [
+            str(native.program("echo_epoll.c", tls=place.link == "tls")),
+            str(listener.fileno()),
+            mode,
+            place.certificate,
+        ],
+        pass_fds=[listener.fileno()],
     )
     try:
         os.sched_setaffinity(server.pid, {cores()[0]})
@@ -185,7 +98,7 @@ def limit_server(scenario: Scenario, place: Place) -> Iterator[Address]:
 
 @contextmanager
 def python_server(
-    name: str, scenario: Scenario, place: Place, directory: Path, environment: dict[str, str]
+    name: str, scenario: Scenario, place: Place, directory: Path, environment: dict[str, Any]
 ) -> Iterator[Address]:
     """Raises Unable where the contender cannot run this server, contenders.Absent."""
     request = json.dumps(asdict(place))
@@ -201,7 +114,8 @@ def python_server(
         for _ in range(2):  # the version; the port
             line = server.stdout.readline()
             if not line:
-                raise Unable(f"the server ended with status {server.wait()}")
+                status = server.wait()
+                raise Unable(f"the server ended with status {status}{complaint(errors)}")
             answer |= json.loads(line)
             if "absent" in answer:
                 raise contenders.Absent(answer["absent"])
@@ -219,34 +133,114 @@ def started(
     path = str(directory / f"{name}.sock") if scenario.link == "unix" else ""
     certificate = str(native.certificate()) if scenario.link == "tls" else ""
     place = Place(scenario.link, path, certificate)
-    if name == "epoll-limit":
+    if name == "c-limit":
         return limit_server(scenario, place)
     return python_server(name, scenario, place, directory, environment)
+
+
+def told(process: subprocess.Popen[str], limit: float) -> tuple[str, str]:
+    """A client's output and errors. Raises Unable if it does not end."""
+    try:
+        return process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise Unable(f"not done after {limit} s") from None
+
+
+def checked(run: dict[str, Any]) -> dict[str, Any]:
+    if "unable" in run:
+        raise Unable(run["unable"])
+    if not run["requests"]:
+        raise Unable("no request was answered in the window")
+    return run
+
+
+def window(quick: bool) -> tuple[str, str]:
+    """Seconds of warm-up and of measuring."""
+    return (str(QUICK_WARM_UP), str(QUICK_SECONDS)) if quick else (str(WARM_UP), str(SECONDS))
 
 
 def load(scenario: Scenario, chosen: Load, address: Address, quick: bool) -> dict[str, Any]:
     """One run of the client. Raises Unable if it did not get its answers."""
     size, connections = chosen
-    command = [str(native.client(scenario.link == "tls")), *address.arguments]
+    warm_up, seconds = window(quick)
+    command = [str(native.program("client.c", tls=scenario.link == "tls")), *address.arguments]
     command += ["-m", scenario.mode, "-s", str(size), "-c", str(connections)]
-    command += ["-i", str(scenario.idle), "-P", str(address.pid)]
-    command += ["-w", str(QUICK_WARM_UP if quick else WARM_UP)]
-    command += ["-d", str(QUICK_SECONDS if quick else SECONDS)]
+    command += ["-i", str(scenario.idle), "-P", str(address.pid), "-w", warm_up, "-d", seconds]
     client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     os.sched_setaffinity(client.pid, {cores()[connections > 1]})
-    try:
-        output, errors = client.communicate(timeout=RUN_LIMIT)
-    except subprocess.TimeoutExpired:
-        client.kill()
-        client.communicate()
-        raise Unable(f"not done after {RUN_LIMIT} s") from None
+    output, errors = told(client, RUN_LIMIT)
     if client.returncode:
-        told = errors.strip() or f"the client ended with status {client.returncode}"
-        raise Unable(told + address.complaint())
-    answer: dict[str, Any] = json.loads(output)
-    if not answer["requests"]:
-        raise Unable("no request was answered in the window")
-    return answer
+        what = errors.strip() or f"the client ended with status {client.returncode}"
+        raise Unable(what + complaint(address.errors))
+    return checked(json.loads(output))
+
+
+@contextmanager
+def held(scenario: Scenario, chosen: Load, address: Address) -> Iterator[None]:
+    """So many connections, each idle after one request. Raises Unable."""
+    size, connections = chosen
+    command = [str(native.program("client.c", tls=scenario.link == "tls")), *address.arguments]
+    command += ["-m", "hold", "-s", str(size), "-c", str(connections)]
+    client = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert client.stdout
+    try:
+        if not client.stdout.readline():
+            raise Unable(client.communicate()[1].strip() + complaint(address.errors))
+        yield
+    finally:
+        client.communicate()
+
+
+def spawn(
+    found: dict[str, Any], name: str, scenario: Scenario, at_once: int, quick: bool
+) -> dict[str, Any]:
+    """One run of a program that spawns, with its children on its core. Raises Unable, Absent."""
+    if name == "c-limit":
+        worker = subprocess.Popen(
+            [str(native.program("spawn.c")), scenario.program, *window(quick)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    else:
+        arguments = ["spawn", name, scenario.program, str(at_once), *window(quick)]
+        worker = contenders.start(arguments, stderr=subprocess.DEVNULL)
+    os.sched_setaffinity(worker.pid, {cores()[0]})
+    output, _ = told(worker, RUN_LIMIT)
+    lines = [json.loads(line) for line in output.splitlines()]
+    if lines and "absent" in lines[0]:
+        raise contenders.Absent(lines[0]["absent"])
+    run: dict[str, Any] = lines[-1] if lines else {}
+    if worker.returncode or not (lines and ("requests" in run or "unable" in run)):
+        raise Unable(f"ended with status {worker.returncode}")
+    checked(run)
+    hello = {"version": "-", "loop": "-", "task": "-"} if name == "c-limit" else lines[0]
+    found["contenders"][name] = contenders.proof(name, hello, hello | run)
+    return run
+
+
+Attempt = Callable[[], dict[str, Any]]
+
+
+def attempt(found: dict[str, Any], row: str, name: str, run: Attempt) -> None:
+    """Append what `run` returns to found["values"][row][name]["runs"], or note why there is
+    nothing: then this row is not tried again.
+    """
+    if name in found["failed"].get(row, {}) or name in found["absent"]:
+        return
+    progress.show(f"{row}: {name}")
+    try:
+        answer = run()
+    except contenders.Absent as absent:
+        found["absent"][name] = str(absent)
+    except (Unable, native.NotBuilt) as unable:
+        found["failed"].setdefault(row, {})[name] = str(unable)
+    else:
+        found["values"][row].setdefault(name, {"runs": []})["runs"].append(answer)
 
 
 def run_round(
@@ -257,9 +251,13 @@ def run_round(
     environment: dict[str, str],
     quick: bool,
 ) -> None:
-    """Put every load of this scenario once on every contender, appending to
-    found["values"][row][contender]["runs"].
-    """
+    """Put every load of this scenario once on every contender."""
+    if scenario.link == "process":
+        for chosen in loads:
+            for name in names:
+                run = partial(spawn, found, name, scenario, chosen[1], quick)
+                attempt(found, scenario.row(chosen), name, run)
+        return
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         addresses: dict[str, Address] = {}
@@ -269,25 +267,16 @@ def run_round(
             except contenders.Absent as absent:
                 found["absent"][name] = str(absent)
                 continue
-            except Unable as unable:
+            except (Unable, native.NotBuilt) as unable:
                 for row in map(scenario.row, loads):
                     found["failed"].setdefault(row, {})[name] = str(unable)
                 continue
             found["contenders"][name] = contenders.proof(name, address.answer, address.answer)
             addresses[name] = address
         for chosen in loads:
-            row = scenario.row(chosen)
             for name, address in addresses.items():
-                if name in found["failed"].get(row, {}):
-                    continue
-                progress.show(f"{row}: {name}")
-                try:
-                    answer = load(scenario, chosen, address, quick)
-                except Unable as unable:
-                    found["failed"].setdefault(row, {})[name] = str(unable)
-                    continue
-                cell = found["values"][row].setdefault(name, {"runs": []})
-                cell["runs"].append(answer)
+                run = partial(load, scenario, chosen, address, quick)
+                attempt(found, scenario.row(chosen), name, run)
 
 
 def summarise(row: dict[str, Any]) -> None:
@@ -301,17 +290,8 @@ def summarise(row: dict[str, Any]) -> None:
     baseline = row.get(contenders.BASELINE)
     for cell in row.values():
         if baseline:
-            ratios = [a / b for a, b in zip(cell["rounds"], baseline["rounds"], strict=False)]
+            ratios = [a / b for a, b in zip(cell["rounds"], baseline["rounds"], strict=True)]
             cell["spread"] = [min(ratios), max(ratios)]
-
-
-def selected(scenario: Scenario, sizes: list[int], connections: list[int]) -> list[Load]:
-    """The scenario's own loads, or every combination of the sizes and connections asked for."""
-    if not sizes and not connections:
-        return list(scenario.loads)
-    sizes = sizes or sorted({size for size, _ in scenario.loads})
-    connections = connections or sorted({count for _, count in scenario.loads})
-    return [(size, count) for size in sizes for count in connections]
 
 
 def measure(
@@ -326,7 +306,7 @@ def measure(
     """found["values"][row][contender] has value, rounds, spread, rate and runs;
     found["failed"][row][contender] says why there is none.
     """
-    loads = {scenario.name: selected(scenario, sizes, connections) for scenario in chosen}
+    loads = {scenario.name: scenario.selected(sizes, connections) for scenario in chosen}
     titles = {s.row(load): s.row_title(load) for s in chosen for load in loads[s.name]}
     found: dict[str, Any] = {
         "contenders": {},
@@ -343,11 +323,12 @@ def measure(
                 for name in names
                 if name not in found["absent"]
                 and (name not in contenders.LIMITS or name in scenario.limits)
+                and (name != "aiofastnet" or scenario.link != "process")  # not its subject
             ]
             run_round(found, able, scenario, loads[scenario.name], environment, quick)
     for row, failures in found["failed"].items():
-        for name in failures:  # in one round, or in all
-            found["values"][row].pop(name, None)
+        for name in failures:
+            found["values"][row].pop(name, None)  # what it had before it failed
     for row in found["values"].values():
         summarise(row)
     progress.show()

@@ -9,7 +9,7 @@ absent           contenders left out, and why
 titles           of each row
 values           of each row and contender: value; for time also rounds and, as ratios, spread; for
                  the network also rate (requests per second) and what the client said of each run
-failed           for the network, of each row and contender: why it has no value
+failed           of each row and contender, for the network and memory: why it has no value
 """
 
 from __future__ import annotations
@@ -141,6 +141,15 @@ def rates_table(result: dict[str, Any]) -> str:
     return aligned(lines)
 
 
+def failures(result: dict[str, Any]) -> list[str]:
+    """Who has no figure, why and where, the same reasons together."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for row, failed in result["failed"].items():
+        for name, why in failed.items():
+            rows.setdefault((name, why), []).append(row)
+    return [f"{name}: {why} ({', '.join(where)})" for (name, why), where in rows.items()]
+
+
 def text(result: dict[str, Any]) -> str:
     """The table with what is needed to read it."""
     machine = result["host"]
@@ -153,9 +162,6 @@ def text(result: dict[str, Any]) -> str:
     if result["mode"] == "network":
         for more in (*[limits_table(result, limit) for limit in LIMITS], rates_table(result)):
             lines += ["", more] if more else []
-        lines += [
-            f"{name} has no figure for {result['titles'][row]}: {why}"
-            for row, failures in result["failed"].items()
-            for name, why in failures.items()
-        ]
+    if result.get("failed"):
+        lines += ["", *failures(result)]
     return "\n".join(lines)

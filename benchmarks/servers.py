@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from . import contenders, native
+
 BACKLOG = 1024
 BLOCK = 64 * 1024  # of sock_recv, StreamReader.read and buffers, where the program chooses
 HEAD = 128  # bytes in the first piece, where an answer has two
@@ -129,11 +131,11 @@ async def sock_into_echo(connection: socket.socket) -> None:
             await loop.sock_sendall(connection, buffer[:count])
 
 
-Server = Callable[[Place], Awaitable[socket.socket]]
+Server = Callable[[Place], Awaitable[Any]]  # gives its listening socket
 
 
 def protocol_server(factory: Callable[[], asyncio.BaseProtocol]) -> Server:
-    async def serve(place: Place) -> socket.socket:
+    async def serve(place: Place) -> Any:
         loop = asyncio.get_running_loop()
         if place.link == "unix":
             server = await loop.create_unix_server(factory, place.path, backlog=BACKLOG)
@@ -149,7 +151,7 @@ def protocol_server(factory: Callable[[], asyncio.BaseProtocol]) -> Server:
 def stream_server(
     echo: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> Server:
-    async def serve(place: Place) -> socket.socket:
+    async def serve(place: Place) -> Any:
         if place.link == "unix":
             server = await asyncio.start_unix_server(echo, place.path, backlog=BACKLOG)
         else:
@@ -162,7 +164,7 @@ def stream_server(
 
 
 def sock_server(echo: Callable[[socket.socket], Any]) -> Server:
-    async def serve(place: Place) -> socket.socket:
+    async def serve(place: Place) -> Any:
         loop = asyncio.get_running_loop()
         listener = place.socket()
         tasks: set[asyncio.Task[None]] = set()
@@ -182,7 +184,7 @@ def sock_server(echo: Callable[[socket.socket], Any]) -> Server:
     return serve
 
 
-async def datagram_server(place: Place) -> socket.socket:
+async def datagram_server(place: Place) -> Any:
     listener = place.socket()
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(Datagrams, sock=listener)
@@ -212,7 +214,7 @@ SERVERS: dict[str, Server] = {
 
 
 def port_of(listener: Any, place: Place) -> int:
-    return 0 if place.link == "unix" else listener.getsockname()[1]
+    return 0 if place.link == "unix" else int(listener.getsockname()[1])
 
 
 def prepare() -> None:
@@ -227,12 +229,11 @@ def prepare() -> None:
 
 async def serve(program: str, place: Place, say: Callable[[dict[str, Any]], None]) -> None:
     """Run this server until the process is killed. Tells the port, or why it cannot."""
-    from . import contenders
 
     try:
         listener = await SERVERS[program](place)
     except Exception as error:
-        say({"unable": f"{type(error).__name__}: {error}".splitlines()[0][:200]})
+        say({"unable": contenders.described(error)})
         return
     say({"port": port_of(listener, place), **contenders.identify()})
     await asyncio.Event().wait()
@@ -240,8 +241,6 @@ async def serve(program: str, place: Place, say: Callable[[dict[str, Any]], None
 
 def serve_limit(program: str, place: Place, say: Callable[[dict[str, Any]], None]) -> None:
     """The same with the smallest loop in C that calls a Protocol."""
-    from . import native
-
     module = native.protocol_module()
     listener = place.socket()
     say({"port": port_of(listener, place), "loop": "echo_protocol.c", "task": "-"})

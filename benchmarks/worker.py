@@ -4,6 +4,7 @@
     worker instructions CONTENDER SCENARIO:N...   under valgrind, see instructions.py
     worker memory CONTENDER KIND COUNT            see memory.py
     worker serve CONTENDER PROGRAM PLACE          see servers.py
+    worker spawn CONTENDER PROGRAM AT-ONCE WARM-UP SECONDS
 
 The first line of output is the contender's version, or why it is absent. Each answer after it
 names the types of the loop and of the task that ran.
@@ -20,7 +21,7 @@ import sys
 import time
 from typing import Any
 
-from . import contenders, instructions, memory, servers
+from . import contenders, instructions, memory, servers, spawning
 from .core import SCENARIOS, Scenario
 
 LIMIT = 300  # seconds for one measurement; a loop that hangs ends its process by SIGALRM
@@ -81,12 +82,15 @@ def main(mode: str, name: str, *arguments: str) -> None:
                 jobs.append(functools.partial(once, run, SCENARIOS[scenario], times * int(n)))
         instructions.fork(jobs)
     elif mode == "memory":
-        kind, count = arguments
+        kind, objects = arguments
         signal.alarm(LIMIT)
-        run(memory.measured(kind, int(count), say))
+        run(memory.measured(kind, int(objects), say))
     elif mode == "serve":
         program, place = arguments
         run(servers.serve(program, servers.Place(**json.loads(place)), say))
+    elif mode == "spawn":
+        program, at_once, warm_up, seconds = arguments
+        run(spawning.spawn(program, int(at_once), float(warm_up), float(seconds), say))
 
 
 if __name__ == "__main__":

@@ -304,17 +304,18 @@ static void
 run(Connection *connections, size_t count, double warm_up, double seconds, clockid_t server_clock)
 {
     uint64_t now = clock_ns(CLOCK_MONOTONIC), begin = now + (uint64_t)(warm_up * 1e9);
-    uint64_t end = begin + (uint64_t)(seconds * 1e9), window = 0, server_cpu = 0, own_cpu = 0, last = now;
+    uint64_t end = 0, window = 0, server_cpu = 0, own_cpu = 0, last = now;
     uint64_t requests = 0, resent = 0;
     struct epoll_event events[EVENTS];
 
     for (size_t i = 0; i < count; i++)
         connection_ask(&connections[i], now);
-    while (now < end) {
+    while (!window || now < end) {
         int n = epoll_wait(epoll_fd, events, EVENTS, RESEND_MS);
         now = clock_ns(CLOCK_MONOTONIC);
         if (!window && now >= begin) {
             window = now;
+            end = now + (uint64_t)(seconds * 1e9);
             server_cpu = clock_ns(server_clock);
             own_cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
         }

@@ -1,32 +1,53 @@
-// The first limit: an echo server of a single thread that does nothing but epoll_wait, recv and send.
+// The limit in C: an echo server of a single thread that does nothing but epoll_wait, recv and send, or with
+// -DUSE_TLS SSL_read and SSL_write.
 //
-//   echo_epoll FD [t|u]     FD: a listening socket, or with `u` a bound datagram socket, inherited and non-blocking
+//   echo_epoll FD MODE [CERTIFICATE]
 //
-// With `t` it answers in two pieces. A connection with an answer that does not fit into the socket is not read
-// until it does.
+//   FD            an inherited, non-blocking socket that listens, or is bound for datagrams
+//   MODE          e: echo; t: the same in two pieces; u: datagrams
+//   CERTIFICATE   with the key, for TLS
+//
+// A connection with an answer that does not fit into the socket is not read until it does.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#ifdef USE_TLS
+#include <openssl/ssl.h>
+#endif
 
 typedef struct {
     int fd;
+#ifdef USE_TLS
+    SSL *tls;
+#endif
     char *rest; // owned; NULL until an answer did not fit
     size_t offset, length;
 } Connection;
+
+#ifdef USE_TLS
+#define MAY_HOLD_MORE true // one call reads one record, and OpenSSL may have the next one already
+#else
+#define MAY_HOLD_MORE false
+#endif
 
 enum { BUFFER = 256 * 1024, EVENTS = 1024, HEAD = 128 };
 
 static char buffer[BUFFER];
 static int epoll_fd, listener;
 static bool two_pieces;
+#ifdef USE_TLS
+static SSL_CTX *tls_context;
+#endif
 
 static void
 connection_watch(Connection *c, int operation, unsigned events)
@@ -39,6 +60,10 @@ connection_watch(Connection *c, int operation, unsigned events)
 static void
 connection_close(Connection *c)
 {
+#ifdef USE_TLS
+    SSL_shutdown(c->tls);
+    SSL_free(c->tls);
+#endif
     close(c->fd);
     free(c->rest);
     free(c);
@@ -54,11 +79,39 @@ connections_accept(void)
         if (!c)
             abort();
         c->fd = fd;
+#ifdef USE_TLS
+        c->tls = SSL_new(tls_context);
+        if (!c->tls || SSL_set_fd(c->tls, fd) != 1)
+            abort();
+        SSL_set_accept_state(c->tls);
+#endif
         connection_watch(c, EPOLL_CTL_ADD, EPOLLIN);
     }
 }
 
-// Bytes sent, 0 if it would block, or -1.
+// Bytes moved; 0 if it would block; -1 at the end of the stream and on an error.
+#ifdef USE_TLS
+static ssize_t
+connection_result(Connection *c, int n)
+{
+    if (n > 0)
+        return n;
+    int error = SSL_get_error(c->tls, n);
+    return error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ? 0 : -1;
+}
+
+static ssize_t
+connection_send(Connection *c, const char *data, size_t length)
+{
+    return connection_result(c, SSL_write(c->tls, data, (int)length));
+}
+
+static ssize_t
+connection_receive(Connection *c)
+{
+    return connection_result(c, SSL_read(c->tls, buffer, BUFFER));
+}
+#else
 static ssize_t
 connection_send(Connection *c, const char *data, size_t length)
 {
@@ -66,38 +119,46 @@ connection_send(Connection *c, const char *data, size_t length)
     return n < 0 && errno == EAGAIN ? 0 : n;
 }
 
-static void
+static ssize_t
+connection_receive(Connection *c)
+{
+    ssize_t n = recv(c->fd, buffer, BUFFER, 0);
+    if (n < 0 && errno == EAGAIN)
+        return 0;
+    return n > 0 ? n : -1;
+}
+#endif
+
+// As connection_answer.
+static bool
 connection_flush(Connection *c)
 {
     ssize_t n = connection_send(c, c->rest + c->offset, c->length - c->offset);
     if (n < 0) {
         connection_close(c);
-        return;
+        return false;
     }
     c->offset += (size_t)n;
-    if (c->offset == c->length) {
-        c->offset = c->length = 0;
-        connection_watch(c, EPOLL_CTL_MOD, EPOLLIN);
-    }
+    if (c->offset < c->length)
+        return false;
+    c->offset = c->length = 0;
+    connection_watch(c, EPOLL_CTL_MOD, EPOLLIN);
+    return MAY_HOLD_MORE;
 }
 
-static void
+// Whether there may be more to read that epoll does not tell of.
+static bool
 connection_answer(Connection *c)
 {
-    ssize_t length = recv(c->fd, buffer, BUFFER, 0);
-    if (length <= 0) {
-        if (length == 0 || errno != EAGAIN)
-            connection_close(c);
-        return;
-    }
-    ssize_t sent = 0, n;
-    if (two_pieces && length > HEAD) {
+    ssize_t length = connection_receive(c), sent = 0, n;
+    if (length == 0)
+        return false;
+    if (length > 0 && two_pieces && length > HEAD)
         sent = connection_send(c, buffer, HEAD);
-    }
-    n = sent < 0 ? -1 : connection_send(c, buffer + sent, (size_t)(length - sent));
+    n = length < 0 || sent < 0 ? -1 : connection_send(c, buffer + sent, (size_t)(length - sent));
     if (n < 0) {
         connection_close(c);
-        return;
+        return false;
     }
     sent += n;
     if (sent < length) {
@@ -107,7 +168,9 @@ connection_answer(Connection *c)
         c->length = (size_t)(length - sent);
         memcpy(c->rest, buffer + sent, c->length);
         connection_watch(c, EPOLL_CTL_MOD, EPOLLOUT);
+        return false;
     }
+    return MAY_HOLD_MORE;
 }
 
 static void
@@ -125,11 +188,21 @@ datagrams_answer(void)
 int
 main(int argc, char **argv)
 {
-    if (argc < 2)
+    if (argc < 3)
         return 2;
     listener = atoi(argv[1]);
-    two_pieces = argc > 2 && *argv[2] == 't';
-    bool datagrams = argc > 2 && *argv[2] == 'u';
+    two_pieces = *argv[2] == 't';
+    bool datagrams = *argv[2] == 'u';
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+#ifdef USE_TLS
+    signal(SIGPIPE, SIG_IGN);
+    tls_context = SSL_CTX_new(TLS_server_method());
+    if (!tls_context || argc < 4 || SSL_CTX_use_certificate_chain_file(tls_context, argv[3]) != 1 ||
+        SSL_CTX_use_PrivateKey_file(tls_context, argv[3], SSL_FILETYPE_PEM) != 1)
+        return 1;
+    SSL_CTX_set_mode(tls_context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+#endif
 
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
@@ -143,14 +216,17 @@ main(int argc, char **argv)
         int n = epoll_wait(epoll_fd, events, EVENTS, -1);
         for (int i = 0; i < n; i++) {
             Connection *c = events[i].data.ptr;
-            if (!c && datagrams)
+            if (!c && datagrams) {
                 datagrams_answer();
-            else if (!c)
+            }
+            else if (!c) {
                 connections_accept();
-            else if (c->length)
-                connection_flush(c);
-            else
-                connection_answer(c);
+            }
+            else {
+                bool more = c->length ? connection_flush(c) : connection_answer(c);
+                while (more)
+                    more = connection_answer(c);
+            }
         }
     }
 }

@@ -1,0 +1,87 @@
+// The limit in C for child processes: posix_spawn (which stops its caller until exec, instead of copying it)
+// and waitpid, one after the other.
+//
+//   spawn PROGRAM WARM-UP SECONDS
+//
+//   PROGRAM   wait: /bin/true; communicate: /bin/cat, given 1 KiB, which it writes to a pipe
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SIZE = 1024 };
+
+extern char **environ;
+static char message[SIZE];
+
+static double
+clock_seconds(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static bool
+child_run(bool communicate)
+{
+    char *arguments[] = {communicate ? "/bin/cat" : "/bin/true", NULL};
+    int in[2] = {-1, -1}, out[2] = {-1, -1}, status;
+    size_t got = 0;
+    pid_t child;
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    if (communicate) {
+        if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC))
+            return false;
+        posix_spawn_file_actions_adddup2(&actions, in[0], 0);
+        posix_spawn_file_actions_adddup2(&actions, out[1], 1);
+    }
+    if (posix_spawn(&child, arguments[0], &actions, NULL, arguments, environ))
+        return false;
+    posix_spawn_file_actions_destroy(&actions);
+    if (communicate) {
+        close(in[0]);
+        close(out[1]);
+        if (write(in[1], message, SIZE) != SIZE)
+            return false;
+        close(in[1]);
+        char buffer[2 * SIZE];
+        for (ssize_t n; (n = read(out[0], buffer, sizeof buffer)) > 0;)
+            got += (size_t)n;
+        close(out[0]);
+    }
+    return waitpid(child, &status, 0) == child && status == 0 && (!communicate || got == SIZE);
+}
+
+int
+main(int argc, char **argv)
+{
+    if (argc != 4)
+        return 2;
+    bool communicate = *argv[1] == 'c';
+    double began = 0, cpu = 0;
+    unsigned long count = 0;
+    memset(message, 'x', SIZE);
+    for (int i = 2; i < 4; i++) {
+        double end = clock_seconds(CLOCK_MONOTONIC) + atof(argv[i]);
+        count = 0;
+        began = clock_seconds(CLOCK_MONOTONIC);
+        cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
+        for (; clock_seconds(CLOCK_MONOTONIC) < end; count++)
+            if (!child_run(communicate)) {
+                perror("spawn");
+                return 1;
+            }
+    }
+    cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    double elapsed = clock_seconds(CLOCK_MONOTONIC) - began;
+    printf("{\"requests\": %lu, \"seconds\": %.6f, \"server_cpu\": %.9f}\n", count, elapsed, cpu);
+    return 0;
+}
