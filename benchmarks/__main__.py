@@ -118,7 +118,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         )
         how = "; malloc's thresholds raised" if options.raised_malloc else ""
     elif options.memory:
-        mode, titles = "memory", dict(memory.KINDS)
+        mode, titles = "memory", memory.TITLES
         found = memory.measure(names, options.quick)
     elif options.instructions:
         mode = "instructions"

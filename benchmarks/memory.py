@@ -1,4 +1,4 @@
-"""Bytes of memory per pending task, future and timer: `python -m benchmarks --memory`.
+"""Bytes of memory per pending task, future, timer and connection: `python -m benchmarks --memory`.
 
 The resident set of a fresh process is read from the kernel before and after making 100 000 of
 the objects, with its default allocators. That counts everything: objects, allocator overhead,
@@ -6,6 +6,9 @@ the loop's own tables. Before that, 10 000 are made, so that free memory left by
 up, and transparent huge pages are switched off for the process, so that the resident set grows
 by 4 KiB pages. A debugging view of Python's allocator would miss memory that an extension takes
 from malloc, or from an allocator of its own.
+
+Of connections it is the server's resident set, which grows by 1000 of them, each after one request
+of 1 KiB. A client in C has the other ends; 100 connections were made before.
 """
 
 from __future__ import annotations
@@ -15,32 +18,53 @@ import ctypes
 import gc
 import json
 import os
+import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-from . import contenders, progress
+from . import contenders, native, network, progress
 from .core import nothing
+from .traffic import K, Scenario
 
 KINDS = {
     "task": "pending task",  # with its coroutine and the future of its own that it waits for
     "future": "pending future",
     "timer": "timer, handle kept",
 }
+CONNECTIONS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("tcp", "TCP connection, Protocol", "protocol", "tcp", (), "hold"),
+        Scenario("tcp_streams", "TCP connection, streams", "streams", "tcp", (), "hold"),
+        Scenario("tls", "TLS connection, Protocol", "protocol", "tls", (), "hold"),
+        Scenario("tls_streams", "TLS connection, streams", "streams", "tls", (), "hold"),
+    )
+}
+TITLES = KINDS | {name: scenario.title for name, scenario in CONNECTIONS.items()}
 COUNT = 100_000
 FILLING = 10_000
+CONNECTION_COUNT = 1000
+CONNECTION_FILLING = 100
 
 PR_SET_THP_DISABLE = 41
 
 
-def resident() -> int:
-    """Bytes of this process's resident set, counted exactly (statm's figures may lag by some
+def resident(pid: int | str = "self") -> int:
+    """Bytes of a process's resident set, counted exactly (statm's figures may lag by some
     pages).
     """
-    with open("/proc/self/smaps_rollup") as file:
+    with open(f"/proc/{pid}/smaps_rollup") as file:
         for line in file:
             if line.startswith("Rss:"):
                 return int(line.split()[1]) * 1024
-    raise OSError("no Rss in /proc/self/smaps_rollup")
+    raise OSError(f"no Rss in /proc/{pid}/smaps_rollup")
+
+
+def without_huge_pages() -> None:
+    """For this process, and for those that it starts from now on."""
+    ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 
 async def wait(future: asyncio.Future[None]) -> None:
@@ -67,7 +91,7 @@ async def fill(kind: str, kept: list[object]) -> None:
 
 async def measured(kind: str, count: int, say: Callable[[dict[str, Any]], None]) -> None:
     """Tell the bytes of one object, and end the process: nothing of it needs to be taken apart."""
-    ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
+    without_huge_pages()
     filling: list[object] = [None] * FILLING
     kept: list[object] = [None] * count
     await fill(kind, filling)
@@ -79,23 +103,55 @@ async def measured(kind: str, count: int, say: Callable[[dict[str, Any]], None])
     os._exit(0)
 
 
+def of_objects(found: dict[str, Any], name: str, kind: str, quick: bool) -> float:
+    """Bytes of one object, in a process of its own. Raises Absent."""
+    count = COUNT // 5 if quick else COUNT
+    worker = contenders.start(["memory", name, kind, str(count)], PYTHONHASHSEED="0")
+    output, _ = worker.communicate()
+    if worker.returncode:
+        raise RuntimeError(f"{name}, {kind}: ended with status {worker.returncode}")
+    hello, *answers = map(json.loads, output.splitlines())
+    if "absent" in hello:
+        raise contenders.Absent(hello["absent"])
+    found["contenders"][name] = contenders.proof(name, hello, answers[0])
+    return float(answers[0]["bytes"])
+
+
+def of_connections(name: str, scenario: Scenario) -> float:
+    """Bytes of one connection in a new server. Raises Absent, Unable."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(network.started(name, scenario, directory, {}))
+        before = 0
+        for count in (CONNECTION_FILLING, CONNECTION_COUNT):
+            before = resident(server.pid)
+            stack.enter_context(network.held(scenario, (K, count), server))
+        return (resident(server.pid) - before) / CONNECTION_COUNT
+
+
 def measure(names: list[str], quick: bool) -> dict[str, Any]:
     """Run every contender once per kind."""
-    found: dict[str, Any] = {"contenders": {}, "absent": {}, "values": {kind: {} for kind in KINDS}}
-    count = COUNT // 5 if quick else COUNT
+    found: dict[str, Any] = {
+        "contenders": {},
+        "absent": {},
+        "failed": {},
+        "values": {kind: {} for kind in TITLES},
+    }
+    without_huge_pages()
     for name in names:
-        for kind in KINDS:
-            progress.show(f"{name}: {kind}")
-            worker = contenders.start(["memory", name, kind, str(count)], PYTHONHASHSEED="0")
-            output, _ = worker.communicate()
-            if worker.returncode:
-                raise RuntimeError(f"{name}, {kind}: ended with status {worker.returncode}")
-            hello, *answers = map(json.loads, output.splitlines())
-            if "absent" in hello:
-                found["absent"][name] = hello["absent"]
-                break
-            answer = answers[0]
-            found["contenders"][name] = contenders.proof(name, hello, answer)
-            found["values"][kind][name] = {"value": answer["bytes"]}
+        try:
+            for kind in TITLES:
+                progress.show(f"{name}: {kind}")
+                try:
+                    if kind in KINDS:
+                        value = of_objects(found, name, kind, quick)
+                    else:
+                        value = of_connections(name, CONNECTIONS[kind])
+                except (network.Unable, native.NotBuilt) as unable:
+                    found["failed"].setdefault(kind, {})[name] = str(unable)
+                else:
+                    found["values"][kind][name] = {"value": value}
+        except contenders.Absent as absent:
+            found["absent"][name] = str(absent)
     progress.show()
     return found
