@@ -1,0 +1,266 @@
+"""The benchmarks' own arithmetic: what they choose, how runs become figures, what tables say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def benchmarks():
+    """The package beside this directory, which is not installed."""
+    if "benchmarks" not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            "benchmarks", PACKAGE / "__init__.py", submodule_search_locations=[str(PACKAGE)]
+        )
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["benchmarks"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["benchmarks"]
+
+
+def run(requests, cpu, seconds=1.0):
+    return {"requests": requests, "server_cpu": cpu, "seconds": seconds}
+
+
+def test_sizes_are_read_as_they_are_written():
+    from benchmarks.traffic import short, size_of
+
+    assert [short(size) for size in (1, 500, 1024, 1025, 102400)] == [
+        "1",
+        "500",
+        "1k",
+        "1025",
+        "100k",
+    ]
+    for size in (1, 500, 1024, 1025, 102400):
+        assert size_of(short(size)) == size
+
+
+def test_loads_are_the_scenarios_own_unless_asked_for():
+    from benchmarks.traffic import Scenario
+
+    scenario = Scenario("s", "S", "protocol", "tcp", ((1024, 1), (1024, 100), (10240, 100)))
+    assert scenario.selected([], []) == [(1024, 1), (1024, 100), (10240, 100)]
+    assert scenario.selected([], [7]) == [(1024, 7), (10240, 7)]
+    assert scenario.selected([512], []) == [(512, 1), (512, 100)]
+    assert scenario.selected([512, 1024], [7, 8]) == [(512, 7), (512, 8), (1024, 7), (1024, 8)]
+
+
+def test_rows_of_all_scenarios_are_distinct():
+    from benchmarks.traffic import SCENARIOS
+
+    rows = [s.row(load) for s in SCENARIOS.values() for load in s.loads]
+    titles = [s.row_title(load) for s in SCENARIOS.values() for load in s.loads]
+    assert len(set(rows)) == len(rows)
+    assert len(set(titles)) == len(titles)
+
+
+def test_programs_of_all_scenarios_exist():
+    from benchmarks.servers import SERVERS
+    from benchmarks.spawning import PROGRAMS
+    from benchmarks.traffic import SCENARIOS
+
+    for scenario in SCENARIOS.values():
+        assert scenario.program in (PROGRAMS if scenario.link == "process" else SERVERS)
+
+
+def test_figure_is_the_median_of_cpu_per_request_and_spread_is_within_rounds():
+    from benchmarks.network import summarise
+
+    row = {
+        "asyncio": {"runs": [run(100, 1.0), run(100, 3.0), run(100, 2.0)]},
+        "ctask": {"runs": [run(200, 1.0, 2.0), run(100, 0.5), run(50, 2.0)]},
+    }
+    summarise(row)
+    assert row["asyncio"]["value"] == 0.02
+    assert row["asyncio"]["spread"] == [1.0, 1.0]
+    assert row["ctask"]["rounds"] == [0.005, 0.005, 0.04]
+    assert row["ctask"]["value"] == 0.005
+    assert row["ctask"]["spread"] == pytest.approx([1 / 6, 2.0])
+    assert row["ctask"]["rate"] == 100
+
+
+def test_row_without_asyncio_has_no_spread():
+    from benchmarks.network import summarise
+
+    row = {"ctask": {"runs": [run(10, 1.0)]}}
+    summarise(row)
+    assert row["ctask"]["value"] == 0.1
+    assert "spread" not in row["ctask"]
+
+
+def test_failure_in_a_later_round_leaves_no_figure(monkeypatch):
+    from benchmarks import network
+    from benchmarks.traffic import Scenario
+
+    scenario = Scenario("s", "S", "protocol", "tcp", ((1024, 1),))
+    rounds = []
+
+    def run_round(found, names, *_):
+        rounds.append(names)
+        for name in names:
+
+            def answer(name=name):
+                if name == "rloop" and len(rounds) == 2:
+                    raise network.Unable("stopped answering")
+                if name == "zuvloop":
+                    raise network.contenders.Absent("not there")
+                return run(10, 1.0)
+
+            network.attempt(found, "s/1k/1", name, answer)
+
+    monkeypatch.setattr(network, "run_round", run_round)
+    found = network.measure(
+        ["asyncio", "rloop", "zuvloop"],
+        [scenario],
+        sizes=[],
+        connections=[],
+        raised_malloc=False,
+        quick=True,
+    )
+    assert list(found["values"]["s/1k/1"]) == ["asyncio"]
+    assert len(found["values"]["s/1k/1"]["asyncio"]["runs"]) == len(rounds) == 3
+    assert found["failed"] == {"s/1k/1": {"rloop": "stopped answering"}}
+    assert found["absent"] == {"zuvloop": "not there"}
+    assert rounds[1] == ["asyncio", "rloop"]
+
+
+def test_tables_compare_with_asyncio_and_with_the_limits():
+    from benchmarks import report
+
+    result = {
+        "mode": "network",
+        "titles": {"a": "first", "b": "second"},
+        "contenders": {"ctask": {}, "asyncio": {}, "c-limit": {}},
+        "failed": {"b": {"c-limit": "no"}, "a": {}},
+        "values": {
+            "a": {
+                "asyncio": {"value": 20e-6, "rate": 1000.4},
+                "ctask": {"value": 5e-6, "rate": 12345},
+                "c-limit": {"value": 4e-6, "rate": 2},
+            },
+            "b": {
+                "asyncio": {"value": 1e-3, "rate": 1},
+                "ctask": {"value": 2e-3, "rate": 1},
+            },
+        },
+    }
+
+    def cells(table):
+        return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+    assert cells(report.table(result))[2:] == [
+        ["first", "20.00", "5.00 (0.25)", "4.00 (0.20)"],
+        ["second", "1,000.00", "2,000.00 (2.00)", "-"],
+        ["geometric mean", "1.000", "0.707", "-"],
+    ]
+    assert cells(report.limits_table(result, "c-limit"))[2:] == [["first", "5.00", "1.25", "1.00"]]
+    assert report.limits_table(result, "protocol-limit") == ""
+    assert cells(report.rates_table(result))[2:] == [
+        ["first", "1,000", "12,345", "2"],
+        ["second", "1", "1", "-"],
+    ]
+    assert report.failures(result) == ["c-limit: no (b)"]
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+class TestClient:
+    """The load generator, against a server whose answers are known."""
+
+    @pytest.fixture
+    def build(self, monkeypatch, tmp_path):
+        from benchmarks import native
+
+        monkeypatch.setattr(native, "BUILT", tmp_path)
+        return native
+
+    def talk(self, build, answer, *arguments):
+        """Run the client against `answer(connection)`, called for each of its connections."""
+
+        def accept():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    answer(connection)
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=accept)
+            thread.start()
+            port = str(listener.getsockname()[1])
+            try:
+                return subprocess.run(
+                    [str(build.program("client.c")), "-p", port, *arguments],
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                )
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)
+                thread.join()
+
+    def test_client_counts_what_was_answered_and_ends_in_order(self, build):
+        received = []
+
+        def echo(connection):
+            total = 0
+            while data := connection.recv(65536):  # a broken connection would raise
+                total += len(data)
+                connection.sendall(data)
+            received.append(total)
+
+        done = self.talk(build, echo, "-s", "3000", "-w", "0", "-d", "0.05")
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        assert len(received) == 1
+        assert received[0] % 3000 == 0
+        # The last one is still on its way at the window's end.
+        assert answer["requests"] <= received[0] // 3000
+        assert answer["requests"] >= received[0] // 3000 - 2
+        assert answer["seconds"] >= 0.05
+
+    def test_client_in_mode_connect_makes_a_connection_for_each_request(self, build):
+        received = []
+
+        def echo(connection):
+            total = 0
+            while data := connection.recv(65536):
+                total += len(data)
+                connection.sendall(data)
+            received.append(total)
+
+        done = self.talk(build, echo, "-m", "connect", "-s", "100", "-w", "0", "-d", "0.05")
+        assert done.returncode == 0, done.stderr
+        assert set(received) == {100}
+        assert 0 < json.loads(done.stdout)["requests"] <= len(received)
+
+    def test_client_refuses_wrong_bytes(self, build):
+        def spoil(connection):
+            data = connection.recv(65536)
+            connection.sendall(b"\0" + data[1:])
+            connection.recv(1)
+
+        done = self.talk(build, spoil, "-s", "100")
+        assert done.returncode == 1
+        assert "other bytes" in done.stderr
+
+    def test_client_refuses_a_connection_closed_by_the_server(self, build):
+        def leave(connection):
+            connection.recv(65536)
+
+        done = self.talk(build, leave, "-s", "100")
+        assert done.returncode == 1
+        assert "the server closed a connection" in done.stderr
