@@ -142,12 +142,15 @@ def rates_table(result: dict[str, Any]) -> str:
 
 
 def failures(result: dict[str, Any]) -> list[str]:
-    """Who has no figure, why and where, the same reasons together."""
+    """Who has no figure, why and where; what has the same reason in one line."""
     rows: dict[tuple[str, str], list[str]] = {}
     for row, failed in result["failed"].items():
         for name, why in failed.items():
             rows.setdefault((name, why), []).append(row)
-    return [f"{name}: {why} ({', '.join(where)})" for (name, why), where in rows.items()]
+    names: dict[str, list[str]] = {}
+    for (name, why), where in rows.items():
+        names.setdefault(f"{why} ({', '.join(where)})", []).append(name)
+    return [f"{', '.join(who)}: {what}" for what, who in names.items()]
 
 
 def text(result: dict[str, Any]) -> str:
