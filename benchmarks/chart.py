@@ -10,7 +10,16 @@ from typing import Any
 from . import report
 from .contenders import BASELINE
 
-COLOURS = {"ctask": "#d1495b", "uvloop": "#4c78a8", "rloop": "#7fb3ab", "zuvloop": "#d3b88c"}
+COLOURS = {
+    "ctask": "#d1495b",
+    "ctask-loop": "#e39aa4",
+    "uvloop": "#4c78a8",
+    "rloop": "#7fb3ab",
+    "zuvloop": "#d3b88c",
+    "aiofastnet": "#9a86b5",
+    "protocol-limit": "#a9adb4",
+    "c-limit": "#7d828b",
+}
 INK, FAINT = "#22262e", "#6b7280"
 BAR = 0.145  # inches from one bar to the next
 GROUP_GAP = 0.12  # inches between two scenarios
@@ -18,6 +27,7 @@ TITLES = {
     "time": "CPU time per operation, asyncio = 1",
     "instructions": "Instructions per operation, asyncio = 1",
     "memory": "Memory per object, asyncio = 1",
+    "network": "Server's CPU time per request, asyncio = 1",
 }
 
 
@@ -31,6 +41,22 @@ def groups(result: dict[str, Any], names: list[str]) -> list[tuple[str, dict[str
         ratios = {name: share for name in names if (share := report.ratio(row, name))}
         found.append((result["titles"][key], ratios))
     return found
+
+
+def legend_places(
+    result: dict[str, Any], names: list[str], left: float, right: float
+) -> list[tuple[str, str, float, float]]:
+    """Name, text and, in inches, the line's distance from the first and x of each entry."""
+    places = []
+    x, y = left, 0.0
+    for name in names:
+        text = f"{name} {result['contenders'][name]['version']}".removesuffix(" -")
+        wide = 0.37 + 0.075 * len(text)
+        if x > left and x + wide > right:
+            x, y = left, y + 0.2
+        places.append((name, text, y, x))
+        x += wide
+    return places
 
 
 def draw(result: dict[str, Any], svg: Path) -> None:
@@ -58,8 +84,11 @@ def draw(result: dict[str, Any], svg: Path) -> None:
     longest = max(share for _, ratios in bars for share in ratios.values())
     limit = max(1.0, longest) * 1.08
     height = pitch * len(bars)
-    top, bottom, left, right = 1.02, 0.38, 2.1, 0.25
+    label_width = 0.065 * max(len(label) for label, _ in bars)  # inches, at 9 points
+    bottom, left, right = 0.38, max(2.1, label_width), 0.25
     width = 8.4
+    legend = legend_places(result, names, left, width - right)
+    top = 1.02 + legend[-1][2]
     figure = plt.figure(figsize=(width, height + top + bottom), facecolor="white")
     axes = figure.add_axes(
         (
@@ -126,22 +155,20 @@ def draw(result: dict[str, Any], svg: Path) -> None:
         color=FAINT,
         va="center",
     )
-    x = left / width
-    for name in names:
+    for name, text, y, x in legend:
         figure.patches.append(
             Rectangle(
-                (x, inches(0.80)),
+                (x / width, inches(0.80 + y)),
                 0.13 / width,
                 0.12 / (height + top + bottom),
                 color=COLOURS[name],
                 transform=figure.transFigure,
             )
         )
-        text = f"{name} {result['contenders'][name]['version']}"
-        x += 0.19 / width
         weight = "bold" if name == "ctask" else "normal"
-        figure.text(x, inches(0.745), text, va="center", color=INK, weight=weight)
-        x += (0.075 * len(text) + 0.18) / width
+        figure.text(
+            (x + 0.19) / width, inches(0.745 + y), text, va="center", color=INK, weight=weight
+        )
     axes.text(1, -0.06, BASELINE, ha="center", va="bottom", color=INK, fontsize=8)
     for suffix, extra in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 150})):
         figure.savefig(svg.with_suffix(suffix), **extra)
