@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # caching or a blocking resolver, with a mock) has it called where asyncio calls it: in a thread.
 _getaddrinfo = socket.getaddrinfo
 _getnameinfo = socket.getnameinfo
+# What EventLoop derives from, whoever replaces the name in asyncio later.
+_AsyncioLoop = asyncio.SelectorEventLoop
 _NUMBERS_ONLY = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 
@@ -64,7 +66,7 @@ async def getaddrinfo(
         self._check_closed()
         function = self._getaddrinfo_debug if self._debug else _getaddrinfo
         return function(host, port, family, type, proto, flags)
-    return await asyncio.SelectorEventLoop.getaddrinfo(
+    return await _AsyncioLoop.getaddrinfo(
         self, host, port, family=family, type=type, proto=proto, flags=flags
     )
 
@@ -81,4 +83,4 @@ async def getnameinfo(self: "EventLoop", sockaddr: Any, flags: int = 0) -> Any:
     ):
         self._check_closed()
         return _getnameinfo(sockaddr, flags)
-    return await asyncio.SelectorEventLoop.getnameinfo(self, sockaddr, flags)
+    return await _AsyncioLoop.getnameinfo(self, sockaddr, flags)
