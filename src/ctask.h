@@ -187,6 +187,7 @@ PART int future_setup(PyObject *module, ctask_state *st);
 PART PyObject *future_create(ctask_state *st, PyObject *loop);
 PART PyObject *future_iter(PyObject *self);
 PART void future_become_iterator(PyTypeObject *type);
+PART int future_throw_arguments(PyObject *const *args, Py_ssize_t nargs);
 PART int future_init(FutureObj *fut, ctask_state *st, PyObject *loop);
 PART void future_dealloc(PyObject *self);
 PART int future_traverse_fields(FutureObj *fut, visitproc visit, void *arg);

@@ -491,9 +491,10 @@ FutureIter_send(PyObject *self, PyObject *Py_UNUSED(value))
     return result;
 }
 
-/* throw(exception), or the (type, value, traceback) that generators accept as well. */
-static PyObject *
-FutureIter_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+/* Set what throw(exception) is to raise, or throw(type, value, traceback), which generators accept as well.
+   Returns -1 with another exception if the arguments are wrong. */
+PART int
+future_throw_arguments(PyObject *const *args, Py_ssize_t nargs)
 {
     PyObject *type, *value = NULL, *tb = NULL;
     if (nargs < 1 || nargs > 3) {
@@ -502,14 +503,14 @@ FutureIter_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
                      nargs < 1 ? "least 1" : "most 3",
                      nargs < 1 ? "" : "s",
                      nargs);
-        return NULL;
+        return -1;
     }
 #if PY_VERSION_HEX >= 0x030C0000
     if (nargs > 1 && PyErr_WarnEx(PyExc_DeprecationWarning,
                                   "the (type, exc, tb) signature of throw() is deprecated, "
                                   "use the single-arg signature instead.",
                                   1) < 0) {
-        return NULL;
+        return -1;
     }
 #endif
     type = args[0];
@@ -520,13 +521,13 @@ FutureIter_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         tb = args[2];
         if (!PyTraceBack_Check(tb)) {
             PyErr_SetString(PyExc_TypeError, "throw() third argument must be a traceback");
-            return NULL;
+            return -1;
         }
     }
     if (PyExceptionInstance_Check(type)) {
         if (value != NULL) {
             PyErr_SetString(PyExc_TypeError, "instance exception may not have a separate value");
-            return NULL;
+            return -1;
         }
         value = type;
         type = PyExceptionInstance_Class(value);
@@ -534,14 +535,22 @@ FutureIter_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     else if (!PyExceptionClass_Check(type)) {
         PyErr_SetString(PyExc_TypeError,
                         "exceptions must be classes deriving BaseException or instances of such a class");
-        return NULL;
+        return -1;
     }
     Py_XINCREF(tb);
     if (tb == NULL && value != NULL && PyExceptionInstance_Check(value)) {
         tb = PyException_GetTraceback(value);
     }
     PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), tb);
-    Py_CLEAR(((FutureIterObj *)self)->fut);
+    return 0;
+}
+
+static PyObject *
+FutureIter_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (future_throw_arguments(args, nargs) == 0) {
+        Py_CLEAR(((FutureIterObj *)self)->fut);
+    }
     return NULL;
 }
 
