@@ -15,7 +15,7 @@
        src/poll_epoll.c  the kernel, behind src/poll.h         src/fork.c       a forked child is told
        src/transport.c   what transports share                 src/queue.h      what they have yet to send
        src/stream.c      connected stream sockets              src/server.c     accepting them
-       src/address.c     socket addresses
+       src/address.c     socket addresses                      src/sock.c       sock_recv() and its relatives
 
    They are compiled as one translation unit.  With CTASK_SPLIT each is compiled by itself instead. */
 
@@ -40,6 +40,7 @@
 #include "src/transport.c"
 #include "src/stream.c"
 #include "src/server.c"
+#include "src/sock.c"
 #endif
 
 /* ---- helpers of every part ---- */
@@ -245,7 +246,8 @@ check_layout(ctask_state *st)
 
 /* ---- the module ---- */
 
-#define FREELISTS(st) &(st)->free_futures, &(st)->free_tasks, &(st)->free_handles, &(st)->free_timers
+#define FREELISTS(st) \
+    &(st)->free_futures, &(st)->free_tasks, &(st)->free_handles, &(st)->free_timers, &(st)->free_sock_ops
 /* Objects of one kind, about 150 KB of them. */
 #define FREELIST_LIMIT 1024
 
@@ -286,7 +288,8 @@ module_exec(PyObject *module)
     }
     if (registry_setup(module, st) < 0 || future_setup(module, st) < 0 || task_setup(module, st) < 0 ||
         turn_setup(module, st) < 0 || handle_setup(module, st) < 0 || loop_setup(module, st) < 0 ||
-        stream_setup(module, st) < 0 || server_setup(module, st) < 0 || fork_setup(module) < 0) {
+        stream_setup(module, st) < 0 || server_setup(module, st) < 0 || sock_setup(module, st) < 0 ||
+        fork_setup(module) < 0) {
         return -1;
     }
     if (export_the_rest(module) < 0) {

@@ -35,12 +35,14 @@
     X(_check_callback)          \
     X(_check_thread)            \
     X(_detach)                  \
+    X(_ensure_fd_no_transport)  \
     X(_loop)                    \
     X(_read_ready)              \
     X(_run)                     \
     X(_run_once)                \
     X(_start_serving)           \
     X(_timer_handle_cancelled)  \
+    X(_transports)              \
     X(_write_ready)             \
     X(add_done_callback)        \
     X(buffer_updated)           \
@@ -49,10 +51,12 @@
     X(call_later)               \
     X(call_soon)                \
     X(cancel)                   \
+    X(close)                    \
     X(connection_lost)          \
     X(connection_made)          \
     X(context)                  \
     X(coro)                     \
+    X(data)                     \
     X(data_received)            \
     X(debug)                    \
     X(eager_start)              \
@@ -64,6 +68,7 @@
     X(get_buffer)               \
     X(get_debug)                \
     X(get_loop)                 \
+    X(gettimeout)               \
     X(handle)                   \
     X(is_running)               \
     X(message)                  \
@@ -107,6 +112,7 @@
     X(BufferedProtocol, "asyncio.protocols", "BufferedProtocol")                   \
     X(TransportSocket, "asyncio.trsock", "TransportSocket")                        \
     X(socket_type, "socket", "socket")                                             \
+    X(base_socket_type, "_socket", "socket")                                       \
     X(Server, "asyncio.base_events", "Server")                                     \
     X(SendfileMode, "asyncio.constants", "_SendfileMode")
 
@@ -122,6 +128,7 @@
     X(TimerHandleType) \
     X(StreamType)      \
     X(AcceptorType)    \
+    X(SockOpType)      \
     X(LoopType)
 
 #if FUTURE_CALL_GRAPH
@@ -140,11 +147,23 @@
     X(stock_remove_callback) \
     X(stock_callbacks)       \
     X(stock_create_task)     \
+    X(socket_accept)         \
     X(swap_current_task)     \
     X(current_tasks)         \
     X(context_kwnames)       \
     X(empty_tuple)           \
     CTASK_CALL_GRAPH(X)
+
+/* What is known of socket.socket (sock.c): offsets of its members, 0 where they are not as they should. */
+typedef struct {
+    Py_ssize_t fd;
+    Py_ssize_t family;
+    Py_ssize_t type;
+    Py_ssize_t proto;
+    Py_ssize_t io_refs;
+    Py_ssize_t closed;
+    unsigned int version; // tp_version_tag for which its methods are the socket module's own
+} socket_layout;
 
 /* All pointers are owned. */
 typedef struct {
@@ -167,6 +186,8 @@ typedef struct {
     freelist free_tasks;
     freelist free_handles;
     freelist free_timers;
+    freelist free_sock_ops;
+    socket_layout sockets;
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
     int thread_state_checked; // 3.14+: the offsets in compat.h are this interpreter's
     int server_knows_clients; // 3.13+: Server._attach() takes the transport
@@ -280,6 +301,7 @@ typedef struct {
     PyObject *writer; // owned; the same for writing
     io_ready read_ready; // NULL for a handle
     io_ready write_ready; // NULL for a handle
+    PyObject *sock; // owned; weak reference to the socket that watch_socket() registered, or NULL
     uint32_t events; // as the kernel has them
     uint32_t generation; // tells a reused descriptor's events from the old one's
     char owned; // a C object owns the descriptor: `events` is what the kernel has
@@ -298,6 +320,10 @@ typedef struct {
     unsigned forks_known; // when our descriptors were made: otherwise they are the parent's as well
 } poll_state;
 
+/* Received into a buffer that stays and copied from there: a fresh one of this size makes malloc take memory from
+   the kernel and give it back each time. */
+#define READ_BUFFER_SIZE (256 * 1024)
+
 /* Handles that only the loop refers to once they have run. */
 #define SPARE_HANDLES 64
 
@@ -313,7 +339,7 @@ struct LoopObj {
     PyObject *current_handle; // owned; set in debug mode while a callback runs
     PyObject *thread_ident; // owned; None while the loop does not run
     PyObject *debug_value; // owned; what set_debug() was given
-    char *read_buffer; // owned; what transports receive into, NULL until one does
+    char *read_buffer; // owned; what is received into, READ_BUFFER_SIZE bytes, NULL until something is
     void *entry_keys; // 3.13 and earlier: where our entry in current_tasks was last (registry.c)
     Py_ssize_t entry_index;
     char left_entered; // 3.13 and earlier: our entry in current_tasks is a left-over (registry.c)

@@ -667,7 +667,10 @@ Loop_adopt_methods(PyObject *cls, PyObject *Py_UNUSED(ignored))
                                         "time",
                                         "create_future",
                                         "create_task",
-                                        "get_debug"};
+                                        "get_debug",
+                                        "sock_recv",
+                                        "sock_recv_into",
+                                        "sock_sendall"};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
         PyObject *ours = PyObject_GetAttrString((PyObject *)st->LoopType, names[i]);
         PyObject *theirs = ours == NULL ? NULL : PyObject_GetAttrString(cls, names[i]);

@@ -42,9 +42,18 @@ PART void watch_forget(LoopObj *loop, int fd, uint32_t side);
 PART int watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready, int edges);
 /* To be called before `fd` is closed. */
 PART void watch_disown(LoopObj *loop, int fd);
+/* watch_object() for an operation on a Python socket, called on each change: `owner` tries before it waits,
+   and watches only after EAGAIN.  A system call only when the socket is first seen on this side. */
+PART int watch_socket(LoopObj *loop, int fd, uint32_t side, PyObject *sock, PyObject *owner, io_ready ready);
+/* watch_forget() if it is `owner` that watches. */
+PART void watch_forget_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner);
 PART int watch_traverse(LoopObj *loop, visitproc visit, void *arg);
 PART void watch_clear(LoopObj *loop);
 
 PART int wake_setup(ctask_state *st);
+
+PART int sock_setup(PyObject *module, ctask_state *st);
+/* The loop is being closed: operations that wait for this descriptor stop holding their socket open. */
+PART void sock_let_go(poll_slot *slot);
 
 #endif

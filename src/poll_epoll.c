@@ -292,6 +292,10 @@ poll_wait(LoopObj *loop, int64_t timeout)
         if (UNLIKELY((slot->events & ~wanted) != 0) && !(slot->events & POLL_EDGE)) {
             (void)poll_watch(poll, fd, wanted);
         }
+        else if (UNLIKELY(write && !read && slot->writer == NULL && slot->sock != NULL)) {
+            /* A datagram or Unix socket can be written after each write: this would be told every time. */
+            (void)poll_watch(poll, fd, slot->events & ~POLL_WRITE);
+        }
     }
     /* It would be told again and again.  (If there is no descriptor for a new set now, the next time.) */
     if (UNLIKELY(stale) && poll->fd >= 0) {

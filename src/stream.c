@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 /* Received in one go.  As asyncio's. */
-#define READ_SIZE (256 * 1024)
+#define READ_SIZE READ_BUFFER_SIZE
 #define CHUNKS_AT_ONCE 64
 /* For so many turns a transport goes on gathering after the last one that wrote more than once. */
 #define GATHER_TURNS 8

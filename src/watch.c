@@ -92,7 +92,11 @@ watch_side(LoopObj *loop, int fd, uint32_t side)
         }
         wanted |= (slot->reader != NULL ? POLL_READ : 0) | (slot->writer != NULL ? POLL_WRITE : 0);
     }
-    return poll_watch(poll, fd, wanted);
+    int err = poll_watch(poll, fd, wanted);
+    if (err == 0) {
+        Py_CLEAR(poll->slots[fd].sock); // a weak reference without a callback: runs nothing
+    }
+    return err;
 }
 
 PART int
@@ -106,6 +110,71 @@ watch_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready rea
         PyErr_WriteUnraisable((PyObject *)loop);
     }
     return 0;
+}
+
+/* Is it registered for this very socket?  A socket object that is closed never gets a descriptor again, so
+   what the kernel was told of it still holds. */
+static int
+slot_knows(const poll_slot *slot, PyObject *sock)
+{
+    return slot->sock != NULL && ((PyWeakReference *)slot->sock)->wr_object == sock;
+}
+
+static __attribute__((noinline)) int
+socket_register(LoopObj *loop, int fd, uint32_t side, PyObject *sock)
+{
+    poll_state *poll = &loop->poll;
+    uint32_t events = side | POLL_EDGE;
+    if (fd < poll->n_slots) {
+        poll_slot *slot = &poll->slots[fd];
+        if (slot_knows(slot, sock)) {
+            return poll_watch(poll, fd, slot->events | events);
+        }
+        if (slot->owned) {
+            return watch_side(loop, fd, side); // a transport that is about to close has it still
+        }
+        if (slot->events != 0 && !(slot->events & POLL_EDGE) &&
+            (slot->reader != NULL || slot->writer != NULL)) {
+            return watch_side(loop, fd, side); // handles watch it as well, and go by levels
+        }
+    }
+    PyObject *ref = PyWeakref_NewRef(sock, NULL);
+    if (ref == NULL) {
+        PyErr_Clear();
+        return -ENOMEM;
+    }
+    int err = poll_watch(poll, fd, events);
+    if (err < 0) {
+        Py_DECREF(ref);
+        return err;
+    }
+    Py_XSETREF(poll->slots[fd].sock, ref);
+    return 0;
+}
+
+PART int
+watch_socket(LoopObj *loop, int fd, uint32_t side, PyObject *sock, PyObject *owner, io_ready ready)
+{
+    poll_state *poll = &loop->poll;
+    if (UNLIKELY(fd >= poll->n_slots || !slot_knows(&poll->slots[fd], sock) ||
+                 !(poll->slots[fd].events & side))) {
+        int err = socket_register(loop, fd, side, sock);
+        if (err < 0) {
+            return err;
+        }
+    }
+    if (UNLIKELY(cancel_old(slot_set(&poll->slots[fd], side, owner, ready), loop->st) < 0)) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    return 0;
+}
+
+PART void
+watch_forget_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner)
+{
+    if (fd < loop->poll.n_slots && *slot_of(&loop->poll.slots[fd], side) == owner) {
+        (void)slot_set(&loop->poll.slots[fd], side, NULL, NULL);
+    }
 }
 
 PART void
@@ -138,6 +207,7 @@ watch_disown(LoopObj *loop, int fd)
     if (fd >= 0 && fd < loop->poll.n_slots) {
         (void)poll_watch(&loop->poll, fd, 0);
         loop->poll.slots[fd].owned = 0;
+        Py_CLEAR(loop->poll.slots[fd].sock);
         watch_forget(loop, fd, POLL_READ);
         watch_forget(loop, fd, POLL_WRITE);
     }
@@ -249,6 +319,8 @@ watch_clear(LoopObj *loop)
 {
     /* Dropping a handle may run anything, so the table is looked at anew each time. */
     for (int fd = 0; fd < loop->poll.n_slots; fd++) {
+        Py_CLEAR(loop->poll.slots[fd].sock);
+        sock_let_go(&loop->poll.slots[fd]);
         Py_CLEAR(loop->poll.slots[fd].reader);
         if (fd < loop->poll.n_slots) {
             Py_CLEAR(loop->poll.slots[fd].writer);
