@@ -17,11 +17,16 @@
        src/stream.c      connected stream sockets              src/server.c     accepting them
        src/address.c     socket addresses                      src/sock.c       sock_recv() and its relatives
 
+       src/streams.h     StreamReader and StreamWriter:         src/streambuf.h    the bytes
+       src/streamcoro.c  what read() and drain() return         src/streamreader.c read()
+       src/streamprotocol.c  between transport and reader       src/streamwriter.c write(), drain()
+
    They are compiled as one translation unit.  With CTASK_SPLIT each is compiled by itself instead. */
 
 #include "src/ctask.h"
 
 #include "src/loop.h"
+#include "src/streams.h"
 #include "src/stream.h"
 
 #ifndef CTASK_SPLIT
@@ -36,6 +41,10 @@
 #include "src/schedule.c"
 #include "src/watch.c"
 #include "src/wake.c"
+#include "src/streamcoro.c"
+#include "src/streamreader.c"
+#include "src/streamprotocol.c"
+#include "src/streamwriter.c"
 #include "src/address.c"
 #include "src/transport.c"
 #include "src/stream.c"
@@ -246,8 +255,9 @@ check_layout(ctask_state *st)
 
 /* ---- the module ---- */
 
-#define FREELISTS(st) \
-    &(st)->free_futures, &(st)->free_tasks, &(st)->free_handles, &(st)->free_timers, &(st)->free_sock_ops
+#define FREELISTS(st)                                                                                      \
+    &(st)->free_futures, &(st)->free_tasks, &(st)->free_handles, &(st)->free_timers, &(st)->free_sock_ops, \
+        &(st)->free_stream_coros
 /* Objects of one kind, about 150 KB of them. */
 #define FREELIST_LIMIT 1024
 
@@ -289,7 +299,8 @@ module_exec(PyObject *module)
     if (registry_setup(module, st) < 0 || future_setup(module, st) < 0 || task_setup(module, st) < 0 ||
         turn_setup(module, st) < 0 || handle_setup(module, st) < 0 || loop_setup(module, st) < 0 ||
         stream_setup(module, st) < 0 || server_setup(module, st) < 0 || sock_setup(module, st) < 0 ||
-        fork_setup(module) < 0) {
+        streamcoro_setup(module, st) < 0 || streamreader_setup(module, st) < 0 ||
+        streamprotocol_setup(module, st) < 0 || streamwriter_setup(module, st) < 0 || fork_setup(module) < 0) {
         return -1;
     }
     if (export_the_rest(module) < 0) {

@@ -21,6 +21,7 @@ from ctask._install import EventLoopPolicy, install, uninstall
 from ctask._loop import EventLoop, new_event_loop
 from ctask._runner import Runner, run
 from ctask._sleep import sleep
+from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
 
 if sys.version_info < (3, 14):
     from ctask import _registry
@@ -35,6 +36,9 @@ __all__ = (
     "Future",
     "Handle",
     "Runner",
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
     "Task",
     "TimerHandle",
     "install",

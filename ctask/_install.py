@@ -8,12 +8,13 @@ are made anew: `eager_task_factory` and the future that gather() returns.
 import asyncio
 import sys
 import threading
-from asyncio import events, futures, tasks, unix_events
+from asyncio import events, futures, streams, tasks, unix_events
 from typing import TYPE_CHECKING, Any
 
 from ctask._ctask import Future, Task
 from ctask._loop import EventLoop
 from ctask._sleep import sleep
+from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
 
 if sys.version_info >= (3, 14):
     _POLICY_NAME = "_DefaultEventLoopPolicy"
@@ -133,6 +134,12 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         (tasks, "_GatheringFuture", _GatheringFuture),
         (asyncio, "sleep", sleep),
         (tasks, "sleep", sleep),
+        (asyncio, "StreamReader", StreamReader),
+        (streams, "StreamReader", StreamReader),
+        (asyncio, "StreamReaderProtocol", StreamReaderProtocol),
+        (streams, "StreamReaderProtocol", StreamReaderProtocol),
+        (asyncio, "StreamWriter", StreamWriter),
+        (streams, "StreamWriter", StreamWriter),
         # asyncio.set_event_loop_policy(None) makes the default again: it stays ctask's.
         (unix_events, _POLICY_NAME, policy),
     ]

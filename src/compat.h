@@ -232,6 +232,15 @@ PyObject_GetOptionalAttr(PyObject *obj, PyObject *name, PyObject **value)
     return _PyObject_LookupAttr(obj, name, value);
 }
 
+/* A weak reference's object as a new reference; 0 and NULL if it is gone. */
+static inline int
+PyWeakref_GetRef(PyObject *ref, PyObject **obj)
+{
+    PyObject *borrowed = PyWeakref_GetObject(ref);
+    *obj = borrowed == NULL || borrowed == Py_None ? NULL : Py_NewRef(borrowed);
+    return borrowed == NULL ? -1 : *obj != NULL;
+}
+
 static inline int
 Py_IsFinalizing(void)
 {

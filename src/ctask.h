@@ -35,14 +35,19 @@
     X(_check_callback)          \
     X(_check_thread)            \
     X(_detach)                  \
+    X(_drain_helper)            \
     X(_ensure_fd_no_transport)  \
     X(_loop)                    \
+    X(_maybe_resume_transport)  \
     X(_read_ready)              \
     X(_run)                     \
     X(_run_once)                \
     X(_start_serving)           \
+    X(_stream_reader)           \
     X(_timer_handle_cancelled)  \
     X(_transports)              \
+    X(_wait_for_data)           \
+    X(_wakeup_waiter)           \
     X(_write_ready)             \
     X(add_done_callback)        \
     X(buffer_updated)           \
@@ -51,11 +56,13 @@
     X(call_later)               \
     X(call_soon)                \
     X(cancel)                   \
+    X(cancelled)                \
     X(close)                    \
     X(connection_lost)          \
     X(connection_made)          \
     X(context)                  \
     X(coro)                     \
+    X(create_future)            \
     X(data)                     \
     X(data_received)            \
     X(debug)                    \
@@ -64,20 +71,31 @@
     X(error_received)           \
     X(exc_info)                 \
     X(exception)                \
+    X(feed_data)                \
     X(fileno)                   \
     X(get_buffer)               \
     X(get_debug)                \
     X(get_loop)                 \
     X(gettimeout)               \
     X(handle)                   \
+    X(is_closing)               \
     X(is_running)               \
+    X(join)                     \
+    X(loop)                     \
     X(message)                  \
     X(name)                     \
+    X(pause_reading)            \
     X(pause_writing)            \
     X(peername)                 \
     X(protocol)                 \
+    X(read)                     \
+    X(readline)                 \
+    X(readuntil)                \
     X(result)                   \
+    X(resume_reading)           \
     X(resume_writing)           \
+    X(set_exception)            \
+    X(set_result)               \
     X(slow_callback_duration)   \
     X(socket)                   \
     X(sockname)                 \
@@ -85,7 +103,8 @@
     X(throw)                    \
     X(time)                     \
     X(transport)                \
-    X(warning)
+    X(warning)                  \
+    X(write)
 
 /* ---- what is taken from the standard library when the module is loaded ---- */
 
@@ -97,6 +116,12 @@
     X(stock_register_task, "_asyncio", "_register_task")                           \
     X(stock_get_event_loop, "_asyncio", "get_event_loop")                          \
     X(CancelledError, "asyncio.exceptions", "CancelledError")                      \
+    X(IncompleteReadError, "asyncio.exceptions", "IncompleteReadError")            \
+    X(LimitOverrunError, "asyncio.exceptions", "LimitOverrunError")                \
+    X(stock_StreamReader, "asyncio.streams", "StreamReader")                       \
+    X(stock_StreamReaderProtocol, "asyncio.streams", "StreamReaderProtocol")       \
+    X(stock_StreamWriter, "asyncio.streams", "StreamWriter")                       \
+    X(deque, "collections", "deque")                                               \
     X(InvalidStateError, "asyncio.exceptions", "InvalidStateError")                \
     X(iscoroutine, "asyncio.coroutines", "iscoroutine")                            \
     X(stock_Handle, "asyncio.events", "Handle")                                    \
@@ -118,17 +143,22 @@
 
 /* ---- what is made when the module is loaded ---- */
 
-#define CTASK_TYPES(X) \
-    X(FutureType)      \
-    X(TaskType)        \
-    X(FutureIterType)  \
-    X(TaskStepType)    \
-    X(TurnType)        \
-    X(HandleType)      \
-    X(TimerHandleType) \
-    X(StreamType)      \
-    X(AcceptorType)    \
-    X(SockOpType)      \
+#define CTASK_TYPES(X)    \
+    X(FutureType)         \
+    X(TaskType)           \
+    X(FutureIterType)     \
+    X(TaskStepType)       \
+    X(TurnType)           \
+    X(HandleType)         \
+    X(TimerHandleType)    \
+    X(StreamCoroType)     \
+    X(StreamMethodType)   \
+    X(StreamReaderType)   \
+    X(StreamProtocolType) \
+    X(StreamWriterType)   \
+    X(StreamType)         \
+    X(AcceptorType)       \
+    X(SockOpType)         \
     X(LoopType)
 
 #if FUTURE_CALL_GRAPH
@@ -141,17 +171,26 @@
 
 /* stock_*: functions of `_asyncio`'s and asyncio's types, unbound.  swap_current_task: _asyncio's, NULL before
    3.12.  current_tasks: {loop: task} of 3.13 and earlier, shared with _asyncio. */
-#define CTASK_OBJECTS(X)     \
-    X(stock_set_exception)   \
-    X(stock_result)          \
-    X(stock_remove_callback) \
-    X(stock_callbacks)       \
-    X(stock_create_task)     \
-    X(socket_accept)         \
-    X(swap_current_task)     \
-    X(current_tasks)         \
-    X(context_kwnames)       \
-    X(empty_tuple)           \
+#define CTASK_OBJECTS(X)      \
+    X(stock_set_exception)    \
+    X(stock_result)           \
+    X(stock_remove_callback)  \
+    X(stock_callbacks)        \
+    X(stock_create_task)      \
+    X(socket_accept)          \
+    X(swap_current_task)      \
+    X(current_tasks)          \
+    X(context_kwnames)        \
+    X(empty_tuple)            \
+    X(loop_kwnames)           \
+    X(make_turn)              \
+    X(newline)                \
+    X(stock_data_received)    \
+    X(stock_protocol_del)     \
+    X(stock_protocol_init)    \
+    X(stock_reader_feed_data) \
+    X(stock_reader_init)      \
+    X(stock_writer_del)       \
     CTASK_CALL_GRAPH(X)
 
 /* What is known of socket.socket (sock.c): offsets of its members, 0 where they are not as they should. */
@@ -188,6 +227,9 @@ typedef struct {
     freelist free_timers;
     freelist free_sock_ops;
     socket_layout sockets;
+    freelist free_stream_coros;
+    unsigned int plain_reader;      // tp_version_tag of the last class of readers without overrides
+    unsigned int plain_protocol;    // the same for protocols
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
     int thread_state_checked; // 3.14+: the offsets in compat.h are this interpreter's
     int server_knows_clients; // 3.13+: Server._attach() takes the transport

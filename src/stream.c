@@ -9,6 +9,7 @@
    there is to do they see from the state.  So an entry of the ring that comes late does no harm. */
 
 #include "stream.h"
+#include "streams.h"
 
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
@@ -54,6 +55,9 @@ choose_feed(StreamObj *s, PyObject *protocol)
         return -1;
     }
     s->buffered = (char)buffered;
+    if (!buffered && streamreader_protocol_check(protocol)) {
+        s->feed = streamreader_feed;
+    }
     return 0;
 }
 

@@ -43,6 +43,9 @@ NAMES = (
     "EventLoop",
     "EventLoopPolicy",
     "Runner",
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
     "run",
     "new_event_loop",
 )
@@ -62,6 +65,9 @@ def stock_namespace() -> types.SimpleNamespace:
         EventLoop=asyncio.SelectorEventLoop,
         EventLoopPolicy=policy,
         Runner=asyncio.Runner,
+        StreamReader=asyncio.StreamReader,
+        StreamReaderProtocol=asyncio.StreamReaderProtocol,
+        StreamWriter=asyncio.StreamWriter,
         run=asyncio.run,
         new_event_loop=asyncio.SelectorEventLoop,
     )
@@ -274,7 +280,9 @@ if STOCK:
     impl = types.SimpleNamespace(
         Future=asyncio.Future, Task=asyncio.Task, Handle=asyncio.Handle,
         TimerHandle=asyncio.TimerHandle, EventLoop=asyncio.SelectorEventLoop,
-        Runner=asyncio.Runner, run=asyncio.run, new_event_loop=asyncio.SelectorEventLoop)
+        Runner=asyncio.Runner, StreamReader=asyncio.StreamReader,
+        StreamReaderProtocol=asyncio.StreamReaderProtocol, StreamWriter=asyncio.StreamWriter,
+        run=asyncio.run, new_event_loop=asyncio.SelectorEventLoop)
 else:
     import ctask as impl
 """

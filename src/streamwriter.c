@@ -1,0 +1,391 @@
+/* StreamWriter: write() to the transport, and drain() to wait until it has room again.
+
+   What happens once per connection is asyncio's. */
+
+#include "stream.h"
+#include "streams.h"
+
+typedef struct {
+    PyObject_HEAD
+    ctask_state *st;        // borrowed from the type's module
+    PyObject *transport;    // owned; NULL before __init__
+    PyObject *protocol;     // owned
+    PyObject *reader;       // owned; or None
+    PyObject *loop;         // owned
+    PyObject *complete_fut; // owned; NULL until somebody asks for it
+} StreamWriterObj;
+
+/* The transport (owned), or AttributeError. */
+static inline PyObject *
+writer_transport(StreamWriterObj *writer)
+{
+    if (UNLIKELY(writer->transport == NULL)) {
+        PyErr_SetString(PyExc_AttributeError, "_transport");
+        return NULL;
+    }
+    return Py_NewRef(writer->transport);
+}
+
+/* ---- drain() ---- */
+
+/* 0 if drain() may go on: the reader has no exception. */
+static int
+writer_raise(StreamWriterObj *writer)
+{
+    StreamReaderObj *reader = NULL;
+    if (!is_set(writer->reader)) {
+        return 0;
+    }
+    reader = streamreader_cast(writer->reader);
+    PyObject *exc;
+    if (LIKELY(reader != NULL)) {
+        exc = reader->exception;
+        if (LIKELY(!is_set(exc))) {
+            return 0;
+        }
+        Py_INCREF(exc);
+    }
+    else {
+        PyObject *obj = Py_NewRef(writer->reader);
+        exc = PyObject_CallMethodNoArgs(obj, writer->st->str.exception);
+        Py_DECREF(obj);
+        if (exc == NULL) {
+            return -1;
+        }
+    }
+    int status = -1;
+    if (exc == Py_None) {
+        status = 0;
+    }
+    else if (PyExceptionInstance_Check(exc)) {
+        PyErr_SetObject(PyExceptionInstance_Class(exc), exc);
+    }
+    else if (PyExceptionClass_Check(exc)) {
+        PyErr_SetNone(exc);
+    }
+    else {
+        PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
+    }
+    Py_DECREF(exc);
+    return status;
+}
+
+/* drain() has no result, whatever the helper's is. */
+static int
+writer_drain_done(StreamCoroObj *Py_UNUSED(coro), PyObject **result)
+{
+    *result = Py_NewRef(Py_None);
+    return 1;
+}
+
+static int
+writer_drain_helper(StreamCoroObj *coro, PyObject **result)
+{
+    StreamWriterObj *writer = (StreamWriterObj *)coro->owner;
+    if (UNLIKELY(writer->protocol == NULL)) {
+        PyErr_SetString(PyExc_AttributeError, "_protocol");
+        return -1;
+    }
+    StreamProtocolObj *protocol = streamprotocol_cast(writer->protocol);
+    if (LIKELY(protocol != NULL && !protocol->paused && !protocol->connection_lost)) {
+        *result = Py_NewRef(Py_None);
+        return 1;
+    }
+    PyObject *obj = Py_NewRef(writer->protocol);
+    PyObject *awaitable = PyObject_CallMethodNoArgs(obj, coro->st->str._drain_helper);
+    Py_DECREF(obj);
+    return streamcoro_await(coro, awaitable, writer_drain_done);
+}
+
+static int
+writer_drain_start(StreamCoroObj *coro, PyObject **result)
+{
+    StreamWriterObj *writer = (StreamWriterObj *)coro->owner;
+    if (writer_raise(writer) < 0) {
+        return -1;
+    }
+    PyObject *transport = writer_transport(writer);
+    if (transport == NULL) {
+        return -1;
+    }
+    int closing;
+    if (LIKELY(stream_is_exact(transport))) {
+        closing = ((TransportObj *)transport)->closing;
+    }
+    else {
+        PyObject *res = PyObject_CallMethodNoArgs(transport, coro->st->str.is_closing);
+        closing = res == NULL ? -1 : PyObject_IsTrue(res);
+        Py_XDECREF(res);
+    }
+    Py_DECREF(transport);
+    if (LIKELY(closing == 0)) {
+        return writer_drain_helper(coro, result);
+    }
+    if (closing < 0) {
+        return -1;
+    }
+    /* Give the loop a turn in which connection_lost() may be called; otherwise who writes and drains in a
+       loop would never hear of it. */
+    return streamcoro_await(coro, PyObject_CallNoArgs(coro->st->make_turn), writer_drain_helper);
+}
+
+static PyObject *
+StreamWriter_drain(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                   PyObject *stock)
+{
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return streamcoro_new(st, self, writer_drain_start, "StreamWriter.drain", 0, NULL);
+}
+
+/* ---- the transport's methods ---- */
+
+static PyObject *
+writer_forward(PyObject *self, PyObject *name, PyObject *arg)
+{
+    PyObject *transport = writer_transport((StreamWriterObj *)self);
+    if (transport == NULL) {
+        return NULL;
+    }
+    PyObject *res = arg == NULL ? PyObject_CallMethodNoArgs(transport, name)
+                                : PyObject_CallMethodOneArg(transport, name, arg);
+    Py_DECREF(transport);
+    return res;
+}
+
+PyDoc_STRVAR(writer_write_doc,
+"write($self, data)\n--\n\n"
+"Have the transport write `data`; use drain() after it.  (asyncio.StreamWriter.write)");
+
+static PyObject *
+StreamWriter_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *data = stream_data_argument(((StreamWriterObj *)self)->st, "write", args, nargs, kwnames);
+    if (UNLIKELY(data == NULL)) {
+        return NULL;
+    }
+    PyObject *transport = writer_transport((StreamWriterObj *)self);
+    if (UNLIKELY(transport == NULL)) {
+        return NULL;
+    }
+    int status;
+    if (LIKELY(stream_is_exact(transport))) {
+        status = stream_write((StreamObj *)transport, data);
+    }
+    else {
+        PyObject *res = PyObject_CallMethodOneArg(transport, ((StreamWriterObj *)self)->st->str.write, data);
+        status = res == NULL ? -1 : 0;
+        Py_XDECREF(res);
+    }
+    Py_DECREF(transport);
+    return status < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(writer_close_doc,
+"close($self, /)\n--\n\n"
+"Close the transport; use wait_closed() after it.  (asyncio.StreamWriter.close)");
+
+static PyObject *
+StreamWriter_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return writer_forward(self, ((StreamWriterObj *)self)->st->str.close, NULL);
+}
+
+PyDoc_STRVAR(writer_is_closing_doc,
+"is_closing($self, /)\n--\n\n"
+"Return True if the transport is closed or being closed.  (asyncio.StreamWriter.is_closing)");
+
+static PyObject *
+StreamWriter_is_closing(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return writer_forward(self, ((StreamWriterObj *)self)->st->str.is_closing, NULL);
+}
+
+static PyMethodDef StreamWriter_methods[] = {
+    {"write", (PyCFunction)(void (*)(void))StreamWriter_write, METH_FASTCALL | METH_KEYWORDS, writer_write_doc},
+    {"close", StreamWriter_close, METH_NOARGS, writer_close_doc},
+    {"is_closing", StreamWriter_is_closing, METH_NOARGS, writer_is_closing_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- attributes ---- */
+
+/* A future that is done, which asyncio makes at once. */
+static PyObject *
+StreamWriter_get_complete_fut(PyObject *self, void *Py_UNUSED(closure))
+{
+    StreamWriterObj *writer = (StreamWriterObj *)self;
+    if (writer->complete_fut == NULL) {
+        if (writer->loop == NULL) {
+            PyErr_SetString(PyExc_AttributeError, "_complete_fut");
+            return NULL;
+        }
+        PyObject *loop = Py_NewRef(writer->loop);
+        PyObject *fut = PyObject_CallMethodNoArgs(loop, writer->st->str.create_future);
+        Py_DECREF(loop);
+        PyObject *res = fut == NULL ? NULL
+                                    : PyObject_CallMethodOneArg(fut, writer->st->str.set_result, Py_None);
+        if (res == NULL) {
+            Py_XDECREF(fut);
+            return NULL;
+        }
+        Py_DECREF(res);
+        Py_XSETREF(writer->complete_fut, fut);
+    }
+    return Py_NewRef(writer->complete_fut);
+}
+
+static int
+StreamWriter_set_complete_fut(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    Py_XSETREF(((StreamWriterObj *)self)->complete_fut, Py_XNewRef(value));
+    return 0;
+}
+
+static PyGetSetDef StreamWriter_getset[] = {
+    {"_complete_fut", StreamWriter_get_complete_fut, StreamWriter_set_complete_fut, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef StreamWriter_members[] = {
+    {"_transport", T_OBJECT_EX, offsetof(StreamWriterObj, transport), 0, NULL},
+    {"_protocol", T_OBJECT_EX, offsetof(StreamWriterObj, protocol), 0, NULL},
+    {"_reader", T_OBJECT_EX, offsetof(StreamWriterObj, reader), 0, NULL},
+    {"_loop", T_OBJECT_EX, offsetof(StreamWriterObj, loop), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+/* ---- life ---- */
+
+static PyObject *
+StreamWriter___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *module = PyType_GetModuleByDef(type, &ctask_module);
+    PyObject *self = module == NULL ? NULL : type->tp_alloc(type, 0);
+    if (self != NULL) {
+        ((StreamWriterObj *)self)->st = PyModule_GetState(module);
+    }
+    return self;
+}
+
+static int
+StreamWriter___init__(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"transport", "protocol", "reader", "loop", NULL};
+    StreamWriterObj *writer = (StreamWriterObj *)self;
+    PyObject *transport, *protocol, *reader, *loop;
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "OOOO:StreamWriter", keywords, &transport, &protocol, &reader, &loop)) {
+        return -1;
+    }
+    Py_XSETREF(writer->transport, Py_NewRef(transport));
+    Py_XSETREF(writer->protocol, Py_NewRef(protocol));
+    if (reader != Py_None && Py_TYPE(reader)->tp_setattro != streamreader_setattro) {
+        int is_reader = PyObject_IsInstance(reader, writer->st->stock_StreamReader);
+        if (is_reader <= 0) {
+            if (is_reader == 0) {
+                PyErr_SetNone(PyExc_AssertionError);
+            }
+            return -1;
+        }
+    }
+    Py_XSETREF(writer->reader, Py_NewRef(reader));
+    Py_XSETREF(writer->loop, Py_NewRef(loop));
+    return 0;
+}
+
+/* Most are closed; the rest is asyncio's, which warns. */
+static void
+streamwriter_finalize(PyObject *self)
+{
+    StreamWriterObj *writer = (StreamWriterObj *)self;
+    if (writer->st->stock_writer_del == NULL ||
+        (writer->transport != NULL && stream_is_exact(writer->transport) &&
+         ((TransportObj *)writer->transport)->closing)) {
+        return;
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *res = PyObject_CallOneArg(writer->st->stock_writer_del, self);
+    if (res == NULL) {
+        PyErr_WriteUnraisable(self);
+    }
+    Py_XDECREF(res);
+    PyErr_SetRaisedException(raised);
+}
+
+static int
+streamwriter_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    StreamWriterObj *writer = (StreamWriterObj *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(writer->transport);
+    Py_VISIT(writer->protocol);
+    Py_VISIT(writer->reader);
+    Py_VISIT(writer->loop);
+    Py_VISIT(writer->complete_fut);
+    return 0;
+}
+
+static int
+streamwriter_clear(PyObject *self)
+{
+    StreamWriterObj *writer = (StreamWriterObj *)self;
+    Py_CLEAR(writer->transport);
+    Py_CLEAR(writer->protocol);
+    Py_CLEAR(writer->reader);
+    Py_CLEAR(writer->loop);
+    Py_CLEAR(writer->complete_fut);
+    return 0;
+}
+
+static void
+streamwriter_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    (void)streamwriter_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(StreamWriter_doc,
+"The C core of ctask.StreamWriter.");
+
+static PyType_Slot StreamWriter_slots[] = {
+    {Py_tp_doc, (void *)StreamWriter_doc},
+    {Py_tp_new, StreamWriter___new__},
+    {Py_tp_init, StreamWriter___init__},
+    {Py_tp_finalize, streamwriter_finalize},
+    {Py_tp_dealloc, streamwriter_dealloc},
+    {Py_tp_traverse, streamwriter_traverse},
+    {Py_tp_clear, streamwriter_clear},
+    {Py_tp_methods, StreamWriter_methods},
+    {Py_tp_members, StreamWriter_members},
+    {Py_tp_getset, StreamWriter_getset},
+    {0, NULL},
+};
+
+static PyType_Spec StreamWriter_spec = {
+    .name = "ctask._ctask.StreamWriter",
+    .basicsize = sizeof(StreamWriterObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = StreamWriter_slots,
+};
+
+PART int
+streamwriter_setup(PyObject *module, ctask_state *st)
+{
+    if (PyObject_HasAttrString(st->stock_StreamWriter, "__del__")) { /* not in the first releases of 3.11 */
+        st->stock_writer_del = PyObject_GetAttrString(st->stock_StreamWriter, "__del__");
+        if (st->stock_writer_del == NULL) {
+            return -1;
+        }
+    }
+    st->make_turn = PyObject_GetAttrString(module, "_turn");
+    if (st->make_turn == NULL ||
+        add_type(module, "StreamWriter", &st->StreamWriterType, &StreamWriter_spec, NULL) < 0) {
+        return -1;
+    }
+    return streammethod_add(st, st->StreamWriterType, st->stock_StreamWriter, "drain", StreamWriter_drain);
+}
