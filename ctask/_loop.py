@@ -1,12 +1,13 @@
 """The event loop: the C core over what asyncio's own loop does once per program."""
 
 import asyncio
+import contextvars
 import selectors
 import socket
 import sys
 import threading
 import weakref
-from asyncio import events
+from asyncio import constants, events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -110,28 +111,38 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         *,
         extra: dict[str, Any] | None = None,
         server: asyncio.Server | None = None,
+        context: contextvars.Context | None = None,
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(sock)
-        return self._make_stream(sock, protocol, waiter, extra, server)
+        return self._make_stream(sock, protocol, waiter, extra, server, context)
 
     def _start_serving(  # type: ignore[no-untyped-def]
-        self, protocol_factory, sock, sslcontext=None, server=None, backlog=100, *timeouts
+        self,
+        protocol_factory,
+        sock,
+        sslcontext=None,
+        server=None,
+        backlog=100,
+        ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT,
+        context=None,
     ) -> None:
         if sock.fileno() == -1:
             return  # closed while it waited for descriptors to become free
+        # From 3.15 on asyncio gives the context that protocols are called in.
+        contexts = () if context is None else (context,)
+        timeouts = (ssl_handshake_timeout, ssl_shutdown_timeout)
+        arguments = (protocol_factory, sock, sslcontext, server, backlog, *timeouts, *contexts)
         if sslcontext is not None or self._debug or server is None:
-            super()._start_serving(  # type: ignore[misc]
-                protocol_factory, sock, sslcontext, server, backlog, *timeouts
-            )
-            return
-        retry = (protocol_factory, sock, sslcontext, server, backlog, *timeouts)
-        self._accept_streams(protocol_factory, sock, server, backlog, retry)
+            super()._start_serving(*arguments)  # type: ignore[misc]
+        else:
+            self._accept_streams(protocol_factory, sock, server, backlog, arguments, *contexts)
 
     async def _sendfile_native(
         self, transp: asyncio.Transport, file: BinaryIO, offset: int, count: int
     ) -> int:
         if not isinstance(transp, _ctask.StreamTransport):
-            return await super()._sendfile_native(transp, file, offset, count)  # type: ignore[misc]
+            return await super()._sendfile_native(transp, file, offset, count)  # type: ignore
         reading = transp.is_reading()
         transp.pause_reading()
         await transp._make_empty_waiter()

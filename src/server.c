@@ -14,7 +14,7 @@ typedef struct {
     PyObject *factory; // owned; makes a protocol
     PyObject *sock;    // owned; the listening socket
     PyObject *server;  // owned; asyncio's Server
-    PyObject *context; // owned; in which protocols are made
+    PyObject *context; // owned; each connection gets a copy
     PyObject *retry;   // owned; the arguments of _start_serving(), for after a shortage
     int fd;
     int backlog;
@@ -68,19 +68,45 @@ out_of_resources(LoopObj *loop, AcceptorObj *a)
     return status;
 }
 
-/* Make a connection's protocol and transport.  What goes wrong there ends this connection only, and asyncio
-   is silent about it unless in debug mode. */
+/* Make a connection's protocol and transport, in a context of its own. */
+static int
+make_connection(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *peer, socklen_t peer_length)
+{
+    PyObject *context = PyContext_Copy(a->context), *protocol = NULL, *stream = NULL;
+    if (context == NULL || PyContext_Enter(context) < 0) {
+        Py_XDECREF(context);
+        return -1;
+    }
+    protocol = PyObject_CallNoArgs(a->factory);
+    if (protocol != NULL) {
+        stream = (PyObject *)stream_create(loop,
+                                           fd,
+                                           a->family,
+                                           a->type,
+                                           a->proto,
+                                           NULL,
+                                           protocol,
+                                           NULL,
+                                           NULL,
+                                           a->server,
+                                           context,
+                                           peer,
+                                           peer_length);
+        Py_DECREF(protocol);
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    (void)PyContext_Exit(context);
+    PyErr_SetRaisedException(raised);
+    Py_DECREF(context);
+    Py_XDECREF(stream);
+    return stream == NULL ? -1 : 0;
+}
+
+/* What goes wrong ends this connection only, and asyncio is silent about it unless in debug mode. */
 static int
 serve(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *peer, socklen_t peer_length)
 {
-    PyObject *protocol = PyObject_CallNoArgs(a->factory), *stream = NULL;
-    if (protocol != NULL) {
-        stream = (PyObject *)stream_create(
-            loop, fd, a->family, a->type, a->proto, NULL, protocol, NULL, NULL, a->server, peer, peer_length);
-        Py_DECREF(protocol);
-    }
-    if (LIKELY(stream != NULL)) {
-        Py_DECREF(stream);
+    if (LIKELY(make_connection(loop, a, fd, peer, peer_length) == 0)) {
         return 0;
     }
     close(fd);
@@ -95,9 +121,6 @@ static int
 accept_ready(LoopObj *loop, PyObject *self)
 {
     AcceptorObj *a = (AcceptorObj *)self;
-    if (PyContext_Enter(a->context) < 0) {
-        return -1;
-    }
     int status = 0;
     for (int i = 0; i < a->backlog && status == 0; i++) {
         poll_state *poll = &loop->poll;
@@ -125,9 +148,6 @@ accept_ready(LoopObj *loop, PyObject *self)
             status = -1;
         }
     }
-    PyObject *raised = PyErr_GetRaisedException();
-    (void)PyContext_Exit(a->context);
-    PyErr_SetRaisedException(raised);
     return status;
 }
 
@@ -200,7 +220,7 @@ static PyType_Spec acceptor_spec = {
 };
 
 PyDoc_STRVAR(accept_streams_doc,
-"_accept_streams($self, factory, sock, server, backlog, retry, /)\n--\n\n"
+"_accept_streams($self, factory, sock, server, backlog, retry, context=None, /)\n--\n\n"
 "Accept the connections of a listening socket; `retry` is what _start_serving() is called with after a\n"
 "shortage of descriptors.");
 
@@ -209,9 +229,14 @@ Loop_accept_streams(PyObject *self, PyObject *args)
 {
     LoopObj *loop = (LoopObj *)self;
     ctask_state *st = loop->st;
-    PyObject *factory, *sock, *server, *retry;
+    PyObject *factory, *sock, *server, *retry, *context = Py_None;
     int backlog;
-    if (!PyArg_ParseTuple(args, "OOOiO!", &factory, &sock, &server, &backlog, &PyTuple_Type, &retry)) {
+    if (!PyArg_ParseTuple(
+            args, "OOOiO!|O", &factory, &sock, &server, &backlog, &PyTuple_Type, &retry, &context)) {
+        return NULL;
+    }
+    if (context != Py_None && !PyContext_CheckExact(context)) {
+        PyErr_SetString(PyExc_TypeError, "a context is expected");
         return NULL;
     }
     int fd = PyObject_AsFileDescriptor(sock);
@@ -228,7 +253,7 @@ Loop_accept_streams(PyObject *self, PyObject *args)
     a->retry = Py_NewRef(retry);
     a->fd = fd;
     a->backlog = backlog;
-    a->context = PyContext_CopyCurrent();
+    a->context = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
     socklen_t length = sizeof(int);
     if (a->context == NULL) {
         goto failed;

@@ -84,8 +84,8 @@ remember(StreamObj *s, short_address *to, PyObject *key, const struct sockaddr *
 
 PART StreamObj *
 stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *sock, PyObject *protocol,
-              PyObject *waiter, PyObject *extra, PyObject *server, const struct sockaddr *peer,
-              socklen_t peer_length)
+              PyObject *waiter, PyObject *extra, PyObject *server, PyObject *context,
+              const struct sockaddr *peer, socklen_t peer_length)
 {
     ctask_state *st = loop->st;
     StreamObj *s = (StreamObj *)st->StreamType->tp_alloc(st->StreamType, 0);
@@ -102,7 +102,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
     s->proto = proto;
     s->edges = family == AF_INET || family == AF_INET6;
     (void)transport_set_limits(t, NULL, NULL);
-    t->context = context_copy(&st->contexts);
+    t->context = context == NULL || context == Py_None ? context_copy(&st->contexts) : Py_NewRef(context);
     if (t->context == NULL) {
         goto failed;
     }
@@ -1731,19 +1731,23 @@ int_attribute(PyObject *obj, const char *name, int *value)
 }
 
 PyDoc_STRVAR(make_stream_doc,
-"_make_stream($self, sock, protocol, waiter=None, extra=None, server=None, /)\n--\n\n"
+"_make_stream($self, sock, protocol, waiter=None, extra=None, server=None, context=None, /)\n--\n\n"
 "Return the transport of a connected stream socket, which it owns from now on.");
 
 static PyObject *
 Loop_make_stream(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs < 2 || nargs > 5) {
-        PyErr_Format(PyExc_TypeError, "_make_stream expected 2 to 5 arguments, got %zd", nargs);
+    if (nargs < 2 || nargs > 6) {
+        PyErr_Format(PyExc_TypeError, "_make_stream expected 2 to 6 arguments, got %zd", nargs);
         return NULL;
     }
     int family, type, proto, fd = PyObject_AsFileDescriptor(args[0]);
     if (fd < 0 || int_attribute(args[0], "family", &family) < 0 || int_attribute(args[0], "type", &type) < 0 ||
         int_attribute(args[0], "proto", &proto) < 0) {
+        return NULL;
+    }
+    if (nargs > 5 && args[5] != Py_None && !PyContext_CheckExact(args[5])) {
+        PyErr_SetString(PyExc_TypeError, "a context is expected");
         return NULL;
     }
     if (family == AF_INET || family == AF_INET6) {
@@ -1760,6 +1764,7 @@ Loop_make_stream(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
                                      nargs > 2 ? args[2] : NULL,
                                      nargs > 3 ? args[3] : NULL,
                                      nargs > 4 ? args[4] : NULL,
+                                     nargs > 5 ? args[5] : NULL,
                                      NULL,
                                      0);
 }

@@ -27,11 +27,12 @@ typedef struct {
 } StreamObj;
 
 /* A new transport that takes over `fd`; connection_made() follows in the next iteration.  `sock` is NULL for
-   an accepted connection, whose Python socket is made when somebody asks for it.  If it fails the descriptor
+   an accepted connection, whose Python socket is made when somebody asks for it.  `context` is the one that the
+   protocol is called in, NULL for a copy of the current one.  If it fails the descriptor
    is the caller's still. */
 PART StreamObj *stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *sock,
                               PyObject *protocol, PyObject *waiter, PyObject *extra, PyObject *server,
-                              const struct sockaddr *peer, socklen_t peer_length);
+                              PyObject *context, const struct sockaddr *peer, socklen_t peer_length);
 PART int stream_is_exact(PyObject *obj);
 /* transport.write(data); -1 with an exception. */
 PART int stream_write(StreamObj *s, PyObject *data);
