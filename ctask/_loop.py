@@ -113,6 +113,11 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         server: asyncio.Server | None = None,
         context: contextvars.Context | None = None,
     ) -> asyncio.Transport:
+        if not isinstance(sock, socket.socket):  # a stand-in, as in tests
+            contexts = {} if context is None else {"context": context}
+            return super()._make_socket_transport(  # type: ignore
+                sock, protocol, waiter, extra=extra, server=server, **contexts
+            )
         self._ensure_fd_no_transport(sock)
         return self._make_stream(sock, protocol, waiter, extra, server, context)
 
