@@ -472,10 +472,10 @@ def test_each_connection_has_a_copy_of_the_servers_context(listen, loop, run, un
         def __init__(self):
             super().__init__()
             self.seen = [VAR.get()]
+            VAR.set("changed in the factory")
 
         def note(self, name, *args):
             self.seen.append(VAR.get())
-            VAR.set(f"changed in {name}")
 
     token = VAR.set("server's")
     try:
@@ -486,8 +486,10 @@ def test_each_connection_has_a_copy_of_the_servers_context(listen, loop, run, un
         client = listen.dial()
         client.send(b"x")
         until(lambda: len(listen.protocols) == n + 1 and listen.protocols[n].data)
-        assert listen.protocols[n].seen[:2] == ["server's", "server's"]
-        assert listen.protocols[n].seen[2] in ("server's", "changed in connection_made")
+        client.close()
+        until(lambda: listen.protocols[n].transport.get_protocol() is None)
+        # connection_made, data_received, eof_received, connection_lost
+        assert listen.protocols[n].seen == ["server's"] + ["changed in the factory"] * 4
     assert VAR.get() == "default"
 
 
