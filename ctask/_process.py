@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ctask._loop import EventLoop
 
 _Transport: Any = unix_events._UnixSubprocessTransport  # type: ignore[attr-defined]
+# What EventLoop derives from, whoever replaces the name in asyncio later.
+_AsyncioLoop = asyncio.SelectorEventLoop
 
 
 class _Child:
@@ -111,7 +113,7 @@ async def make_subprocess_transport(
 ) -> Any:
     """Start a child; what loop.subprocess_exec() and subprocess_shell() stand on."""
     if _is_watched_by_program(self):
-        return await asyncio.SelectorEventLoop._make_subprocess_transport(  # type: ignore[attr-defined]
+        return await _AsyncioLoop._make_subprocess_transport(  # type: ignore[attr-defined]
             self, protocol, args, shell, stdin, stdout, stderr, bufsize, extra, **kwargs
         )
     waiter = self.create_future()
