@@ -151,37 +151,6 @@ failed:
     return NULL;
 }
 
-/* future.set_result(None) unless it is done. */
-static int
-wake(PyObject *future)
-{
-    PyObject *done = PyObject_CallMethod(future, "done", NULL);
-    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
-    Py_XDECREF(done);
-    if (is_done != 0) {
-        return is_done < 0 ? -1 : 0;
-    }
-    PyObject *res = PyObject_CallMethod(future, "set_result", "O", Py_None);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
-}
-
-/* Report what a callback of the protocol raised as asyncio reports it of a handle. */
-static int
-report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg)
-{
-    PyObject *raised = PyErr_GetRaisedException();
-    PyObject *callback = PyObject_GetAttr(owner, name);
-    if (callback == NULL) {
-        PyErr_Clear();
-        callback = Py_NewRef(owner);
-    }
-    PyErr_SetRaisedException(raised);
-    int status = loop_report(t->loop, callback, arg);
-    Py_DECREF(callback);
-    return status;
-}
-
 static int
 begin(StreamObj *s)
 {
@@ -202,8 +171,9 @@ begin(StreamObj *s)
     if (status == 0 && protocol != NULL) {
         PyObject *res = PyObject_CallMethodOneArg(protocol, t->st->str.connection_made, (PyObject *)s);
         if (res == NULL) {
-            status = t->loop == NULL ? -1
-                                     : report_callback(t, protocol, t->st->str.connection_made, (PyObject *)s);
+            status = t->loop == NULL
+                         ? -1
+                         : transport_report_callback(t, protocol, t->st->str.connection_made, (PyObject *)s);
         }
         Py_XDECREF(res);
     }
@@ -212,7 +182,7 @@ begin(StreamObj *s)
         (void)watch_object(t->loop, t->fd, POLL_WRITE, (PyObject *)s, stream_write_ready);
     }
     if (status == 0 && waiter != NULL) {
-        status = wake(waiter);
+        status = transport_wake(waiter);
     }
     Py_XDECREF(waiter);
     return status;

@@ -111,6 +111,37 @@ transport_fatal_error(TransportObj *t, const char *message)
     return status;
 }
 
+/* future.set_result(None) unless it is done. */
+PART int
+transport_wake(PyObject *future)
+{
+    PyObject *done = PyObject_CallMethod(future, "done", NULL);
+    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
+    Py_XDECREF(done);
+    if (is_done != 0) {
+        return is_done < 0 ? -1 : 0;
+    }
+    PyObject *res = PyObject_CallMethod(future, "set_result", "O", Py_None);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* Report what a callback of the protocol raised as asyncio reports it of a handle. */
+PART int
+transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *callback = PyObject_GetAttr(owner, name);
+    if (callback == NULL) {
+        PyErr_Clear();
+        callback = Py_NewRef(owner);
+    }
+    PyErr_SetRaisedException(raised);
+    int status = loop_report(t->loop, callback, arg);
+    Py_DECREF(callback);
+    return status;
+}
+
 /* ---- flow control ---- */
 
 static int
