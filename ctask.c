@@ -15,7 +15,8 @@
        src/poll_epoll.c  the kernel, behind src/poll.h         src/fork.c       a forked child is told
        src/transport.c   what transports share                 src/queue.h      what they have yet to send
        src/stream.c      connected stream sockets              src/server.c     accepting them
-       src/address.c     socket addresses                      src/sock.c       sock_recv() and its relatives
+       src/datagram.c    datagram endpoints                    src/sock.c       sock_recv() and its relatives
+       src/address.c     socket addresses
 
        src/streams.h     StreamReader and StreamWriter:         src/streambuf.h    the bytes
        src/streamcoro.c  what read() and drain() return         src/streamreader.c read()
@@ -49,6 +50,7 @@
 #include "src/transport.c"
 #include "src/stream.c"
 #include "src/server.c"
+#include "src/datagram.c"
 #include "src/sock.c"
 #endif
 
@@ -298,8 +300,8 @@ module_exec(PyObject *module)
     }
     if (registry_setup(module, st) < 0 || future_setup(module, st) < 0 || task_setup(module, st) < 0 ||
         turn_setup(module, st) < 0 || handle_setup(module, st) < 0 || loop_setup(module, st) < 0 ||
-        stream_setup(module, st) < 0 || server_setup(module, st) < 0 || sock_setup(module, st) < 0 ||
-        streamcoro_setup(module, st) < 0 || streamreader_setup(module, st) < 0 ||
+        stream_setup(module, st) < 0 || server_setup(module, st) < 0 || datagram_setup(module, st) < 0 ||
+        sock_setup(module, st) < 0 || streamcoro_setup(module, st) < 0 || streamreader_setup(module, st) < 0 ||
         streamprotocol_setup(module, st) < 0 || streamwriter_setup(module, st) < 0 || fork_setup(module) < 0) {
         return -1;
     }

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ctask import _ctask, _dns, _process
 
+_DATAGRAM_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+
 
 class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
     """An event loop that is C wherever something happens per event.
@@ -120,6 +122,21 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
             )
         self._ensure_fd_no_transport(sock)
         return self._make_stream(sock, protocol, waiter, extra, server, context)
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.DatagramTransport:
+        if not isinstance(sock, socket.socket) or sock.family not in _DATAGRAM_FAMILIES:
+            return super()._make_datagram_transport(  # type: ignore[misc,no-any-return]
+                sock, protocol, address, waiter, extra
+            )
+        self._ensure_fd_no_transport(sock)
+        return self._make_datagram(sock, protocol, address, waiter, extra)
 
     def _start_serving(  # type: ignore[no-untyped-def]
         self,

@@ -64,6 +64,7 @@
     X(coro)                     \
     X(create_future)            \
     X(data)                     \
+    X(datagram_received)        \
     X(data_received)            \
     X(debug)                    \
     X(eager_start)              \
@@ -132,6 +133,7 @@
     X(format_handle, "asyncio.base_events", "_format_handle")                      \
     X(logger, "asyncio.log", "logger")                                             \
     X(traceback_extract_stack, "traceback", "extract_stack")                       \
+    X(stock_DatagramTransport, "asyncio.transports", "DatagramTransport")          \
     X(stock_Transport, "asyncio.transports", "_FlowControlMixin")                  \
     X(Protocol, "asyncio.protocols", "Protocol")                                   \
     X(BufferedProtocol, "asyncio.protocols", "BufferedProtocol")                   \
@@ -158,6 +160,7 @@
     X(StreamWriterType)   \
     X(StreamType)         \
     X(AcceptorType)       \
+    X(DatagramType)       \
     X(SockOpType)         \
     X(LoopType)
 
@@ -365,6 +368,9 @@ typedef struct {
 /* Received into a buffer that stays and copied from there: a fresh one of this size makes malloc take memory from
    the kernel and give it back each time. */
 #define READ_BUFFER_SIZE (256 * 1024)
+/* The buffer is larger: datagrams are received in batches.  What is never written to takes no memory. */
+#define DATAGRAMS_AT_ONCE 16
+#define READ_MEMORY_SIZE (DATAGRAMS_AT_ONCE * 64 * 1024)
 
 /* Handles that only the loop refers to once they have run. */
 #define SPARE_HANDLES 64
@@ -381,7 +387,7 @@ struct LoopObj {
     PyObject *current_handle; // owned; set in debug mode while a callback runs
     PyObject *thread_ident; // owned; None while the loop does not run
     PyObject *debug_value; // owned; what set_debug() was given
-    char *read_buffer; // owned; what is received into, READ_BUFFER_SIZE bytes, NULL until something is
+    char *read_buffer; // owned; what is received into, READ_MEMORY_SIZE bytes, NULL until something is
     void *entry_keys; // 3.13 and earlier: where our entry in current_tasks was last (registry.c)
     Py_ssize_t entry_index;
     char left_entered; // 3.13 and earlier: our entry in current_tasks is a left-over (registry.c)

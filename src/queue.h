@@ -87,6 +87,20 @@ queue_advance(write_queue *q, size_t n)
     }
 }
 
+/* The first chunk is done with, all of it. */
+static inline void
+queue_pop(write_queue *q)
+{
+    queue_chunk *chunk = &q->chunks[q->head];
+    PyObject *owner = chunk->owner;
+    q->size -= chunk->size;
+    q->head++;
+    if (--q->length == 0) {
+        q->head = 0;
+    }
+    Py_DECREF(owner);
+}
+
 /* Forget everything, and give the memory back. */
 static inline void
 queue_clear(write_queue *q)

@@ -281,7 +281,7 @@ try_recv_bytes(SockOp *op, socket_address *from, PyObject **data)
         return try_large_recv(op, size, from, data);
     }
     if (UNLIKELY(loop->read_buffer == NULL)) {
-        loop->read_buffer = malloc(READ_BUFFER_SIZE);
+        loop->read_buffer = malloc(READ_MEMORY_SIZE);
         if (loop->read_buffer == NULL) {
             PyErr_NoMemory();
             return TRY_FAILED;

@@ -305,7 +305,7 @@ receive_plain(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
     TransportObj *t = &s->base;
     LoopObj *loop = t->loop;
     if (UNLIKELY(loop->read_buffer == NULL)) {
-        loop->read_buffer = malloc(READ_SIZE);
+        loop->read_buffer = malloc(READ_MEMORY_SIZE);
         if (loop->read_buffer == NULL) {
             PyErr_NoMemory();
             return transport_fatal_error(t, "Fatal read error on socket transport");

@@ -92,4 +92,6 @@ PART void transport_finalize(PyObject *self);
 PART PyObject *transport_check_data(PyObject *data);
 PART int transport_debug(TransportObj *t, const char *format);
 
+PART int datagram_setup(PyObject *module, ctask_state *st);
+
 #endif

@@ -1,0 +1,1178 @@
+/* The transport of datagram endpoints: UDP and Unix.
+
+   One system call for each time the kernel tells of datagrams: for a single one while they come one by one, for
+   a batch once they come faster than that.  A batch becomes Python objects before the first is given to the
+   protocol; should the protocol pause, close or raise in between, the rest is kept for the next iteration or
+   dropped.  sendto() sends at once; what the kernel does not take waits in the queue, whose chunks' owners are
+   pairs (data, address) here and whose size counts a header for each, as asyncio's.
+
+   The loop calls datagram_read_ready() and datagram_write_ready(); what there is to do they see from the state. */
+
+#include "transport.h"
+
+/* At most this many are received or sent in one go.  Each has room for the largest UDP datagram. */
+#define BATCH DATAGRAMS_AT_ONCE
+#define LARGEST_UDP (READ_MEMORY_SIZE / BATCH)
+/* While datagrams come one by one, every so many times a batch is asked for all the same. */
+#define PROBE_EVERY 16
+/* From so many datagrams to a lost connection on, each is logged; as asyncio's. */
+#define LOG_LOST_WRITES 5
+/* Counted for each datagram that waits, as asyncio does. */
+#if PY_VERSION_HEX >= 0x030D0000
+#define HEADER_SIZE 8
+#else
+#define HEADER_SIZE 0
+#endif
+
+/* The address that was last read or shown, and what Python has for it. */
+typedef struct {
+    PyObject *obj; // owned; an exact tuple or str, or NULL
+    socket_address address;
+} known_address;
+
+typedef struct {
+    TransportObj base;
+    PyObject *address; // owned; where everything goes, or NULL
+    PyObject *waiter; // owned; a future to complete once connection_made() was called, or NULL
+    PyObject *kept; // owned; list of (data, address) received and not given to the protocol yet, or NULL
+    known_address from; // the last sender
+    known_address to; // the last receiver
+    int family;
+    char connected; // the kernel knows the peer
+    char received_many; // more than one was there last time
+    unsigned char singles; // received one by one since a batch was asked for
+} DatagramObj;
+
+static int datagram_read_ready(LoopObj *loop, PyObject *self);
+static int datagram_write_ready(LoopObj *loop, PyObject *self);
+
+/* ---- beginning ---- */
+
+static int
+begin_datagrams(DatagramObj *d)
+{
+    TransportObj *t = &d->base;
+    t->begun = 1;
+    int status = 0;
+    PyObject *waiter = d->waiter;
+    d->waiter = NULL;
+    PyObject *protocol = t->protocol == NULL ? NULL : Py_NewRef(t->protocol);
+    if (protocol != NULL) {
+        PyObject *res = PyObject_CallMethodOneArg(protocol, t->st->str.connection_made, (PyObject *)d);
+        if (res == NULL) {
+            status = t->loop == NULL
+                         ? -1
+                         : transport_report_callback(t, protocol, t->st->str.connection_made, (PyObject *)d);
+        }
+        Py_XDECREF(res);
+        Py_DECREF(protocol);
+    }
+    if (status == 0 && t->loop != NULL && !t->conn_lost && t->open) {
+        /* By level: most often one datagram is there, and asking for another would be in vain. */
+        int err = watch_own(t->loop, t->fd, (PyObject *)d, datagram_read_ready, 0);
+        if (err == 0 && (t->closing || t->paused)) {
+            watch_forget(t->loop, t->fd, POLL_READ);
+        }
+        if (err == 0 && t->queue.length > 0) {
+            err = watch_object(t->loop, t->fd, POLL_WRITE, (PyObject *)d, datagram_write_ready);
+        }
+        if (err < 0) {
+            errno = -err;
+            PyErr_SetFromErrno(PyExc_OSError);
+            status = transport_fatal_error(t, "Fatal error on transport");
+        }
+    }
+    if (status == 0 && waiter != NULL) {
+        status = transport_wake(waiter);
+    }
+    Py_XDECREF(waiter);
+    return status;
+}
+
+/* ---- receiving ---- */
+
+static int
+is_receiving(const DatagramObj *d)
+{
+    return !d->base.closing && !d->base.paused && !d->base.conn_lost && d->base.protocol != NULL;
+}
+
+typedef struct {
+    PyObject *data; // owned
+    PyObject *from; // owned
+} datagram;
+
+/* What Python has for the sender's address; peers that send several in a row get the same tuple. */
+static PyObject *
+sender_of(DatagramObj *d, const socket_address *from)
+{
+    known_address *known = &d->from;
+    if (known->obj != NULL && known->address.length == from->length &&
+        memcmp(&known->address.u, &from->u, from->length) == 0) {
+        return Py_NewRef(known->obj);
+    }
+    PyObject *obj = address_build(from);
+    if (obj != NULL && PyTuple_CheckExact(obj)) {
+        PyObject *old = known->obj;
+        known->obj = Py_NewRef(obj);
+        known->address.length = from->length;
+        memcpy(&known->address.u, &from->u, from->length);
+        Py_XDECREF(old);
+    }
+    return obj;
+}
+
+static int
+make_datagram(DatagramObj *d, datagram *to, const char *data, size_t size, const socket_address *from)
+{
+    to->data = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
+    to->from = to->data == NULL ? NULL : sender_of(d, from);
+    if (to->from == NULL) {
+        Py_XDECREF(to->data);
+        return -1;
+    }
+    return 0;
+}
+
+/* Returns how many were received, 0 if there are none now, -1 with an exception. */
+static int
+receive_one(DatagramObj *d, datagram *to)
+{
+    socket_address from = {.length = sizeof(from.u)};
+    char *buffer = d->base.loop->read_buffer;
+    ssize_t n;
+    do {
+        n = recvfrom(d->base.fd, buffer, READ_BUFFER_SIZE, MSG_DONTWAIT, &from.u.any, &from.length);
+    } while (n < 0 && errno == EINTR);
+    if (UNLIKELY(n < 0)) {
+        if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return 0;
+        }
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return make_datagram(d, to, buffer, (size_t)n, &from) < 0 ? -1 : 1;
+}
+
+static int
+receive_batch(DatagramObj *d, datagram *to)
+{
+    struct mmsghdr messages[BATCH];
+    struct iovec iov[BATCH];
+    socket_address from[BATCH];
+    char *buffer = d->base.loop->read_buffer;
+    int n;
+    memset(messages, 0, sizeof(messages));
+    for (int i = 0; i < BATCH; i++) {
+        iov[i] = (struct iovec){buffer + (size_t)i * LARGEST_UDP, LARGEST_UDP};
+        messages[i].msg_hdr.msg_name = &from[i].u;
+        messages[i].msg_hdr.msg_namelen = sizeof(from[i].u);
+        messages[i].msg_hdr.msg_iov = &iov[i];
+        messages[i].msg_hdr.msg_iovlen = 1;
+    }
+    do {
+        n = recvmmsg(d->base.fd, messages, BATCH, MSG_DONTWAIT, NULL);
+    } while (n < 0 && errno == EINTR);
+    if (UNLIKELY(n < 0)) {
+        if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return 0;
+        }
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    for (int i = 0; i < n; i++) {
+        from[i].length = messages[i].msg_hdr.msg_namelen;
+        if (make_datagram(d, &to[i], iov[i].iov_base, messages[i].msg_len, &from[i]) < 0) {
+            while (i > 0) {
+                Py_DECREF(to[--i].data);
+                Py_DECREF(to[i].from);
+            }
+            return -1;
+        }
+    }
+    return n;
+}
+
+static int
+receive_datagrams(DatagramObj *d, datagram *to)
+{
+    LoopObj *loop = d->base.loop;
+    if (UNLIKELY(loop->read_buffer == NULL)) {
+        loop->read_buffer = malloc(READ_MEMORY_SIZE);
+        if (loop->read_buffer == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+    }
+    /* A Unix datagram may be longer than a place in a batch. */
+    if (d->family == AF_UNIX || (!d->received_many && ++d->singles < PROBE_EVERY)) {
+        return receive_one(d, to);
+    }
+    int n = receive_batch(d, to);
+    d->received_many = n > 1;
+    d->singles = 0;
+    return n;
+}
+
+/* Keep datagrams that were received until the protocol wants them.  Takes the references. */
+static int
+keep(DatagramObj *d, datagram *from, int n)
+{
+    int status = d->kept != NULL || (d->kept = PyList_New(0)) != NULL ? 0 : -1;
+    for (int i = 0; i < n; i++) {
+        PyObject *pair = status < 0 ? NULL : PyTuple_Pack(2, from[i].data, from[i].from);
+        if (pair == NULL || PyList_Append(d->kept, pair) < 0) {
+            status = -1;
+        }
+        Py_XDECREF(pair);
+        Py_DECREF(from[i].data);
+        Py_DECREF(from[i].from);
+    }
+    return status;
+}
+
+/* Have what was kept given to the protocol in the next iteration. */
+static int
+receive_again(DatagramObj *d)
+{
+    TransportObj *t = &d->base;
+    return loop_ready(
+        t->loop, Py_NewRef((PyObject *)d), READY_READ, (PyObject *)(void *)datagram_read_ready, NULL);
+}
+
+/* Give datagrams to the protocol, one after the other, as long as it takes them.  Takes the references. */
+static int
+deliver(DatagramObj *d, datagram *datagrams, int n)
+{
+    TransportObj *t = &d->base;
+    int status = 0, i = 0;
+    while (i < n && status == 0 && is_receiving(d)) {
+        datagram *one = &datagrams[i++];
+        PyObject *protocol = Py_NewRef(t->protocol);
+        PyObject *stack[] = {protocol, one->data, one->from};
+        PyObject *res = PyObject_VectorcallMethod(t->st->str.datagram_received, stack, 3, NULL);
+        Py_DECREF(protocol);
+        Py_DECREF(one->data);
+        Py_DECREF(one->from);
+        status = res == NULL ? -1 : 0;
+        Py_XDECREF(res);
+    }
+    if (LIKELY(i == n)) {
+        return status;
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    if (t->closing || t->loop == NULL) {
+        for (; i < n; i++) {
+            Py_DECREF(datagrams[i].data);
+            Py_DECREF(datagrams[i].from);
+        }
+    }
+    else if (keep(d, datagrams + i, n - i) < 0 || (!t->paused && receive_again(d) < 0)) {
+        PyErr_WriteUnraisable((PyObject *)d);
+    }
+    PyErr_SetRaisedException(raised);
+    return status;
+}
+
+static int
+deliver_kept(DatagramObj *d)
+{
+    datagram datagrams[BATCH];
+    PyObject *kept = d->kept;
+    d->kept = NULL;
+    Py_ssize_t length = PyList_GET_SIZE(kept);
+    int n = (int)(length < BATCH ? length : BATCH);
+    for (int i = 0; i < n; i++) {
+        PyObject *pair = PyList_GET_ITEM(kept, i);
+        datagrams[i] = (datagram){Py_NewRef(PyTuple_GET_ITEM(pair, 0)), Py_NewRef(PyTuple_GET_ITEM(pair, 1))};
+    }
+    Py_DECREF(kept); // never longer than a batch: nothing is received while some are kept
+    return deliver(d, datagrams, n);
+}
+
+/* An exception is set: the protocol is told of an OSError, any other is fatal. */
+static int
+handle_error(DatagramObj *d, const char *fatal)
+{
+    TransportObj *t = &d->base;
+    if (!PyErr_ExceptionMatches(PyExc_OSError)) {
+        return transport_fatal_error(t, fatal);
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *protocol = Py_XNewRef(t->protocol);
+    PyObject *res = protocol == NULL ? Py_NewRef(Py_None)
+                                     : PyObject_CallMethodOneArg(protocol, t->st->str.error_received, exc);
+    Py_XDECREF(protocol);
+    Py_DECREF(exc);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+static int
+receive_ready(DatagramObj *d)
+{
+    if (UNLIKELY(d->kept != NULL)) {
+        return deliver_kept(d);
+    }
+    datagram datagrams[BATCH];
+    int n = receive_datagrams(d, datagrams);
+    if (UNLIKELY(n < 0)) {
+        return handle_error(d, "Fatal read error on datagram transport");
+    }
+    return deliver(d, datagrams, n);
+}
+
+static int
+datagram_read_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
+{
+    DatagramObj *d = (DatagramObj *)self;
+    TransportObj *t = &d->base;
+    int entered, status = 0;
+    if (UNLIKELY(t->loop == NULL)) {
+        return 0;
+    }
+    if (UNLIKELY(transport_enter(t, &entered) < 0)) {
+        return -1;
+    }
+    if (UNLIKELY(!t->begun)) {
+        status = begin_datagrams(d);
+    }
+    else if (LIKELY(is_receiving(d))) {
+        status = receive_ready(d);
+    }
+    transport_exit(t, entered);
+    return status;
+}
+
+/* ---- sending ---- */
+
+/* 1 if the kernel knows how to reach `obj`, 0 if the socket module has to find out, -1. */
+static int
+receiver_of(DatagramObj *d, PyObject *obj, const socket_address **to)
+{
+    if (LIKELY(obj == d->from.obj)) {
+        *to = &d->from.address; // an answer
+        return 1;
+    }
+    known_address *known = &d->to;
+    *to = &known->address;
+    if (obj == known->obj) {
+        return 1;
+    }
+    socket_address read;
+    int result = address_read(&read, d->family, obj);
+    if (result == 1) {
+        PyObject *old = known->obj;
+        known->obj = Py_NewRef(obj);
+        known->address.length = read.length;
+        memcpy(&known->address.u, &read.u, read.length);
+        Py_XDECREF(old);
+    }
+    return result;
+}
+
+/* sock.sendto() for an address that is not plain: 1 sent, 0 if it has to wait, -1. */
+static int
+send_by_socket(DatagramObj *d, PyObject *data, PyObject *to)
+{
+    if (d->base.sock == NULL) {
+        errno = EBADF;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    PyObject *sock = Py_NewRef(d->base.sock);
+    PyObject *res = PyObject_CallMethod(sock, "sendto", "OO", data, to);
+    Py_DECREF(sock);
+    if (res != NULL) {
+        Py_DECREF(res);
+        return 1;
+    }
+    if (PyErr_ExceptionMatches(PyExc_BlockingIOError) || PyErr_ExceptionMatches(PyExc_InterruptedError)) {
+        PyErr_Clear();
+        return 0;
+    }
+    return -1;
+}
+
+/* 1 sent, 0 if it has to wait, -1 with an exception. */
+static int
+send_one(DatagramObj *d, PyObject *data, const char *bytes, size_t size, PyObject *to)
+{
+    ssize_t n;
+    const socket_address *address = NULL;
+    if (!d->connected) {
+        int known = receiver_of(d, to, &address);
+        if (UNLIKELY(known <= 0)) {
+            return known < 0 ? -1 : send_by_socket(d, data, to);
+        }
+        if (PySys_Audit("socket.sendto", "OO", d->base.sock, to) < 0) {
+            return -1;
+        }
+    }
+    do {
+        n = address == NULL
+                ? send(d->base.fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+                : sendto(
+                      d->base.fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL, &address->u.any, address->length);
+    } while (n < 0 && errno == EINTR);
+    if (LIKELY(n >= 0)) {
+        return 1;
+    }
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        return 0;
+    }
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+/* Put a datagram on the queue; `data` becomes bytes, as it may change. */
+static int
+enqueue_datagram(DatagramObj *d, PyObject *data, PyObject *to)
+{
+    PyObject *bytes = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
+    PyObject *pair = bytes == NULL ? NULL : PyTuple_Pack(2, bytes, to);
+    Py_XDECREF(bytes);
+    if (pair == NULL) {
+        return -1;
+    }
+    size_t size = (size_t)PyBytes_GET_SIZE(bytes) + HEADER_SIZE;
+    if (queue_push(&d->base.queue, pair, PyBytes_AS_STRING(bytes), size) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+static int
+wait_for_room(DatagramObj *d)
+{
+    TransportObj *t = &d->base;
+    if (!t->begun) {
+        return 0; // begin_datagrams() will
+    }
+    int err = watch_object(t->loop, t->fd, POLL_WRITE, (PyObject *)d, datagram_write_ready);
+    if (UNLIKELY(err < 0)) {
+        errno = -err;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return transport_fatal_error(t, "Fatal write error on datagram transport");
+    }
+    return 0;
+}
+
+static int
+send_bytes(DatagramObj *d, PyObject *data, const char *bytes, Py_ssize_t size, PyObject *to)
+{
+    TransportObj *t = &d->base;
+    if (LIKELY(t->queue.length == 0)) {
+        int sent = send_one(d, data, bytes, (size_t)size, to);
+        if (LIKELY(sent > 0)) {
+            return 0;
+        }
+        if (sent < 0) {
+            return handle_error(d, "Fatal write error on datagram transport");
+        }
+        if (t->loop == NULL || wait_for_room(d) < 0 || !t->open) {
+            return PyErr_Occurred() ? -1 : 0; // closed by what ran since
+        }
+    }
+    return enqueue_datagram(d, data, to) < 0 ? -1 : transport_pause_protocol(t);
+}
+
+/* Look at the first of the queue, up to a batch: how many can go in one system call.  Each owner is held in
+   `held`, as an audit hook may run anything.  0 if the first one has to go by the socket's own method; -1. */
+static int
+gather_batch(DatagramObj *d, PyObject **held, struct mmsghdr *messages, struct iovec *iov, socket_address *to)
+{
+    write_queue *q = &d->base.queue;
+    int n = 0;
+    while (n < BATCH && (size_t)n < q->length) {
+        queue_chunk chunk = q->chunks[q->head + (size_t)n];
+        struct msghdr *header = &messages[n].msg_hdr;
+        held[n] = Py_NewRef(chunk.owner);
+        n++;
+        if (!d->connected) {
+            PyObject *receiver = PyTuple_GET_ITEM(chunk.owner, 1);
+            int known = address_read(&to[n - 1], d->family, receiver);
+            if (known == 1 && PySys_Audit("socket.sendto", "OO", d->base.sock, receiver) < 0) {
+                known = -1;
+            }
+            if (known <= 0) {
+                Py_DECREF(held[--n]);
+                if (n == 0) {
+                    return known;
+                }
+                PyErr_Clear(); // again when it is the first
+                return n;
+            }
+            header->msg_name = &to[n - 1].u;
+            header->msg_namelen = to[n - 1].length;
+        }
+        iov[n - 1] = (struct iovec){(void *)chunk.data, chunk.size - HEADER_SIZE};
+        header->msg_iov = &iov[n - 1];
+        header->msg_iovlen = 1;
+    }
+    return n;
+}
+
+/* Send a batch, and take from the queue what went.  Returns 1 if that can be done again, 0 if the kernel takes
+   nothing now, -1 with an exception; what it is about has been taken from the queue as well. */
+static int
+send_batch(DatagramObj *d)
+{
+    struct mmsghdr messages[BATCH];
+    struct iovec iov[BATCH];
+    socket_address to[BATCH];
+    PyObject *held[BATCH];
+    write_queue *q = &d->base.queue;
+    memset(messages, 0, sizeof(messages));
+    int n = gather_batch(d, held, messages, iov, to), sent = -1, status;
+    if (n > 0) {
+        do {
+            sent = sendmmsg(d->base.fd, messages, (unsigned)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+        } while (sent < 0 && errno == EINTR);
+        status = sent > 0 ? 1 : errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
+        if (status < 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+    }
+    else {
+        held[0] = Py_NewRef(q->chunks[q->head].owner);
+        status = n < 0 ? -1 : send_by_socket(d, PyTuple_GET_ITEM(held[0], 0), PyTuple_GET_ITEM(held[0], 1));
+        n = 1;
+    }
+    int done = status > 0 && sent > 0 ? sent : status != 0;
+    PyObject *raised = PyErr_GetRaisedException();
+    for (int i = 0; i < n; i++) {
+        if (i < done && q->length > 0 && q->chunks[q->head].owner == held[i]) {
+            queue_pop(q);
+        }
+        Py_DECREF(held[i]);
+    }
+    PyErr_SetRaisedException(raised);
+    return status;
+}
+
+/* Report what connection_lost() raised, as asyncio does of the handle that called it. */
+static int
+lose_datagrams(DatagramObj *d)
+{
+    TransportObj *t = &d->base;
+    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
+    Py_CLEAR(d->kept);
+    int status = transport_call_lost(t);
+    if (status < 0) {
+        PyObject *raised = PyErr_GetRaisedException();
+        PyObject *callback = PyObject_GetAttr((PyObject *)d, t->st->str._call_connection_lost);
+        PyErr_SetRaisedException(raised);
+        if (callback != NULL) {
+            status = loop_report(loop, callback, Py_None);
+            Py_DECREF(callback);
+        }
+    }
+    Py_DECREF(loop);
+    return status;
+}
+
+static int
+send_waiting_datagrams(DatagramObj *d)
+{
+    TransportObj *t = &d->base;
+    while (t->queue.length > 0) {
+        int sent = send_batch(d);
+        if (sent < 0) {
+            return handle_error(d, "Fatal write error on datagram transport");
+        }
+        if (sent == 0) {
+            break;
+        }
+    }
+    if (transport_resume_protocol(t) < 0) { // which may send
+        return -1;
+    }
+    if (t->queue.length > 0 || t->loop == NULL || t->conn_lost) {
+        return 0;
+    }
+    watch_forget(t->loop, t->fd, POLL_WRITE);
+    if (t->closing) {
+        t->conn_lost = 1;
+        return lose_datagrams(d);
+    }
+    return 0;
+}
+
+static int
+datagram_write_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
+{
+    DatagramObj *d = (DatagramObj *)self;
+    TransportObj *t = &d->base;
+    int entered;
+    if (UNLIKELY(t->loop == NULL)) {
+        return 0;
+    }
+    if (UNLIKELY(transport_enter(t, &entered) < 0)) {
+        return -1;
+    }
+    int status = t->conn_lost ? lose_datagrams(d) : send_waiting_datagrams(d);
+    transport_exit(t, entered);
+    return status;
+}
+
+/* What goes to a lost connection goes nowhere. */
+static int
+send_to_lost(DatagramObj *d)
+{
+    TransportObj *t = &d->base;
+    int status = 0;
+    if (t->conn_lost >= LOG_LOST_WRITES) {
+        PyObject *res = PyObject_CallMethod(t->st->logger, "warning", "s", "socket.send() raised exception.");
+        Py_XDECREF(res);
+        status = res == NULL ? -1 : 0;
+    }
+    t->conn_lost++;
+    return status;
+}
+
+/* With an address of its own the endpoint sends there only. */
+static int
+check_receiver(DatagramObj *d, PyObject *to)
+{
+    if (to == Py_None || to == d->address) {
+        return 0;
+    }
+    int same = PyObject_RichCompareBool(to, d->address, Py_EQ);
+    if (same == 0) {
+        PyErr_Format(PyExc_ValueError, "Invalid address: must be None or %S", d->address);
+    }
+    return same > 0 ? 0 : -1;
+}
+
+static int
+datagram_send(DatagramObj *d, PyObject *data, PyObject *to)
+{
+    TransportObj *t = &d->base;
+    if (UNLIKELY(!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data))) {
+        PyObject *name = PyType_GetName(Py_TYPE(data));
+        if (name != NULL) {
+            PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not %R", name);
+            Py_DECREF(name);
+        }
+        return -1;
+    }
+#if PY_VERSION_HEX < 0x030D0000
+    int truth = PyObject_IsTrue(data);
+    if (truth <= 0) {
+        return truth; /* an empty datagram was not sent in these versions */
+    }
+#endif
+    if (d->address != NULL) {
+        if (UNLIKELY(check_receiver(d, to) < 0)) {
+            return -1;
+        }
+        to = d->address;
+        if (UNLIKELY(t->conn_lost)) {
+            return send_to_lost(d);
+        }
+    }
+    if (UNLIKELY(t->loop == NULL || !t->open)) {
+        return send_to_lost(d);
+    }
+    if (LIKELY(PyBytes_CheckExact(data))) {
+        return send_bytes(d, data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), to);
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return handle_error(d, "Fatal write error on datagram transport");
+    }
+    int status = send_bytes(d, data, view.buf, view.len, to);
+    PyBuffer_Release(&view);
+    return status;
+}
+
+PyDoc_STRVAR(sendto_doc,
+"sendto($self, /, data, addr=None)\n--\n\n"
+"Send a datagram: at once if the kernel takes it, or else later.\n\n"
+"Without `addr` it goes to the remote address that the endpoint was made with.  Raises TypeError if `data` is\n"
+"not bytes, a bytearray or a memoryview, ValueError for another address than that of the endpoint; errors of\n"
+"the network go to the protocol's error_received().  (asyncio.DatagramTransport.sendto)");
+
+static PyObject *
+Datagram_sendto_keywords(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *positional = PyTuple_New(nargs), *keywords = PyDict_New(), *data, *to = Py_None, *result = NULL;
+    static char *names[] = {"data", "addr", NULL};
+    for (Py_ssize_t i = 0; positional != NULL && i < nargs; i++) {
+        PyTuple_SET_ITEM(positional, i, Py_NewRef(args[i]));
+    }
+    int status = positional == NULL || keywords == NULL ? -1 : 0;
+    for (Py_ssize_t k = 0; status == 0 && kwnames != NULL && k < PyTuple_GET_SIZE(kwnames); k++) {
+        status = PyDict_SetItem(keywords, PyTuple_GET_ITEM(kwnames, k), args[nargs + k]);
+    }
+    if (status == 0 && PyArg_ParseTupleAndKeywords(positional, keywords, "O|O:sendto", names, &data, &to) &&
+        datagram_send((DatagramObj *)self, data, to) == 0) {
+        result = Py_NewRef(Py_None);
+    }
+    Py_XDECREF(positional);
+    Py_XDECREF(keywords);
+    return result;
+}
+
+static PyObject *
+Datagram_sendto(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    if (UNLIKELY(kwnames != NULL || nargs < 1 || nargs > 2)) {
+        return Datagram_sendto_keywords(self, args, nargs, kwnames);
+    }
+    if (UNLIKELY(datagram_send((DatagramObj *)self, args[0], nargs > 1 ? args[1] : Py_None) < 0)) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- reading, flow control, the protocol ---- */
+
+static PyObject *
+Datagram_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    TransportObj *t = (TransportObj *)self;
+    if (t->closing || t->paused) {
+        Py_RETURN_NONE;
+    }
+    t->paused = 1;
+    if (t->begun) {
+        watch_forget(t->loop, t->fd, POLL_READ);
+    }
+    if (transport_debug(t, "%r pauses reading") < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Datagram_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    DatagramObj *d = (DatagramObj *)self;
+    TransportObj *t = &d->base;
+    if (t->closing || !t->paused) {
+        Py_RETURN_NONE;
+    }
+    t->paused = 0;
+    if (t->begun) {
+        int err = watch_object(t->loop, t->fd, POLL_READ, self, datagram_read_ready);
+        if (err < 0) {
+            errno = -err;
+            return PyErr_SetFromErrno(PyExc_OSError);
+        }
+    }
+    if ((d->kept != NULL && receive_again(d) < 0) || transport_debug(t, "%r resumes reading") < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Datagram_is_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    TransportObj *t = (TransportObj *)self;
+    return PyBool_FromLong(!t->closing && !t->paused);
+}
+
+static PyObject *
+Datagram_is_closing(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((TransportObj *)self)->closing);
+}
+
+static PyObject *
+Datagram_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromSize_t(((TransportObj *)self)->queue.size);
+}
+
+static PyObject *
+Datagram_get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    TransportObj *t = (TransportObj *)self;
+    return Py_BuildValue("(nn)", t->low_water, t->high_water);
+}
+
+static PyObject *
+Datagram_set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"high", "low", NULL};
+    PyObject *high = NULL, *low = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", names, &high, &low) ||
+        transport_set_limits((TransportObj *)self, high, low) < 0 ||
+        transport_pause_protocol((TransportObj *)self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Datagram_set_protocol(PyObject *self, PyObject *protocol)
+{
+    Py_XSETREF(((TransportObj *)self)->protocol, Py_NewRef(protocol));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Datagram_get_protocol(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *protocol = ((TransportObj *)self)->protocol;
+    return Py_NewRef(protocol == NULL ? Py_None : protocol);
+}
+
+/* ---- closing ---- */
+
+static PyObject *
+Datagram_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    TransportObj *t = (TransportObj *)self;
+    if (t->closing) {
+        Py_RETURN_NONE;
+    }
+    t->closing = 1;
+    if (t->begun) {
+        watch_forget(t->loop, t->fd, POLL_READ);
+    }
+    if (t->queue.length == 0 && transport_lose(t, NULL) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Datagram_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (transport_force_close((TransportObj *)self, NULL) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Datagram_call_connection_lost(PyObject *self, PyObject *exc)
+{
+    TransportObj *t = (TransportObj *)self;
+    if (t->loop != NULL && !t->lost) {
+        Py_XSETREF(t->lost_exc, exc == Py_None ? NULL : Py_NewRef(exc));
+        if (transport_call_lost(t) < 0) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+/* What debug mode calls. */
+static PyObject *
+Datagram_read_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (datagram_read_ready(((TransportObj *)self)->loop, self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Datagram_write_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (datagram_write_ready(((TransportObj *)self)->loop, self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- what asyncio's own code and a few libraries look at ---- */
+
+static PyObject *
+Datagram_get_object(PyObject *self, void *offset)
+{
+    PyObject *value = *(PyObject **)((char *)self + (size_t)offset);
+    return Py_NewRef(value == NULL ? Py_None : value);
+}
+
+static PyObject *
+Datagram_get_flag(PyObject *self, void *offset)
+{
+    return PyBool_FromLong(*((char *)self + (size_t)offset));
+}
+
+static PyObject *
+Datagram_get_int(PyObject *self, void *offset)
+{
+    return PyLong_FromLong(*(int *)((char *)self + (size_t)offset));
+}
+
+#define FIELD_OF(field) (void *)(offsetof(DatagramObj, base) + offsetof(TransportObj, field))
+
+static PyGetSetDef datagram_getset[] = {
+    {"_sock", Datagram_get_object, NULL, NULL, FIELD_OF(sock)},
+    {"_loop", Datagram_get_object, NULL, NULL, FIELD_OF(loop)},
+    {"_protocol", Datagram_get_object, NULL, NULL, FIELD_OF(protocol)},
+    {"_address", Datagram_get_object, NULL, NULL, (void *)offsetof(DatagramObj, address)},
+    {"_closing", Datagram_get_flag, NULL, NULL, FIELD_OF(closing)},
+    {"_paused", Datagram_get_flag, NULL, NULL, FIELD_OF(paused)},
+    {"_protocol_paused", Datagram_get_flag, NULL, NULL, FIELD_OF(protocol_paused)},
+    {"_sock_fd", Datagram_get_int, NULL, NULL, FIELD_OF(fd)},
+    {"_conn_lost", Datagram_get_int, NULL, NULL, FIELD_OF(conn_lost)},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef datagram_members[] = {
+    {"__weaklistoffset__",
+     Py_T_PYSSIZET,
+     offsetof(DatagramObj, base) + offsetof(TransportObj, weakrefs),
+     Py_READONLY,
+     NULL},
+    {"__dictoffset__",
+     Py_T_PYSSIZET,
+     offsetof(DatagramObj, base) + offsetof(TransportObj, dict),
+     Py_READONLY,
+     NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyObject *
+datagram_repr(PyObject *self)
+{
+    TransportObj *t = (TransportObj *)self;
+    PyObject *name = PyType_GetName(Py_TYPE(self)), *repr = NULL;
+    if (name == NULL) {
+        return NULL;
+    }
+    const char *state = !t->open ? " closed" : t->closing ? " closing" : "";
+    if (t->loop != NULL && t->loop->is_open) {
+        poll_slot *slot = t->fd < t->loop->poll.n_slots ? &t->loop->poll.slots[t->fd] : NULL;
+        repr = PyUnicode_FromFormat("<%U%s fd=%d read=%s write=<%s, bufsize=%zu>>",
+                                    name,
+                                    state,
+                                    t->fd,
+                                    slot != NULL && slot->reader == self ? "polling" : "idle",
+                                    slot != NULL && slot->writer == self ? "polling" : "idle",
+                                    t->queue.size);
+    }
+    else {
+        repr = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, t->fd);
+    }
+    Py_DECREF(name);
+    return repr;
+}
+
+/* ---- life ---- */
+
+static int
+datagram_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    DatagramObj *d = (DatagramObj *)self;
+    Py_VISIT(d->address);
+    Py_VISIT(d->waiter);
+    Py_VISIT(d->kept);
+    Py_VISIT(d->from.obj);
+    Py_VISIT(d->to.obj);
+    return transport_traverse(self, visit, arg);
+}
+
+static int
+datagram_clear(PyObject *self)
+{
+    DatagramObj *d = (DatagramObj *)self;
+    Py_CLEAR(d->address);
+    Py_CLEAR(d->waiter);
+    Py_CLEAR(d->kept);
+    Py_CLEAR(d->from.obj);
+    Py_CLEAR(d->to.obj);
+    transport_clear(&d->base);
+    return 0;
+}
+
+static void
+datagram_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    if (((TransportObj *)self)->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    (void)datagram_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(datagram_pause_doc,
+"pause_reading($self, /)\n--\n\nDo not call datagram_received() until resume_reading().");
+PyDoc_STRVAR(datagram_resume_doc, "resume_reading($self, /)\n--\n\nGive the protocol datagrams again.");
+PyDoc_STRVAR(datagram_is_reading_doc,
+"is_reading($self, /)\n--\n\nReturn True if the transport receives datagrams.");
+PyDoc_STRVAR(datagram_is_closing_doc,
+"is_closing($self, /)\n--\n\nReturn True if the transport is closing or closed.  (asyncio.BaseTransport)");
+PyDoc_STRVAR(datagram_size_doc,
+"get_write_buffer_size($self, /)\n--\n\n"
+"Return how many bytes wait to be sent, with 8 for each datagram from Python 3.13 on.");
+PyDoc_STRVAR(datagram_limits_doc, "get_write_buffer_limits($self, /)\n--\n\nReturn (low, high) in bytes.");
+PyDoc_STRVAR(datagram_set_limits_doc,
+"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
+"Set at how many waiting bytes the protocol's pause_writing() and resume_writing() are called.\n\n"
+"Raises ValueError unless high >= low >= 0.");
+PyDoc_STRVAR(datagram_close_doc,
+"close($self, /)\n--\n\n"
+"Stop receiving, send what waits, then call the protocol's connection_lost(None).  (asyncio.BaseTransport)");
+PyDoc_STRVAR(datagram_abort_doc,
+"abort($self, /)\n--\n\nClose at once: what waits to be sent is lost.  (asyncio.DatagramTransport)");
+PyDoc_STRVAR(datagram_set_protocol_doc,
+"set_protocol($self, protocol, /)\n--\n\nGive events to another protocol.  (asyncio.BaseTransport)");
+PyDoc_STRVAR(datagram_get_protocol_doc,
+"get_protocol($self, /)\n--\n\nReturn the protocol.  (asyncio.BaseTransport)");
+
+static PyMethodDef datagram_methods[] = {
+    {"sendto", (PyCFunction)(void (*)(void))Datagram_sendto, METH_FASTCALL | METH_KEYWORDS, sendto_doc},
+    {"pause_reading", Datagram_pause_reading, METH_NOARGS, datagram_pause_doc},
+    {"resume_reading", Datagram_resume_reading, METH_NOARGS, datagram_resume_doc},
+    {"is_reading", Datagram_is_reading, METH_NOARGS, datagram_is_reading_doc},
+    {"is_closing", Datagram_is_closing, METH_NOARGS, datagram_is_closing_doc},
+    {"get_write_buffer_size", Datagram_get_write_buffer_size, METH_NOARGS, datagram_size_doc},
+    {"get_write_buffer_limits", Datagram_get_write_buffer_limits, METH_NOARGS, datagram_limits_doc},
+    {"set_write_buffer_limits",
+     (PyCFunction)(void (*)(void))Datagram_set_write_buffer_limits,
+     METH_VARARGS | METH_KEYWORDS,
+     datagram_set_limits_doc},
+    {"close", Datagram_close, METH_NOARGS, datagram_close_doc},
+    {"abort", Datagram_abort, METH_NOARGS, datagram_abort_doc},
+    {"set_protocol", Datagram_set_protocol, METH_O, datagram_set_protocol_doc},
+    {"get_protocol", Datagram_get_protocol, METH_NOARGS, datagram_get_protocol_doc},
+    {"_call_connection_lost", Datagram_call_connection_lost, METH_O, NULL},
+    {"_read_ready", Datagram_read_ready_method, METH_NOARGS, NULL},
+    {"_write_ready", Datagram_write_ready_method, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(datagram_doc, "The transport of a datagram endpoint.\n\nMade by the loop; an asyncio.DatagramTransport.");
+
+static PyType_Slot datagram_slots[] = {
+    {Py_tp_doc, (void *)datagram_doc},
+    {Py_tp_dealloc, datagram_dealloc},
+    {Py_tp_finalize, transport_finalize},
+    {Py_tp_traverse, datagram_traverse},
+    {Py_tp_clear, datagram_clear},
+    {Py_tp_repr, datagram_repr},
+    {Py_tp_methods, datagram_methods},
+    {Py_tp_getset, datagram_getset},
+    {Py_tp_members, datagram_members},
+    {0, NULL},
+};
+
+static PyType_Spec datagram_spec = {
+    .name = "ctask.DatagramTransport",
+    .basicsize = sizeof(DatagramObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = datagram_slots,
+};
+
+/* ---- the loop's hook ---- */
+
+/* One of asyncio's three keys, which it fills in at once; the peer's may be given. */
+static int
+set_extra(DatagramObj *d, PyObject *key, PyObject *value)
+{
+    int status = value == NULL ? -1 : PyDict_SetItem(d->base.extra, key, value);
+    Py_XDECREF(value);
+    return status;
+}
+
+static PyObject *
+address_or_none(PyObject *sock, const char *method)
+{
+    PyObject *address = PyObject_CallMethod(sock, method, NULL);
+    if (address == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
+        PyErr_Clear();
+        address = Py_NewRef(Py_None);
+    }
+    return address;
+}
+
+static int
+fill_extra(DatagramObj *d, PyObject *sock, PyObject *extra)
+{
+    ctask_state *st = d->base.st;
+    d->base.extra = extra == NULL || extra == Py_None ? PyDict_New() : PyDict_Copy(extra);
+    if (d->base.extra == NULL ||
+        set_extra(d, st->str.socket, PyObject_CallOneArg(st->TransportSocket, sock)) < 0 ||
+        set_extra(d, st->str.sockname, address_or_none(sock, "getsockname")) < 0) {
+        return -1;
+    }
+    int given = PyDict_Contains(d->base.extra, st->str.peername);
+    if (given < 0 || (!given && set_extra(d, st->str.peername, address_or_none(sock, "getpeername")) < 0)) {
+        return -1;
+    }
+    PyObject *peer = PyDict_GetItemWithError(d->base.extra, st->str.peername);
+    int connected = peer == NULL ? (PyErr_Occurred() ? -1 : 0) : PyObject_IsTrue(peer);
+    d->connected = connected > 0;
+    return connected < 0 ? -1 : 0;
+}
+
+PyDoc_STRVAR(make_datagram_doc,
+"_make_datagram($self, sock, protocol, address=None, waiter=None, extra=None, /)\n--\n\n"
+"Return the transport of a datagram socket (IPv4, IPv6 or Unix), which it owns from now on.");
+
+static PyObject *
+Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 2 || nargs > 5) {
+        PyErr_Format(PyExc_TypeError, "_make_datagram expected 2 to 5 arguments, got %zd", nargs);
+        return NULL;
+    }
+    LoopObj *loop = (LoopObj *)self;
+    ctask_state *st = loop->st;
+    PyObject *sock = args[0], *address = nargs > 2 ? args[2] : Py_None;
+    PyObject *family = PyObject_GetAttrString(sock, "family");
+    long number = family == NULL ? -1 : PyLong_AsLong(family);
+    Py_XDECREF(family);
+    int fd = number == -1 && PyErr_Occurred() ? -1 : PyObject_AsFileDescriptor(sock);
+    int has_address = PyObject_IsTrue(address);
+    if (fd < 0 || has_address < 0) {
+        return NULL;
+    }
+    DatagramObj *d = (DatagramObj *)st->DatagramType->tp_alloc(st->DatagramType, 0);
+    if (d == NULL) {
+        return NULL;
+    }
+    TransportObj *t = &d->base;
+    t->st = st;
+    t->loop = (LoopObj *)Py_NewRef(self);
+    t->fd = fd;
+    t->write_ready = datagram_write_ready;
+    d->family = (int)number;
+    d->address = has_address ? Py_NewRef(address) : NULL;
+    d->waiter = nargs > 3 && args[3] != Py_None ? Py_NewRef(args[3]) : NULL;
+    t->protocol = Py_NewRef(args[1]);
+    t->context = context_copy(&st->contexts);
+    if (t->context == NULL || transport_set_limits(t, NULL, NULL) < 0 ||
+        fill_extra(d, sock, nargs > 4 ? args[4] : NULL) < 0 || loop_check_open(loop) < 0 ||
+        receive_again(d) < 0) {
+        Py_DECREF(d);
+        return NULL;
+    }
+    t->sock = Py_NewRef(sock);
+    t->open = 1;
+    return (PyObject *)d;
+}
+
+static PyMethodDef datagram_loop_methods[] = {
+    {"_make_datagram", (PyCFunction)(void (*)(void))Loop_make_datagram, METH_FASTCALL, make_datagram_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PART int
+datagram_setup(PyObject *module, ctask_state *st)
+{
+    PyObject *bases = PyTuple_Pack(2, st->stock_Transport, st->stock_DatagramTransport);
+    if (bases == NULL) {
+        return -1;
+    }
+    int status = add_type(module, "DatagramTransport", &st->DatagramType, &datagram_spec, bases);
+    Py_DECREF(bases);
+    return status < 0 ? -1 : add_methods(st->LoopType, datagram_loop_methods);
+}
