@@ -64,8 +64,8 @@
     X(coro)                     \
     X(create_future)            \
     X(data)                     \
-    X(datagram_received)        \
     X(data_received)            \
+    X(datagram_received)        \
     X(debug)                    \
     X(eager_start)              \
     X(eof_received)             \
@@ -88,6 +88,7 @@
     X(pause_reading)            \
     X(pause_writing)            \
     X(peername)                 \
+    X(pipe)                     \
     X(protocol)                 \
     X(read)                     \
     X(readline)                 \
@@ -135,6 +136,7 @@
     X(traceback_extract_stack, "traceback", "extract_stack")                       \
     X(stock_DatagramTransport, "asyncio.transports", "DatagramTransport")          \
     X(stock_Transport, "asyncio.transports", "_FlowControlMixin")                  \
+    X(stock_ReadTransport, "asyncio.transports", "ReadTransport")                  \
     X(Protocol, "asyncio.protocols", "Protocol")                                   \
     X(BufferedProtocol, "asyncio.protocols", "BufferedProtocol")                   \
     X(TransportSocket, "asyncio.trsock", "TransportSocket")                        \
@@ -160,6 +162,8 @@
     X(StreamWriterType)   \
     X(StreamType)         \
     X(AcceptorType)       \
+    X(ReadPipeType)       \
+    X(WritePipeType)      \
     X(DatagramType)       \
     X(SockOpType)         \
     X(LoopType)

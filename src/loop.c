@@ -208,7 +208,7 @@ PART int
 loop_report(LoopObj *loop, PyObject *callback, PyObject *arg)
 {
     PyObject *raised = PyErr_GetRaisedException();
-    HandleObj *handle = handle_create(loop, callback, &arg, 1, NULL, 0);
+    HandleObj *handle = handle_create(loop, callback, &arg, arg == NULL ? 0 : 1, NULL, 0);
     if (handle == NULL) {
         Py_DECREF(raised);
         return -1;

@@ -17,8 +17,8 @@ typedef struct {
 
 /* Set RuntimeError if the loop is closed. */
 PART int loop_check_open(LoopObj *loop);
-/* Tell the exception handler what `callback(arg)` raised, as of a handle.  -1 for KeyboardInterrupt and
-   SystemExit, which end the loop. */
+/* Tell the exception handler what `callback(arg)` raised, as of a handle; `arg` may be NULL.  -1 for
+   KeyboardInterrupt and SystemExit, which end the loop. */
 PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg);
 
 /* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(). */
@@ -47,6 +47,8 @@ PART void watch_disown(LoopObj *loop, int fd);
 PART int watch_socket(LoopObj *loop, int fd, uint32_t side, PyObject *sock, PyObject *owner, io_ready ready);
 /* watch_forget() if it is `owner` that watches. */
 PART void watch_forget_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner);
+/* End what `owner` watches on that side, and tell the kernel: before the descriptor is closed. */
+PART void watch_stop(LoopObj *loop, int fd, uint32_t side, PyObject *owner);
 PART int watch_traverse(LoopObj *loop, visitproc visit, void *arg);
 PART void watch_clear(LoopObj *loop);
 

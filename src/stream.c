@@ -16,8 +16,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* Received in one go.  As asyncio's. */
-#define READ_SIZE READ_BUFFER_SIZE
 #define CHUNKS_AT_ONCE 64
 /* For so many turns a transport goes on gathering after the last one that wrote more than once. */
 #define GATHER_TURNS 8
@@ -311,8 +309,8 @@ receive_plain(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
             return transport_fatal_error(t, "Fatal read error on socket transport");
         }
     }
-    *size = READ_SIZE;
-    if (receive_into(s, loop->read_buffer, READ_SIZE, n) < 0) {
+    *size = READ_BUFFER_SIZE;
+    if (receive_into(s, loop->read_buffer, READ_BUFFER_SIZE, n) < 0) {
         return transport_fatal_error(t, "Fatal read error on socket transport");
     }
     if (*n <= 0) {

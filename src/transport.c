@@ -252,7 +252,7 @@ transport_lose(TransportObj *t, PyObject *exc)
 {
     t->conn_lost++;
     Py_XSETREF(t->lost_exc, Py_XNewRef(exc));
-    if (t->fd >= 0) {
+    if (t->fd >= 0 && !t->shared) {
         watch_forget(t->loop, t->fd, POLL_WRITE);
     }
     if (loop_check_open(t->loop) < 0) {
@@ -283,7 +283,13 @@ transport_close_descriptor(TransportObj *t)
     t->open = 0;
     PyObject *raised = PyErr_GetRaisedException();
     if (t->loop != NULL && t->loop->is_open) {
-        watch_disown(t->loop, t->fd);
+        if (t->shared) {
+            watch_stop(t->loop, t->fd, POLL_READ, (PyObject *)t);
+            watch_stop(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
+        }
+        else {
+            watch_disown(t->loop, t->fd);
+        }
     }
     PyObject *sock = t->sock;
     if (sock == NULL) {

@@ -43,6 +43,7 @@ typedef struct {
     Py_ssize_t low_water;
     int fd; // stays for the repr when closed
     int conn_lost; // connection_lost() is scheduled, plus the writes since
+    char shared; // another transport may watch the other side of the descriptor
     char open; // we own the descriptor, and it is not closed
     char closing;
     char paused; // reading is
@@ -75,6 +76,8 @@ PART int address_read(socket_address *to, int family, PyObject *obj);
 
 PART int transport_enter(TransportObj *t, int *entered);
 PART void transport_exit(TransportObj *t, int entered);
+PART int transport_wake(PyObject *future);
+PART int transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg);
 PART int transport_fatal_error(TransportObj *t, const char *message);
 PART int transport_force_close(TransportObj *t, PyObject *exc);
 PART int transport_lose(TransportObj *t, PyObject *exc);

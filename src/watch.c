@@ -186,6 +186,23 @@ watch_forget(LoopObj *loop, int fd, uint32_t side)
     }
 }
 
+PART void
+watch_stop(LoopObj *loop, int fd, uint32_t side, PyObject *owner)
+{
+    poll_state *poll = &loop->poll;
+    if (fd < 0 || fd >= poll->n_slots) {
+        return;
+    }
+    poll_slot *slot = &poll->slots[fd];
+    if (*slot_of(slot, side) == owner) {
+        (void)slot_set(slot, side, NULL, NULL);
+    }
+    uint32_t wanted = (slot->reader != NULL ? POLL_READ : 0) | (slot->writer != NULL ? POLL_WRITE : 0);
+    if (!slot->owned && (slot->events & ~wanted) != 0) {
+        (void)poll_watch(poll, fd, wanted);
+    }
+}
+
 PART int
 watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready, int edges)
 {
