@@ -16,7 +16,7 @@
        src/transport.c   what transports share                 src/queue.h      what they have yet to send
        src/stream.c      connected stream sockets              src/server.c     accepting them
        src/datagram.c    datagram endpoints                    src/sock.c       sock_recv() and its relatives
-       src/address.c     socket addresses
+       src/pipe.c        pipes and terminals                   src/address.c    socket addresses
 
        src/streams.h     StreamReader and StreamWriter:         src/streambuf.h    the bytes
        src/streamcoro.c  what read() and drain() return         src/streamreader.c read()
@@ -27,6 +27,7 @@
 #include "src/ctask.h"
 
 #include "src/loop.h"
+#include "src/pipe.h"
 #include "src/streams.h"
 #include "src/stream.h"
 
@@ -49,6 +50,7 @@
 #include "src/address.c"
 #include "src/transport.c"
 #include "src/stream.c"
+#include "src/pipe.c"
 #include "src/server.c"
 #include "src/datagram.c"
 #include "src/sock.c"
@@ -298,12 +300,28 @@ module_exec(PyObject *module)
     if (import_all(st) < 0 || check_layout(st) < 0 || context_pool_check(&st->contexts) < 0) {
         return -1;
     }
-    if (registry_setup(module, st) < 0 || future_setup(module, st) < 0 || task_setup(module, st) < 0 ||
-        turn_setup(module, st) < 0 || handle_setup(module, st) < 0 || loop_setup(module, st) < 0 ||
-        stream_setup(module, st) < 0 || server_setup(module, st) < 0 || datagram_setup(module, st) < 0 ||
-        sock_setup(module, st) < 0 || streamcoro_setup(module, st) < 0 || streamreader_setup(module, st) < 0 ||
-        streamprotocol_setup(module, st) < 0 || streamwriter_setup(module, st) < 0 || fork_setup(module) < 0) {
-        return -1;
+    static int (*const setups[])(PyObject *, ctask_state *) = {
+        registry_setup,
+        future_setup,
+        task_setup,
+        turn_setup,
+        handle_setup,
+        loop_setup,
+        fork_setup,
+        stream_setup,
+        server_setup,
+        datagram_setup,
+        pipe_setup,
+        sock_setup,
+        streamcoro_setup,
+        streamreader_setup,
+        streamprotocol_setup,
+        streamwriter_setup,
+    };
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(setups); i++) {
+        if (setups[i](module, st) < 0) {
+            return -1;
+        }
     }
     if (export_the_rest(module) < 0) {
         return -1;

@@ -405,7 +405,7 @@ struct LoopObj {
 };
 
 PART int loop_setup(PyObject *module, ctask_state *st);
-PART int fork_setup(PyObject *module);
+PART int fork_setup(PyObject *module, ctask_state *st);
 PART int loop_setattro(PyObject *self, PyObject *name, PyObject *value);
 PART int loop_check_overrides(LoopObj *loop);
 PART int loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context);

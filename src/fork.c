@@ -32,7 +32,7 @@ static PyMethodDef fork_functions[] = {
 };
 
 PART int
-fork_setup(PyObject *module)
+fork_setup(PyObject *module, ctask_state *Py_UNUSED(st))
 {
     int result = -1;
     PyObject *os = NULL, *function = NULL, *kwargs = NULL, *args = NULL, *method = NULL, *res = NULL;
