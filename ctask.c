@@ -17,6 +17,8 @@
        src/stream.c      connected stream sockets              src/server.c     accepting them
        src/datagram.c    datagram endpoints                    src/sock.c       sock_recv() and its relatives
        src/pipe.c        pipes and terminals                   src/address.c    socket addresses
+       src/openssl.c     the OpenSSL of Python's ssl
+       src/tls.c         TLS over a transport                  src/tls_transport.c  what the application sees of it
 
        src/streams.h     StreamReader and StreamWriter:         src/streambuf.h    the bytes
        src/streamcoro.c  what read() and drain() return         src/streamreader.c read()
@@ -53,6 +55,9 @@
 #include "src/pipe.c"
 #include "src/server.c"
 #include "src/datagram.c"
+#include "src/openssl.c"
+#include "src/tls.c"
+#include "src/tls_transport.c"
 #include "src/sock.c"
 #endif
 
@@ -313,6 +318,7 @@ module_exec(PyObject *module)
         datagram_setup,
         pipe_setup,
         sock_setup,
+        tls_setup,
         streamcoro_setup,
         streamreader_setup,
         streamprotocol_setup,

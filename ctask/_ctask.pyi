@@ -1,4 +1,5 @@
 import asyncio
+import ssl
 import sys
 from _asyncio import get_event_loop as get_event_loop
 from _asyncio import get_running_loop as get_running_loop
@@ -218,3 +219,24 @@ class StreamWriter(asyncio.StreamWriter): ...
 
 def _registered_tasks() -> list[Task[Any]]: ...
 def _turn() -> Awaitable[None]: ...
+
+class _SSLProtocolTransport(asyncio.Transport):
+    _ssl_protocol: SSLProtocol | None
+
+class SSLProtocol(asyncio.BufferedProtocol):
+    _app_transport: _SSLProtocolTransport
+    _direct: bool
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        app_protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext | None,
+        waiter: asyncio.Future[Any] | None,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        call_connection_made: bool = True,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> None: ...
+    def _feed(self, data: bytes, /) -> None: ...

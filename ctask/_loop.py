@@ -15,6 +15,11 @@ from ctask import _ctask, _dns, _process
 
 _DATAGRAM_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
+try:
+    from ctask import _tls
+except ImportError:  # a Python without ssl
+    _tls = None  # type: ignore[assignment]
+
 
 class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
     """An event loop that is C wherever something happens per event.
@@ -180,6 +185,10 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
     getaddrinfo = _dns.getaddrinfo
     getnameinfo = _dns.getnameinfo
     _make_subprocess_transport = _process.make_subprocess_transport
+
+    if _tls is not None:
+        _make_ssl_transport = _tls.make_ssl_transport
+        start_tls = _tls.start_tls  # type: ignore[assignment]
 
     # Signals come through a pair of sockets, as asyncio's own.  Other wake-ups do not need them,
     # so they are made when the first handler is added.

@@ -33,16 +33,23 @@
     X(_attach)                  \
     X(_call_connection_lost)    \
     X(_check_callback)          \
+    X(_check_handshake_timeout) \
+    X(_check_shutdown_timeout)  \
     X(_check_thread)            \
     X(_detach)                  \
+    X(_do_read)                 \
     X(_drain_helper)            \
     X(_ensure_fd_no_transport)  \
+    X(_force_close)             \
     X(_loop)                    \
     X(_maybe_resume_transport)  \
     X(_read_ready)              \
+    X(_resume)                  \
     X(_run)                     \
     X(_run_once)                \
+    X(_sslobj)                  \
     X(_start_serving)           \
+    X(_start_shutdown)          \
     X(_stream_reader)           \
     X(_timer_handle_cancelled)  \
     X(_transports)              \
@@ -57,7 +64,9 @@
     X(call_soon)                \
     X(cancel)                   \
     X(cancelled)                \
+    X(cipher)                   \
     X(close)                    \
+    X(compression)              \
     X(connection_lost)          \
     X(connection_made)          \
     X(context)                  \
@@ -67,6 +76,7 @@
     X(data_received)            \
     X(datagram_received)        \
     X(debug)                    \
+    X(do_handshake)             \
     X(eager_start)              \
     X(eof_received)             \
     X(error_received)           \
@@ -76,7 +86,9 @@
     X(fileno)                   \
     X(get_buffer)               \
     X(get_debug)                \
+    X(get_extra_info)           \
     X(get_loop)                 \
+    X(getpeercert)              \
     X(gettimeout)               \
     X(handle)                   \
     X(is_closing)               \
@@ -87,7 +99,9 @@
     X(name)                     \
     X(pause_reading)            \
     X(pause_writing)            \
+    X(peercert)                 \
     X(peername)                 \
+    X(pending)                  \
     X(pipe)                     \
     X(protocol)                 \
     X(read)                     \
@@ -102,10 +116,14 @@
     X(socket)                   \
     X(sockname)                 \
     X(source_traceback)         \
+    X(ssl_object)               \
+    X(sslcontext)               \
     X(throw)                    \
     X(time)                     \
     X(transport)                \
+    X(unwrap)                   \
     X(warning)                  \
+    X(wrap_bio)                 \
     X(write)
 
 /* ---- what is taken from the standard library when the module is loaded ---- */
@@ -166,7 +184,9 @@
     X(WritePipeType)      \
     X(DatagramType)       \
     X(SockOpType)         \
-    X(LoopType)
+    X(LoopType)           \
+    X(TlsType)            \
+    X(TlsTransportType)
 
 #if FUTURE_CALL_GRAPH
 #define CTASK_CALL_GRAPH(X) \
@@ -177,7 +197,8 @@
 #endif
 
 /* stock_*: functions of `_asyncio`'s and asyncio's types, unbound.  swap_current_task: _asyncio's, NULL before
-   3.12.  current_tasks: {loop: task} of 3.13 and earlier, shared with _asyncio. */
+   3.12.  current_tasks: {loop: task} of 3.13 and earlier, shared with _asyncio.  ssl_*: of Python's ssl,
+   NULL until the first TLS connection. */
 #define CTASK_OBJECTS(X)      \
     X(stock_set_exception)    \
     X(stock_result)           \
@@ -189,6 +210,13 @@
     X(current_tasks)          \
     X(context_kwnames)        \
     X(empty_tuple)            \
+    X(ssl_again)              \
+    X(ssl_SSLError)           \
+    X(ssl_CertificateError)   \
+    X(ssl_MemoryBIO)          \
+    X(ssl_SSLObject)          \
+    X(ssl_socket_type)        \
+    X(ssl_bio_type)           \
     X(loop_kwnames)           \
     X(make_turn)              \
     X(newline)                \
@@ -238,6 +266,9 @@ typedef struct {
     unsigned int plain_reader;      // tp_version_tag of the last class of readers without overrides
     unsigned int plain_protocol;    // the same for protocols
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
+    struct tls_buffers *tls;        // owned; NULL until the first TLS connection
+    const struct openssl_api *openssl; // NULL if OpenSSL is not called directly
+    int openssl_known;              // 0 until it was looked for, then 1 or -1
     int thread_state_checked; // 3.14+: the offsets in compat.h are this interpreter's
     int server_knows_clients; // 3.13+: Server._attach() takes the transport
     unsigned forks;           // between the process that loaded the module and this one (fork.c)
@@ -410,6 +441,15 @@ PART int loop_setattro(PyObject *self, PyObject *name, PyObject *value);
 PART int loop_check_overrides(LoopObj *loop);
 PART int loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context);
 PART int loop_timer_remove(PyObject *loop, TimerObj *timer);
+
+/* ---- tls.c ---- */
+
+PART int tls_setup(PyObject *module, ctask_state *st);
+PART void tls_dealloc(PyObject *self);
+/* Exactly ctask.SSLProtocol, which takes its bytes by tls_feed(). */
+PART int tls_protocol_check(PyObject *protocol);
+/* What the transport below has received, instead of buffer_updated(); `data` is the caller's again after. */
+PART int tls_feed(LoopObj *loop, PyObject *protocol, const char *data, Py_ssize_t n);
 
 /* ---- __init__ ---- */
 

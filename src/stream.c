@@ -43,6 +43,11 @@ choose_feed(StreamObj *s, PyObject *protocol)
 {
     ctask_state *st = s->base.st;
     s->feed = NULL;
+    if (tls_protocol_check(protocol)) {
+        s->feed = tls_feed;
+        s->buffered = 0;
+        return 0;
+    }
     int buffered = PyObject_IsInstance(protocol, st->BufferedProtocol);
     if (buffered == 0 && !PyObject_HasAttr(protocol, st->str.data_received)) {
         /* Whoever looks like one is taken as one; asyncio would fail at the first byte. */

@@ -1,0 +1,107 @@
+"""What of TLS happens once per connection: ctask.SSLProtocol is put below the protocol."""
+
+import asyncio
+import contextvars
+import socket
+import ssl
+from typing import Any
+
+from ctask import _ctask
+
+
+def make_ssl_transport(
+    loop: Any,
+    rawsock: socket.socket,
+    protocol: asyncio.BaseProtocol,
+    sslcontext: ssl.SSLContext | None,
+    waiter: asyncio.Future[Any] | None = None,
+    *,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    extra: dict[str, Any] | None = None,
+    server: Any = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+    context: contextvars.Context | None = None,
+) -> asyncio.Transport:
+    """Return the transport of a TLS connection over a connected socket.
+
+    `context` is what callbacks run in, if the loop that asks has one for them (3.15).
+    """
+    loop._ensure_fd_no_transport(rawsock)
+    tls = _ctask.SSLProtocol(
+        loop,
+        protocol,
+        sslcontext,
+        waiter,
+        server_side,
+        server_hostname,
+        ssl_handshake_timeout=ssl_handshake_timeout,
+        ssl_shutdown_timeout=ssl_shutdown_timeout,
+    )
+    below: dict[str, Any] = {} if context is None else {"context": context}
+    loop._make_socket_transport(rawsock, tls, extra=extra, server=server, **below)
+    return tls._app_transport
+
+
+async def start_tls(
+    loop: Any,
+    transport: Any,
+    protocol: asyncio.BaseProtocol,
+    sslcontext: ssl.SSLContext,
+    *,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+) -> asyncio.Transport:
+    """Have what goes over `transport` encrypted from now on; return the transport to use instead.
+
+    Raises TypeError for a transport or a context that cannot, OSError if the handshake fails.
+    """
+    if not isinstance(sslcontext, ssl.SSLContext):
+        raise TypeError(
+            f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}"
+        )
+    if not getattr(transport, "_start_tls_compatible", False):
+        raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+    waiter = loop.create_future()
+    tls = _ctask.SSLProtocol(
+        loop,
+        protocol,
+        sslcontext,
+        waiter,
+        server_side,
+        server_hostname,
+        call_connection_made=False,
+        ssl_handshake_timeout=ssl_handshake_timeout,
+        ssl_shutdown_timeout=ssl_shutdown_timeout,
+    )
+    # Nothing may come before connection_made().
+    transport.pause_reading()
+    if server_side:
+        _take_early(protocol, tls)
+    transport.set_protocol(tls)
+    made = loop.call_soon(tls.connection_made, transport)
+    resumed = loop.call_soon(transport.resume_reading)
+    try:
+        await waiter
+    except BaseException:
+        transport.close()
+        made.cancel()
+        resumed.cancel()
+        waiter = None  # its exception refers to this frame
+        raise
+    return tls._app_transport
+
+
+def _take_early(protocol: Any, tls: _ctask.SSLProtocol) -> None:
+    """What a client sent right behind its request for TLS belongs to the handshake.
+
+    Left in the StreamReader it would pass for what comes encrypted afterwards.
+    """
+    if isinstance(protocol, asyncio.StreamReaderProtocol):
+        reader = getattr(protocol, "_stream_reader", None)
+        if reader is not None and reader._buffer:
+            tls._feed(bytes(reader._buffer))
+            reader._buffer.clear()
