@@ -83,6 +83,7 @@
     X(exc_info)                 \
     X(exception)                \
     X(feed_data)                \
+    X(feed_eof)                 \
     X(fileno)                   \
     X(get_buffer)               \
     X(get_debug)                \
@@ -223,6 +224,8 @@
     X(stock_data_received)    \
     X(stock_protocol_del)     \
     X(stock_protocol_init)    \
+    X(stock_connection_lost)  \
+    X(stock_reader_feed_eof)  \
     X(stock_reader_feed_data) \
     X(stock_reader_init)      \
     X(stock_writer_del)       \

@@ -1,7 +1,7 @@
 /* StreamReaderProtocol: hands what the transport receives to the StreamReader.
 
-   C is what happens per chunk of data, and what holds the attributes; what happens once per connection
-   (connection_made(), connection_lost(), ...) is asyncio's.  A transport of ours asks
+   C is what happens per chunk of data, and what holds the attributes; what else happens once per
+   connection (connection_made(), ...) is asyncio's.  A transport of ours asks
    streamreader_protocol_check() and then calls streamreader_feed() with the bytes where they are. */
 
 #include "streams.h"
@@ -11,6 +11,7 @@
 #define PROTOCOL_VIRTUAL(X) \
     X(_drain_helper)        \
     X(_stream_reader)       \
+    X(connection_lost)      \
     X(data_received)
 
 PART int
@@ -47,10 +48,8 @@ streamprotocol_setattro(PyObject *self, PyObject *name, PyObject *value)
 #define X(virtual) st->str.virtual,
     PyObject *names[] = {PROTOCOL_VIRTUAL(X)};
 #undef X
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
-        if (PyUnicode_Check(name) && PyUnicode_Compare(name, names[i]) == 0) {
-            protocol->overridden = 2;
-        }
+    if (UNLIKELY(stream_is_one_of(name, names, Py_ARRAY_LENGTH(names)))) {
+        protocol->overridden = 2;
     }
     return status;
 }
@@ -146,7 +145,78 @@ StreamProtocol_data_received(PyObject *self, PyObject *const *args, Py_ssize_t n
     return PyObject_Vectorcall(protocol->st->stock_data_received, stack, 2, NULL);
 }
 
+/* ---- the end of the connection ---- */
+
+static inline void
+protocol_forget(PyObject **field)
+{
+    PyObject *before = *field;
+    *field = Py_NewRef(Py_None);
+    Py_XDECREF(before);
+}
+
+/* connection_lost(None) of a connection that nobody waits for to have room. */
+static int
+protocol_lose(StreamProtocolObj *protocol)
+{
+    PyObject *obj;
+    if (protocol_reader(protocol, &obj) < 0) {
+        return -1;
+    }
+    if (obj != NULL) {
+        StreamReaderObj *reader = streamreader_cast(obj);
+        PyObject *res = NULL;
+        int status = 0;
+        if (LIKELY(reader != NULL)) {
+            status = streamreader_add_eof(reader);
+        }
+        else {
+            res = PyObject_CallMethodNoArgs(obj, protocol->st->str.feed_eof);
+            status = res == NULL ? -1 : 0;
+        }
+        Py_XDECREF(res);
+        Py_DECREF(obj);
+        if (status < 0) {
+            return -1;
+        }
+    }
+    protocol->closed_done = 1;
+    protocol->connection_lost = 1;
+    protocol_forget(&protocol->reader_ref);
+#if PY_VERSION_HEX < 0x030F0000
+    protocol_forget(&protocol->stream_writer);
+#endif
+    protocol_forget(&protocol->task);
+    protocol_forget(&protocol->transport);
+    return 0;
+}
+
+PyDoc_STRVAR(protocol_connection_lost_doc,
+"connection_lost($self, exc)\n--\n\n"
+"Tell the reader, and who waits for the end.  (asyncio.Protocol.connection_lost)");
+
+static PyObject *
+StreamProtocol_connection_lost(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    StreamProtocolObj *protocol = (StreamProtocolObj *)self;
+    if (LIKELY(nargs == 1 && kwnames == NULL && args[0] == Py_None && !protocol->paused &&
+               protocol->closed == NULL && streamprotocol_cast(self) != NULL)) {
+        return protocol_lose(protocol) < 0 ? NULL : Py_NewRef(Py_None);
+    }
+    PyObject *stack[3] = {self};
+    if (nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames)) != 1) {
+        PyErr_SetString(PyExc_TypeError, "connection_lost() takes one argument, 'exc'");
+        return NULL;
+    }
+    stack[1] = args[0];
+    return PyObject_Vectorcall(protocol->st->stock_connection_lost, stack, (size_t)nargs + 1, kwnames);
+}
+
 static PyMethodDef StreamProtocol_methods[] = {
+    {"connection_lost",
+     (PyCFunction)(void (*)(void))StreamProtocol_connection_lost,
+     METH_FASTCALL | METH_KEYWORDS,
+     protocol_connection_lost_doc},
     {"data_received",
      (PyCFunction)(void (*)(void))StreamProtocol_data_received,
      METH_FASTCALL | METH_KEYWORDS,
@@ -169,6 +239,13 @@ StreamProtocol_get_closed(PyObject *self, void *Py_UNUSED(closure))
         PyObject *loop = Py_NewRef(protocol->loop);
         PyObject *fut = PyObject_CallMethodNoArgs(loop, protocol->st->str.create_future);
         Py_DECREF(loop);
+        if (fut != NULL && protocol->closed_done) {
+            PyObject *res = PyObject_CallMethodOneArg(fut, protocol->st->str.set_result, Py_None);
+            if (res == NULL) {
+                Py_CLEAR(fut);
+            }
+            Py_XDECREF(res);
+        }
         if (fut == NULL) {
             return NULL;
         }
@@ -369,7 +446,9 @@ streamprotocol_setup(PyObject *module, ctask_state *st)
     st->stock_protocol_init = PyObject_GetAttrString(st->stock_StreamReaderProtocol, "__init__");
     st->stock_protocol_del = PyObject_GetAttrString(st->stock_StreamReaderProtocol, "__del__");
     st->stock_data_received = PyObject_GetAttr(st->stock_StreamReaderProtocol, st->str.data_received);
-    if (st->stock_protocol_init == NULL || st->stock_protocol_del == NULL || st->stock_data_received == NULL) {
+    st->stock_connection_lost = PyObject_GetAttr(st->stock_StreamReaderProtocol, st->str.connection_lost);
+    if (st->stock_connection_lost == NULL || st->stock_protocol_init == NULL ||
+        st->stock_protocol_del == NULL || st->stock_data_received == NULL) {
         return -1;
     }
     return add_type(module, "StreamReaderProtocol", &st->StreamProtocolType, &StreamProtocol_spec, NULL);

@@ -17,6 +17,7 @@
     X(_wakeup_waiter)          \
     X(exception)               \
     X(feed_data)               \
+    X(feed_eof)                \
     X(read)                    \
     X(readline)                \
     X(readuntil)
@@ -55,10 +56,8 @@ streamreader_setattro(PyObject *self, PyObject *name, PyObject *value)
 #define X(virtual) st->str.virtual,
     PyObject *names[] = {READER_VIRTUAL(X)};
 #undef X
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
-        if (PyUnicode_Check(name) && PyUnicode_Compare(name, names[i]) == 0) {
-            reader->overridden = 2;
-        }
+    if (UNLIKELY(stream_is_one_of(name, names, Py_ARRAY_LENGTH(names)))) {
+        reader->overridden = 2;
     }
     return status;
 }
@@ -165,6 +164,14 @@ streamreader_add(StreamReaderObj *reader, const char *data, Py_ssize_t n, PyObje
         return reader_pause(reader);
     }
     return 0;
+}
+
+/* feed_eof() */
+PART int
+streamreader_add_eof(StreamReaderObj *reader)
+{
+    reader->eof = 1;
+    return reader_wake(reader, NULL);
 }
 
 /* ---- waiting ---- */
@@ -613,6 +620,19 @@ StreamReader_feed_data(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
     return PyObject_Vectorcall(reader->st->stock_reader_feed_data, stack, 2, NULL);
 }
 
+PyDoc_STRVAR(reader_feed_eof_doc,
+"feed_eof($self, /)\n--\n\n"
+"Tell who reads that nothing more will come.  (asyncio.StreamReader.feed_eof)");
+
+static PyObject *
+StreamReader_feed_eof(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (LIKELY(streamreader_cast(self) != NULL)) {
+        return streamreader_add_eof((StreamReaderObj *)self) < 0 ? NULL : Py_NewRef(Py_None);
+    }
+    return PyObject_CallOneArg(((StreamReaderObj *)self)->st->stock_reader_feed_eof, self);
+}
+
 PyDoc_STRVAR(reader_at_eof_doc,
 "at_eof($self, /)\n--\n\n"
 "Return True if the buffer is empty and feed_eof() was called.  (asyncio.StreamReader.at_eof)");
@@ -660,6 +680,7 @@ static PyMethodDef StreamReader_methods[] = {
      (PyCFunction)(void (*)(void))StreamReader_feed_data,
      METH_FASTCALL | METH_KEYWORDS,
      reader_feed_data_doc},
+    {"feed_eof", StreamReader_feed_eof, METH_NOARGS, reader_feed_eof_doc},
     {"at_eof", StreamReader_at_eof, METH_NOARGS, reader_at_eof_doc},
     {"exception", StreamReader_exception, METH_NOARGS, reader_exception_doc},
     {"_wakeup_waiter", StreamReader_wakeup_waiter, METH_NOARGS, reader_wakeup_waiter_doc},
@@ -862,9 +883,10 @@ streamreader_setup(PyObject *module, ctask_state *st)
     st->newline = PyBytes_FromString("\n");
     st->stock_reader_init = PyObject_GetAttrString(st->stock_StreamReader, "__init__");
     st->stock_reader_feed_data = PyObject_GetAttr(st->stock_StreamReader, st->str.feed_data);
+    st->stock_reader_feed_eof = PyObject_GetAttr(st->stock_StreamReader, st->str.feed_eof);
     st->loop_kwnames = PyTuple_Pack(1, st->str.loop);
     if (st->newline == NULL || st->stock_reader_init == NULL || st->stock_reader_feed_data == NULL ||
-        st->loop_kwnames == NULL) {
+        st->stock_reader_feed_eof == NULL || st->loop_kwnames == NULL) {
         return -1;
     }
     if (add_type(module, "StreamReader", &st->StreamReaderType, &StreamReader_spec, NULL) < 0) {

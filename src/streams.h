@@ -74,6 +74,7 @@ PART int streamreader_setup(PyObject *module, ctask_state *st);
 PART int streamreader_setattro(PyObject *self, PyObject *name, PyObject *value);
 PART int streamreader_look(StreamReaderObj *reader);
 PART int streamreader_add(StreamReaderObj *reader, const char *data, Py_ssize_t n, PyObject *bytes);
+PART int streamreader_add_eof(StreamReaderObj *reader);
 PART int streamreader_resume(StreamReaderObj *reader);
 
 /* A reader of ours whose methods are not overridden, or NULL. */
@@ -102,7 +103,7 @@ typedef struct {
     PyObject *client_connected; // owned; or None
     PyObject *task;             // owned; or None
     PyObject *transport;        // owned; or None
-    PyObject *closed;           // owned; future, NULL until somebody asks for it
+    PyObject *closed;           // owned; future, NULL until somebody asks for it or it gets an exception
     PyObject *drain_waiters;    // owned; deque, NULL until somebody asks for it
     unsigned int type_version;  // tp_version_tag for which `overridden` holds
     char overridden;            // asyncio's own methods are to be called
@@ -110,6 +111,7 @@ typedef struct {
     char connection_lost;
     char reject_connection;
     char over_ssl;
+    char closed_done;           // `closed` is done with None, whether it was made or not
 } StreamProtocolObj;
 
 PART int streamprotocol_setup(PyObject *module, ctask_state *st);
@@ -151,6 +153,20 @@ is_set(PyObject *obj)
    cannot be found out. */
 PART int stream_overrides(PyTypeObject *type, PyTypeObject *core, PyObject *stock, PyObject *const *names,
                           size_t n_names);
+
+/* Is the attribute `name` one of `names`, which are interned? */
+static inline int
+stream_is_one_of(PyObject *name, PyObject *const *names, size_t n_names)
+{
+    int interned = PyUnicode_CheckExact(name) && PyUnicode_CHECK_INTERNED(name);
+    for (size_t i = 0; i < n_names; i++) {
+        if (name == names[i] ||
+            (UNLIKELY(!interned) && PyUnicode_Check(name) && PyUnicode_Compare(name, names[i]) == 0)) {
+            return 1;
+        }
+    }
+    return 0;
+}
 
 /* The argument of a method(data), given by position or by name; NULL with TypeError.  Borrowed. */
 PART PyObject *stream_data_argument(ctask_state *st, const char *method, PyObject *const *args,

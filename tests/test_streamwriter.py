@@ -487,6 +487,46 @@ def test_wait_closed(make, run):
         run(writer.wait_closed())
 
 
+def test_wait_closed_after_an_ordinary_end(make, loop, run):
+    transport, protocol, reader, writer = make()
+    task = loop.create_task(writer.wait_closed())
+    other, *_ = make(), None
+    for tp, pr, rd, wr in ((transport, protocol, reader, writer), other):
+        tp.is_closing.return_value = True
+        assert pr.connection_lost(exc=None) is None
+        assert rd.at_eof()
+        assert pr._closed.done() and pr._closed is pr._closed
+        assert pr._transport is None and pr._task is None and pr._stream_reader is None
+        assert run(wr.wait_closed()) is None
+    assert run(task) is None
+    with pytest.raises(TypeError):
+        protocol.connection_lost()
+    with pytest.raises(TypeError):
+        protocol.connection_lost(None, None)
+
+
+def test_connection_lost_twice(make, run):
+    transport, protocol, reader, writer = make()
+    transport.is_closing.return_value = True
+    protocol.connection_lost(None)
+    protocol.connection_lost(None)
+    assert run(writer.wait_closed()) is None
+
+
+def test_feed_eof_of_a_reader_of_another_kind(impl, loop):
+    class Reader(impl.StreamReader):
+        def feed_eof(self):
+            seen.append("eof")
+            super().feed_eof()
+
+    seen = []
+    reader = Reader(loop=loop)
+    protocol = impl.StreamReaderProtocol(reader, loop=loop)
+    protocol.eof_received()
+    protocol.connection_lost(None)
+    assert seen == ["eof", "eof"] and reader.at_eof()
+
+
 def test_exception_that_nobody_waits_for_is_not_reported(make, logs):
     transport, protocol, reader, writer = make()
     transport.is_closing.return_value = True
