@@ -19,6 +19,8 @@ HOW = {
     "garbage collector frozen and off; ratios to asyncio in brackets; smaller is better",
     "memory": "growth of the resident set per object; ratios to asyncio in brackets; "
     "smaller is better",
+    "served": "callgrind, user space, difference of n and 3n requests to a server; hash seed 0; "
+    "ratios to asyncio in brackets; smaller is better",
     "network": "CPU time (user and system, all threads) of the server's process per request; "
     "median of the rounds; ratios to asyncio in brackets; client in C, on another core if there is "
     "more than one connection; garbage collector on; smaller is better",
@@ -42,15 +44,15 @@ def parse() -> argparse.Namespace:
         help="bytes per pending task, future, timer and connection instead of time",
     )
     mode.add_argument(
-        "--network",
-        action="store_true",
-        help="CPU time of servers per request instead of the core's scenarios",
-    )
-    mode.add_argument(
         "--list", action="store_true", help="list the scenarios and what one operation of each is"
     )
     mode.add_argument(
         "--from", dest="source", metavar="JSON", type=Path, help="show earlier results again"
+    )
+    parser.add_argument(
+        "--network",
+        action="store_true",
+        help="CPU time, or --instructions, of servers per request instead of the core's scenarios",
     )
     parser.add_argument(
         "--scenario",
@@ -90,7 +92,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--chart", metavar="OUT.svg", type=Path, help="draw them, as SVG and PNG (needs matplotlib)"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.network and options.memory:
+        parser.error("--memory measures connections, too: without --network")
+    return options
 
 
 def chosen(known: Iterable[str], asked: list[str] | None) -> list[str]:
@@ -98,40 +103,48 @@ def chosen(known: Iterable[str], asked: list[str] | None) -> list[str]:
     return [name for name in known if not asked or name in asked]
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    known = traffic.SCENARIOS if options.network else SCENARIOS
-    if options.scenario and not chosen(known, options.scenario):
-        raise SystemExit("no such scenario here; --list tells which are the network's")
-    how = ""
+def measure_network(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """How it was measured, and what was found."""
+    names = chosen(NETWORK_CONTENDERS, options.contender)
+    scenarios = [traffic.SCENARIOS[name] for name in chosen(traffic.SCENARIOS, options.scenario)]
+    loads = {s: s.selected(options.size, options.connections) for s in scenarios}
+    if options.instructions:
+        return HOW["served"], instructions.measure_network(names, loads, options.quick)
+    found = network.measure(names, loads, raised_malloc=options.raised_malloc, quick=options.quick)
+    malloc = "; malloc's thresholds raised" if options.raised_malloc else ""
+    return HOW["network"] + malloc, found
+
+
+def measure_core(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """How it was measured, and what was found."""
     names = chosen(CONTENDERS, options.contender)
     scenarios = [SCENARIOS[name] for name in chosen(SCENARIOS, options.scenario)]
     titles = {s.name: s.title for s in scenarios}
-    if options.network:
-        mode = "network"
-        found = network.measure(
-            chosen(NETWORK_CONTENDERS, options.contender),
-            [traffic.SCENARIOS[name] for name in chosen(traffic.SCENARIOS, options.scenario)],
-            sizes=options.size,
-            connections=options.connections,
-            raised_malloc=options.raised_malloc,
-            quick=options.quick,
-        )
-        how = "; malloc's thresholds raised" if options.raised_malloc else ""
-    elif options.memory:
-        mode, titles = "memory", memory.TITLES
-        found = memory.measure(names, options.quick)
-    elif options.instructions:
-        mode = "instructions"
+    if options.memory:
+        return HOW["memory"], {"titles": memory.TITLES, **memory.measure(names, options.quick)}
+    if options.instructions:
         found = instructions.measure(names, scenarios, options.quick)
-    else:
-        mode = "time"
-        found = timing.measure(names, scenarios, options.quick)
+        return HOW["instructions"], {"titles": titles, **found}
+    return HOW["time"], {"titles": titles, **timing.measure(names, scenarios, options.quick)}
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    known = traffic.SCENARIOS if options.network else SCENARIOS
+    if options.scenario and not chosen(known, options.scenario):
+        raise SystemExit("--list tells which scenarios are the network's")
+    how, found = (measure_network if options.network else measure_core)(options)
+    mode = "time"
+    if options.instructions:
+        mode = "instructions"
+    elif options.memory:
+        mode = "memory"
+    elif options.network:
+        mode = "network"
     return {
         "mode": mode,
         "unit": report.UNITS[mode][0],
-        "how": HOW[mode] + how + ("; quick, hence rough" if options.quick else ""),
+        "how": how + ("; quick, hence rough" if options.quick else ""),
         "host": report.host(),
-        "titles": titles,
         **found,
     }
 

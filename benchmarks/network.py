@@ -27,7 +27,7 @@ from .traffic import Load, Scenario
 ROUNDS, QUICK_ROUNDS = 5, 3
 WARM_UP, SECONDS = 0.3, 1.0
 QUICK_WARM_UP, QUICK_SECONDS = 0.1, 0.3
-START_LIMIT = 60  # seconds until a server must have said where it listens
+END_LIMIT = 10  # seconds that a server may take to end
 RUN_LIMIT = 60  # seconds for one run of the client, beyond its window
 
 # Malloc gives freed memory back to the kernel, and takes big blocks from it, above these.
@@ -73,15 +73,27 @@ def client_arguments(place: Place, port: int) -> list[str]:
     return ["-p", str(port), *(["-U"] if place.link == "udp" else [])]
 
 
+def ended(server: subprocess.Popen[Any]) -> None:
+    """End a server by SIGTERM, which lets valgrind tell what it counted."""
+    server.terminate()
+    try:
+        server.communicate(timeout=END_LIMIT)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.communicate()
+
+
 @contextmanager
-def limit_server(scenario: Scenario, place: Place) -> Iterator[Address]:
+def limit_server(
+    scenario: Scenario, place: Place, prefix: list[str] | None = None
+) -> Iterator[Address]:
     listener = place.socket()
-    mode = {"two_pieces": "t", "datagrams": "u"}.get(scenario.program, "e")
     server = subprocess.Popen(
         [
+            *(prefix or []),
             str(native.program("echo_epoll.c", tls=place.link == "tls")),
             str(listener.fileno()),
-            mode,
+            "u" if place.link == "udp" else "e",
             place.certificate,
         ],
         pass_fds=[listener.fileno()],
@@ -92,13 +104,30 @@ def limit_server(scenario: Scenario, place: Place) -> Iterator[Address]:
         listener.close()
         yield Address(server.pid, arguments, {"version": "-", "loop": "echo_epoll.c", "task": "-"})
     finally:
-        server.kill()
-        server.wait()
+        ended(server)
+
+
+def answer_of(server: subprocess.Popen[str], errors: Path) -> dict[str, Any]:
+    """What a server's process says next: its version, its port. Raises Unable, Absent."""
+    assert server.stdout
+    line = server.stdout.readline()
+    if not line:
+        raise Unable(f"the server ended with status {server.wait()}{complaint(errors)}")
+    answer: dict[str, Any] = json.loads(line)
+    if "absent" in answer:
+        raise contenders.Absent(answer["absent"])
+    if "unable" in answer:
+        raise Unable(answer["unable"])
+    return answer
 
 
 @contextmanager
 def python_server(
-    name: str, scenario: Scenario, place: Place, directory: Path, environment: dict[str, Any]
+    name: str,
+    scenario: Scenario,
+    place: Place,
+    directory: Path,
+    environment: dict[str, Any],
 ) -> Iterator[Address]:
     """Raises Unable where the contender cannot run this server, contenders.Absent."""
     request = json.dumps(asdict(place))
@@ -107,32 +136,24 @@ def python_server(
         server = contenders.start(
             ["serve", name, scenario.program, request], stderr=file, **environment
         )
-    assert server.stdout
     try:
         os.sched_setaffinity(server.pid, {cores()[0]})
-        answer: dict[str, Any] = {}
-        for _ in range(2):  # the version; the port
-            line = server.stdout.readline()
-            if not line:
-                status = server.wait()
-                raise Unable(f"the server ended with status {status}{complaint(errors)}")
-            answer |= json.loads(line)
-            if "absent" in answer:
-                raise contenders.Absent(answer["absent"])
-            if "unable" in answer:
-                raise Unable(answer["unable"])
+        answer = answer_of(server, errors) | answer_of(server, errors)
         yield Address(server.pid, client_arguments(place, answer["port"]), answer, errors)
     finally:
-        server.kill()
-        server.communicate()
+        ended(server)
+
+
+def place_for(name: str, scenario: Scenario, directory: Path) -> Place:
+    path = str(directory / f"{name}.sock") if scenario.link == "unix" else ""
+    certificate = str(native.certificate()) if scenario.link == "tls" else ""
+    return Place(scenario.link, path, certificate)
 
 
 def started(
     name: str, scenario: Scenario, directory: Path, environment: dict[str, str]
 ) -> Any:  # a context manager that gives an Address
-    path = str(directory / f"{name}.sock") if scenario.link == "unix" else ""
-    certificate = str(native.certificate()) if scenario.link == "tls" else ""
-    place = Place(scenario.link, path, certificate)
+    place = place_for(name, scenario, directory)
     if name == "c-limit":
         return limit_server(scenario, place)
     return python_server(name, scenario, place, directory, environment)
@@ -161,13 +182,14 @@ def window(quick: bool) -> tuple[str, str]:
     return (str(QUICK_WARM_UP), str(QUICK_SECONDS)) if quick else (str(WARM_UP), str(SECONDS))
 
 
-def load(scenario: Scenario, chosen: Load, address: Address, quick: bool) -> dict[str, Any]:
-    """One run of the client. Raises Unable if it did not get its answers."""
+def load(scenario: Scenario, chosen: Load, address: Address, *extent: str) -> dict[str, Any]:
+    """One run of the client, its extent being arguments. Raises Unable if it did not get its
+    answers.
+    """
     size, connections = chosen
-    warm_up, seconds = window(quick)
     command = [str(native.program("client.c", tls=scenario.link == "tls")), *address.arguments]
     command += ["-m", scenario.mode, "-s", str(size), "-c", str(connections)]
-    command += ["-i", str(scenario.idle), "-P", str(address.pid), "-w", warm_up, "-d", seconds]
+    command += ["-i", str(scenario.idle), "-P", str(address.pid), *extent]
     client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     os.sched_setaffinity(client.pid, {cores()[connections > 1]})
     output, errors = told(client, RUN_LIMIT)
@@ -274,8 +296,9 @@ def run_round(
             found["contenders"][name] = contenders.proof(name, address.answer, address.answer)
             addresses[name] = address
         for chosen in loads:
+            warm_up, seconds = window(quick)
             for name, address in addresses.items():
-                run = partial(load, scenario, chosen, address, quick)
+                run = partial(load, scenario, chosen, address, "-w", warm_up, "-d", seconds)
                 attempt(found, scenario.row(chosen), name, run)
 
 
@@ -294,38 +317,40 @@ def summarise(row: dict[str, Any]) -> None:
             cell["spread"] = [min(ratios), max(ratios)]
 
 
-def measure(
-    names: list[str],
-    chosen: list[Scenario],
-    *,
-    sizes: list[int],
-    connections: list[int],
-    raised_malloc: bool,
-    quick: bool,
-) -> dict[str, Any]:
-    """found["values"][row][contender] has value, rounds, spread, rate and runs;
-    found["failed"][row][contender] says why there is none.
-    """
-    loads = {scenario.name: scenario.selected(sizes, connections) for scenario in chosen}
-    titles = {s.row(load): s.row_title(load) for s in chosen for load in loads[s.name]}
-    found: dict[str, Any] = {
+def able(found: dict[str, Any], names: list[str], scenario: Scenario) -> list[str]:
+    """Those of the contenders that are there and that the scenario is for."""
+    return [
+        name
+        for name in names
+        if name not in found["absent"]
+        and (name not in contenders.LIMITS or name in scenario.limits)
+        and (name != "aiofastnet" or scenario.link != "process")  # not its subject
+    ]
+
+
+def rows(chosen: dict[Scenario, list[Load]]) -> dict[str, Any]:
+    """A result without figures."""
+    titles = {s.row(load): s.row_title(load) for s, loads in chosen.items() for load in loads}
+    return {
         "contenders": {},
         "absent": {},
         "failed": {},
         "titles": titles,
         "values": {row: {} for row in titles},
     }
+
+
+def measure(
+    names: list[str], chosen: dict[Scenario, list[Load]], *, raised_malloc: bool, quick: bool
+) -> dict[str, Any]:
+    """found["values"][row][contender] has value, rounds, spread, rate and runs;
+    found["failed"][row][contender] says why there is none.
+    """
+    found = rows(chosen)
     environment = RAISED_MALLOC if raised_malloc else {}
-    for scenario in chosen:
+    for scenario, loads in chosen.items():
         for _ in range(QUICK_ROUNDS if quick else ROUNDS):
-            able = [
-                name
-                for name in names
-                if name not in found["absent"]
-                and (name not in contenders.LIMITS or name in scenario.limits)
-                and (name != "aiofastnet" or scenario.link != "process")  # not its subject
-            ]
-            run_round(found, able, scenario, loads[scenario.name], environment, quick)
+            run_round(found, able(found, names, scenario), scenario, loads, environment, quick)
     for row, failures in found["failed"].items():
         for name in failures:
             found["values"][row].pop(name, None)  # what it had before it failed

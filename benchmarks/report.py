@@ -122,9 +122,9 @@ def aligned(lines: list[list[str]]) -> str:
 
 
 def limits_table(result: dict[str, Any], limit: str) -> str:
-    """Everybody's CPU time as a multiple of this limit's; empty without it."""
+    """Everybody's values as multiples of this limit's; empty without it."""
     names = columns(result)
-    lines = [[f"CPU time, {limit} = 1", *names]]
+    lines = [[f"{UNITS[result['mode']][1]}, {limit} = 1", *names]]
     for key, row in result["values"].items():
         if limit in row:
             of = [row[name]["value"] / row[limit]["value"] if name in row else 0 for name in names]
@@ -162,9 +162,11 @@ def text(result: dict[str, Any]) -> str:
         lines.append(f"{name} {ran['version']}: {ran['loop']}, {ran['task']}")
     lines += [f"{name} is absent: {why}" for name, why in result["absent"].items()]
     lines += [result["how"], "", table(result)]
+    more = [limits_table(result, limit) for limit in LIMITS]
     if result["mode"] == "network":
-        for more in (*[limits_table(result, limit) for limit in LIMITS], rates_table(result)):
-            lines += ["", more] if more else []
+        more.append(rates_table(result))
+    for further in filter(None, more):
+        lines += ["", further]
     if result.get("failed"):
         lines += ["", *failures(result)]
     return "\n".join(lines)

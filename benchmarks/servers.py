@@ -6,6 +6,7 @@ They use asyncio's public API only, and none knows on which loop it runs. Nothin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import resource
@@ -44,6 +45,8 @@ class Place:
     def socket(self) -> socket.socket:
         """A listening socket, for servers that do without loop.create_server."""
         if self.link == "unix":
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(self.path)
         elif self.link == "udp":
@@ -235,7 +238,7 @@ async def serve(program: str, place: Place, say: Callable[[dict[str, Any]], None
     except Exception as error:
         say({"unable": contenders.described(error)})
         return
-    say({"port": port_of(listener, place), **contenders.identify()})
+    say({"pid": os.getpid(), "port": port_of(listener, place), **contenders.identify()})
     await asyncio.Event().wait()
 
 
@@ -243,5 +246,6 @@ def serve_limit(program: str, place: Place, say: Callable[[dict[str, Any]], None
     """The same with the smallest loop in C that calls a Protocol."""
     module = native.protocol_module()
     listener = place.socket()
-    say({"port": port_of(listener, place), "loop": "echo_protocol.c", "task": "-"})
+    port = port_of(listener, place)
+    say({"pid": os.getpid(), "port": port, "loop": "echo_protocol.c", "task": "-"})
     module.run(TwoPieces if program == "two_pieces" else Echo, listener.fileno())

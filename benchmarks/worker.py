@@ -5,6 +5,7 @@
     worker memory CONTENDER KIND COUNT            see memory.py
     worker serve CONTENDER PROGRAM PLACE          see servers.py
     worker spawn CONTENDER PROGRAM AT-ONCE WARM-UP SECONDS
+    worker count CONTENDER PROGRAM PLACE TIMES    under valgrind, see instructions.py
 
 The first line of output is the contender's version, or why it is absent. Each answer after it
 names the types of the loop and of the task that ran.
@@ -55,19 +56,32 @@ def once(run: contenders.RunMain, scenario: Scenario, n: int) -> None:
     run(counted(scenario, n))
 
 
+def serving(run: contenders.RunMain | None, program: str, place: servers.Place) -> None:
+    """Run a server until the process is killed; without `run`, on the limit's loop."""
+    if run:
+        run(servers.serve(program, place, say))
+    else:
+        servers.serve_limit(program, place, say)
+
+
 def main(mode: str, name: str, *arguments: str) -> None:
-    if mode == "serve":
+    if mode in ("serve", "count"):
         servers.prepare()
-    if name in contenders.LIMITS:
-        say({"version": "-"})
-        servers.serve_limit(arguments[0], servers.Place(**json.loads(arguments[1])), say)
-        return
     try:
-        run, version = contenders.runner(name)
+        run, version = (None, "-") if name in contenders.LIMITS else contenders.runner(name)
     except contenders.Absent as absent:
         say({"absent": str(absent)})
         return
     say({"version": version})
+    if mode in ("serve", "count"):
+        program, place, *repeated = arguments
+        serve = functools.partial(serving, run, program, servers.Place(**json.loads(place)))
+        if mode == "serve":
+            serve()
+        else:
+            instructions.serve_forked(serve, int(repeated[0]))
+        return
+    assert run
     if mode == "time":
         for line in sys.stdin:
             request = json.loads(line)
@@ -85,9 +99,6 @@ def main(mode: str, name: str, *arguments: str) -> None:
         kind, objects = arguments
         signal.alarm(LIMIT)
         run(memory.measured(kind, int(objects), say))
-    elif mode == "serve":
-        program, place = arguments
-        run(servers.serve(program, servers.Place(**json.loads(place)), say))
     elif mode == "spawn":
         program, at_once, warm_up, seconds = arguments
         run(spawning.spawn(program, int(at_once), float(warm_up), float(seconds), say))

@@ -125,9 +125,7 @@ def test_failure_in_a_later_round_leaves_no_figure(monkeypatch):
     monkeypatch.setattr(network, "run_round", run_round)
     found = network.measure(
         ["asyncio", "rloop", "zuvloop"],
-        [scenario],
-        sizes=[],
-        connections=[],
+        {scenario: [(1024, 1)]},
         raised_malloc=False,
         quick=True,
     )
@@ -254,6 +252,20 @@ class TestClient:
         assert done.returncode == 0, done.stderr
         assert set(received) == {100}
         assert 0 < json.loads(done.stdout)["requests"] <= len(received)
+
+    @pytest.mark.parametrize("mode", ["echo", "connect"])
+    def test_client_makes_as_many_requests_as_asked_for(self, build, mode):
+        received = []
+
+        def echo(connection):
+            while data := connection.recv(65536):
+                received.append(len(data))
+                connection.sendall(data)
+
+        done = self.talk(build, echo, "-m", mode, "-s", "100", "-n", "7")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["requests"] == 7
+        assert sum(received) == 700
 
     def test_client_refuses_wrong_bytes(self, build):
         def spoil(connection):

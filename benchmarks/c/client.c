@@ -3,13 +3,14 @@
 // compared under the same load).
 //
 //   client [-p port | -u path] [-U] [-m mode] [-c connections] [-i idle] [-s bytes] [-w warm-up] [-d seconds]
-//          [-P pid]
+//          [-n requests] [-P pid]
 //
 //   -m echo      send a request, wait for the same bytes, again (the default)
 //   -m connect   connect, one such request, close and wait for the other end to close, again
 //   -m hold      one request on each connection, then print {} and stay connected until standard input ends
 //   -U           datagrams; those not answered within 0.2 s are sent again
 //   -i idle      so many connections more, with nothing on them but one request before the warm-up
+//   -n requests  so many and no more, not fewer than connections, instead of a window of time
 //   -P pid       the server, whose CPU time is read at both ends of the measured window
 //
 // Prints one line of JSON. What comes back is compared with what was sent; a difference, an error or 10 s
@@ -301,16 +302,17 @@ connections_finish(Connection *connections, size_t count)
 }
 
 static void
-run(Connection *connections, size_t count, double warm_up, double seconds, clockid_t server_clock)
+run(Connection *connections, size_t count, double warm_up, double seconds, uint64_t limit,
+    clockid_t server_clock)
 {
     uint64_t now = clock_ns(CLOCK_MONOTONIC), begin = now + (uint64_t)(warm_up * 1e9);
     uint64_t end = 0, window = 0, server_cpu = 0, own_cpu = 0, last = now;
-    uint64_t requests = 0, resent = 0;
+    uint64_t requests = 0, asked = count, resent = 0;
     struct epoll_event events[EVENTS];
 
     for (size_t i = 0; i < count; i++)
         connection_ask(&connections[i], now);
-    while (!window || now < end) {
+    while (limit ? requests < limit : !window || now < end) {
         int n = epoll_wait(epoll_fd, events, EVENTS, RESEND_MS);
         now = clock_ns(CLOCK_MONOTONIC);
         if (!window && now >= begin) {
@@ -331,11 +333,18 @@ run(Connection *connections, size_t count, double warm_up, double seconds, clock
                 requests++;
                 latency_add(now - c->started);
             }
+            if (limit && asked == limit) {
+                c->started = 0;
+                if (epoll_ctl(epoll_fd, EPOLL_CTL_DEL, c->fd, NULL))
+                    fail("epoll_ctl");
+                continue;
+            }
             if (mode == CONNECT) {
                 connection_close(c);
                 connection_open(c, false);
             }
             connection_ask(c, now);
+            asked++;
         }
         for (size_t i = 0; datagrams && n == 0 && i < count; i++) {
             resent++;
@@ -373,13 +382,14 @@ main(int argc, char **argv)
 {
     size_t count = 1, idle = 0;
     double warm_up = .3, seconds = 1;
+    uint64_t limit = 0;
     clockid_t server_clock = CLOCK_PROCESS_CPUTIME_ID;
     struct sockaddr_in *inet = (struct sockaddr_in *)&address;
     struct sockaddr_un *local = (struct sockaddr_un *)&address;
 
     *inet = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     address_length = sizeof *inet;
-    for (int option; (option = getopt(argc, argv, "p:u:Um:c:i:s:w:d:P:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "p:u:Um:c:i:s:w:d:n:P:")) != -1;) {
         switch (option) {
         case 'p':
             inet->sin_port = htons((uint16_t)atoi(optarg));
@@ -410,6 +420,9 @@ main(int argc, char **argv)
         case 'd':
             seconds = atof(optarg);
             break;
+        case 'n':
+            limit = (uint64_t)atoll(optarg);
+            break;
         case 'P':
             if (clock_getcpuclockid(atoi(optarg), &server_clock))
                 fail("-P");
@@ -418,7 +431,7 @@ main(int argc, char **argv)
             return 2;
         }
     }
-    if (!size || size > RECEIVE_SIZE || !count)
+    if (!size || size > RECEIVE_SIZE || !count || (limit && limit < count))
         return 2;
 
     struct rlimit files;
@@ -452,7 +465,7 @@ main(int argc, char **argv)
             ;
     }
     else {
-        run(connections, count, warm_up, seconds, server_clock);
+        run(connections, count, limit ? 0 : warm_up, seconds, limit, server_clock);
     }
     connections_finish(connections, count + idle);
     return 0;

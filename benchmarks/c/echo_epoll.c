@@ -4,7 +4,7 @@
 //   echo_epoll FD MODE [CERTIFICATE]
 //
 //   FD            an inherited, non-blocking socket that listens, or is bound for datagrams
-//   MODE          e: echo; t: the same in two pieces; u: datagrams
+//   MODE          e: echo; u: datagrams
 //   CERTIFICATE   with the key, for TLS
 //
 // A connection with an answer that does not fit into the socket is not read until it does.
@@ -40,11 +40,10 @@ typedef struct {
 #define MAY_HOLD_MORE false
 #endif
 
-enum { BUFFER = 256 * 1024, EVENTS = 1024, HEAD = 128 };
+enum { BUFFER = 256 * 1024, EVENTS = 1024 };
 
 static char buffer[BUFFER];
 static int epoll_fd, listener;
-static bool two_pieces;
 #ifdef USE_TLS
 static SSL_CTX *tls_context;
 #endif
@@ -150,17 +149,14 @@ connection_flush(Connection *c)
 static bool
 connection_answer(Connection *c)
 {
-    ssize_t length = connection_receive(c), sent = 0, n;
+    ssize_t length = connection_receive(c);
     if (length == 0)
         return false;
-    if (length > 0 && two_pieces && length > HEAD)
-        sent = connection_send(c, buffer, HEAD);
-    n = length < 0 || sent < 0 ? -1 : connection_send(c, buffer + sent, (size_t)(length - sent));
-    if (n < 0) {
+    ssize_t sent = length < 0 ? -1 : connection_send(c, buffer, (size_t)length);
+    if (sent < 0) {
         connection_close(c);
         return false;
     }
-    sent += n;
     if (sent < length) {
         if (!c->rest && !(c->rest = malloc(BUFFER)))
             abort();
@@ -191,7 +187,6 @@ main(int argc, char **argv)
     if (argc < 3)
         return 2;
     listener = atoi(argv[1]);
-    two_pieces = *argv[2] == 't';
     bool datagrams = *argv[2] == 'u';
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
