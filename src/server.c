@@ -68,6 +68,22 @@ out_of_resources(LoopObj *loop, AcceptorObj *a)
     return status;
 }
 
+/* In the server's context, which serving goes on in afterwards. */
+static int
+shortage(LoopObj *loop, AcceptorObj *a)
+{
+    int err = errno;
+    if (PyContext_Enter(a->context) < 0) {
+        return -1;
+    }
+    errno = err;
+    int status = out_of_resources(loop, a);
+    PyObject *raised = PyErr_GetRaisedException();
+    (void)PyContext_Exit(a->context);
+    PyErr_SetRaisedException(raised);
+    return status;
+}
+
 /* Make a connection's protocol and transport, in a context of its own. */
 static int
 make_connection(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *peer, socklen_t peer_length)
@@ -140,7 +156,7 @@ accept_ready(LoopObj *loop, PyObject *self)
             break;
         }
         else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            status = out_of_resources(loop, a);
+            status = shortage(loop, a);
             break;
         }
         else {

@@ -15,6 +15,7 @@ import warnings
 import pytest
 from streams import MUCH, BufferedRecorder, Recorder, receive
 
+VAR: contextvars.ContextVar = contextvars.ContextVar("VAR", default="default")
 V312 = pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 and later")
 V313 = pytest.mark.skipif(sys.version_info < (3, 13), reason="Python 3.13 and later")
 
@@ -174,8 +175,15 @@ def test_connection_reset_before_it_is_accepted(listen, until):
 
 
 def test_out_of_descriptors_while_accepting_and_after(listen, until, reports, monkeypatch):
+    class Looker(Recorder):
+        def __init__(self):
+            super().__init__()
+            self.context = VAR.get()
+
     monkeypatch.setattr(asyncio.constants, "ACCEPT_RETRY_DELAY", 0.01)
-    server = listen(backlog=2)
+    token = VAR.set("server's")
+    server = listen(Looker, backlog=2)
+    VAR.reset(token)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     client = listen.dial()
     held = []
@@ -202,6 +210,7 @@ def test_out_of_descriptors_while_accepting_and_after(listen, until, reports, mo
     assert server.is_serving()
     listen.dial().send(b"y")
     until(lambda: len(listen.protocols) == 2 and listen.protocols[1].data)
+    assert [proto.context for proto in listen.protocols] == ["server's"] * 2
 
 
 # ---- a factory or a protocol that fails ----
@@ -463,8 +472,6 @@ def test_close_clients_of_none(listen):
 
 
 # ---- context ----
-
-VAR: contextvars.ContextVar = contextvars.ContextVar("VAR", default="default")
 
 
 def test_each_connection_has_a_copy_of_the_servers_context(listen, loop, run, until):
