@@ -229,6 +229,12 @@ transport_set_limits(TransportObj *t, PyObject *high, PyObject *low)
     return 0;
 }
 
+#if PY_VERSION_HEX >= 0x030D0900
+#define BYTES_KINDS "a bytes, bytearray, or memoryview object"
+#else
+#define BYTES_KINDS "a bytes-like object"
+#endif
+
 /* What write() accepts, in asyncio's words; the same object, borrowed, or NULL. */
 PART PyObject *
 transport_check_data(PyObject *data)
@@ -238,7 +244,7 @@ transport_check_data(PyObject *data)
     }
     PyObject *name = PyType_GetName(Py_TYPE(data));
     if (name != NULL) {
-        PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not %R", name);
+        PyErr_Format(PyExc_TypeError, "data argument must be " BYTES_KINDS ", not %R", name);
         Py_DECREF(name);
     }
     return NULL;
