@@ -117,11 +117,13 @@ def measure_network(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def measure_core(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """How it was measured, and what was found."""
+    if options.memory:
+        known = NETWORK_CONTENDERS if options.contender else CONTENDERS
+        found = memory.measure(chosen(known, options.contender), options.quick)
+        return HOW["memory"], {"titles": memory.TITLES, **found}
     names = chosen(CONTENDERS, options.contender)
     scenarios = [SCENARIOS[name] for name in chosen(SCENARIOS, options.scenario)]
     titles = {s.name: s.title for s in scenarios}
-    if options.memory:
-        return HOW["memory"], {"titles": memory.TITLES, **memory.measure(names, options.quick)}
     if options.instructions:
         found = instructions.measure(names, scenarios, options.quick)
         return HOW["instructions"], {"titles": titles, **found}

@@ -26,7 +26,7 @@ from typing import Any
 
 from . import contenders, native, network, progress
 from .core import nothing
-from .traffic import K, Scenario
+from .traffic import C_LIMIT, K, Scenario
 
 KINDS = {
     "task": "pending task",  # with its coroutine and the future of its own that it waits for
@@ -37,9 +37,9 @@ CONNECTIONS = {
     scenario.name: scenario
     for scenario in (
         Scenario("tcp", "TCP connection, Protocol", "protocol", "tcp", (), "hold"),
-        Scenario("tcp_streams", "TCP connection, streams", "streams", "tcp", (), "hold"),
-        Scenario("tls", "TLS connection, Protocol", "protocol", "tls", (), "hold"),
-        Scenario("tls_streams", "TLS connection, streams", "streams", "tls", (), "hold"),
+        Scenario("tcp_streams", "TCP connection, streams", "streams", "tcp", (), "hold", limits=()),
+        Scenario("tls", "TLS connection, Protocol", "protocol", "tls", (), "hold", limits=C_LIMIT),
+        Scenario("tls_streams", "TLS connection, streams", "streams", "tls", (), "hold", limits=()),
     )
 }
 TITLES = KINDS | {name: scenario.title for name, scenario in CONNECTIONS.items()}
@@ -117,11 +117,12 @@ def of_objects(found: dict[str, Any], name: str, kind: str, quick: bool) -> floa
     return float(answers[0]["bytes"])
 
 
-def of_connections(name: str, scenario: Scenario) -> float:
+def of_connections(found: dict[str, Any], name: str, scenario: Scenario) -> float:
     """Bytes of one connection in a new server. Raises Absent, Unable."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(network.started(name, scenario, directory, {}))
+        found["contenders"][name] = contenders.proof(name, server.answer, server.answer)
         before = 0
         for count in (CONNECTION_FILLING, CONNECTION_COUNT):
             before = resident(server.pid)
@@ -140,13 +141,16 @@ def measure(names: list[str], quick: bool) -> dict[str, Any]:
     without_huge_pages()
     for name in names:
         try:
-            for kind in TITLES:
+            # The network's own contenders differ in connections only.
+            for kind in TITLES if name in contenders.CONTENDERS else CONNECTIONS:
+                if kind in CONNECTIONS and not network.able(found, [name], CONNECTIONS[kind]):
+                    continue
                 progress.show(f"{name}: {kind}")
                 try:
                     if kind in KINDS:
                         value = of_objects(found, name, kind, quick)
                     else:
-                        value = of_connections(name, CONNECTIONS[kind])
+                        value = of_connections(found, name, CONNECTIONS[kind])
                 except (network.Unable, native.NotBuilt) as unable:
                     found["failed"].setdefault(kind, {})[name] = str(unable)
                 else:

@@ -162,7 +162,9 @@ def text(result: dict[str, Any]) -> str:
         lines.append(f"{name} {ran['version']}: {ran['loop']}, {ran['task']}")
     lines += [f"{name} is absent: {why}" for name, why in result["absent"].items()]
     lines += [result["how"], "", table(result)]
-    more = [limits_table(result, limit) for limit in LIMITS]
+    more = []
+    if result["mode"] != "memory":
+        more = [limits_table(result, limit) for limit in LIMITS]
     if result["mode"] == "network":
         more.append(rates_table(result))
     for further in filter(None, more):
