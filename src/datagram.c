@@ -39,6 +39,7 @@ typedef struct {
     known_address to; // the last receiver
     int family;
     char connected; // the kernel knows the peer
+    char paired; // it does, but the peer has no name (socketpair): only without an address it is meant
     char received_many; // more than one was there last time
     unsigned char singles; // received one by one since a batch was asked for
 } DatagramObj;
@@ -394,13 +395,20 @@ send_by_socket(DatagramObj *d, PyObject *data, PyObject *to)
     return -1;
 }
 
+/* Does it go to the peer that the kernel knows? */
+static int
+goes_to_peer(const DatagramObj *d, PyObject *to)
+{
+    return d->connected || (UNLIKELY(d->paired) && to == Py_None);
+}
+
 /* 1 sent, 0 if it has to wait, -1 with an exception. */
 static int
 send_one(DatagramObj *d, PyObject *data, const char *bytes, size_t size, PyObject *to)
 {
     ssize_t n;
     const socket_address *address = NULL;
-    if (!d->connected) {
+    if (!goes_to_peer(d, to)) {
         int known = receiver_of(d, to, &address);
         if (UNLIKELY(known <= 0)) {
             return known < 0 ? -1 : send_by_socket(d, data, to);
@@ -490,8 +498,8 @@ gather_batch(DatagramObj *d, PyObject **held, struct mmsghdr *messages, struct i
         struct msghdr *header = &messages[n].msg_hdr;
         held[n] = Py_NewRef(chunk.owner);
         n++;
-        if (!d->connected) {
-            PyObject *receiver = PyTuple_GET_ITEM(chunk.owner, 1);
+        PyObject *receiver = PyTuple_GET_ITEM(chunk.owner, 1);
+        if (!goes_to_peer(d, receiver)) {
             int known = address_read(&to[n - 1], d->family, receiver);
             if (known == 1 && PySys_Audit("socket.sendto", "OO", d->base.sock, receiver) < 0) {
                 known = -1;
@@ -1110,6 +1118,7 @@ fill_extra(DatagramObj *d, PyObject *sock, PyObject *extra)
     PyObject *peer = PyDict_GetItemWithError(d->base.extra, st->str.peername);
     int connected = peer == NULL ? (PyErr_Occurred() ? -1 : 0) : PyObject_IsTrue(peer);
     d->connected = connected > 0;
+    d->paired = connected == 0 && peer != NULL && peer != Py_None;
     return connected < 0 ? -1 : 0;
 }
 

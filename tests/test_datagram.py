@@ -755,6 +755,26 @@ def test_endpoint_on_a_given_socket(loop, open_endpoint, until):
         assert [call[:2] for call in proto.take()] == [("made",), ("received", b"x")]
 
 
+@pytest.mark.ctask_only
+def test_send_to_a_peer_without_a_name(open_endpoint, until):
+    # asyncio takes the empty name for none, and asks the socket to send to None
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with b:
+        transport = open_endpoint(Recorder(), sock=a)
+        assert transport.get_extra_info("peername") == ""
+        expected = [b"%d" % i for i in range(1000)]
+        for data in expected:  # more than the kernel takes
+            transport.sendto(data)
+        b.setblocking(False)
+        got = []
+        while len(got) < len(expected):
+            try:
+                got.append(b.recv(10))
+            except BlockingIOError:
+                until(lambda: True)
+        assert got == expected
+
+
 def test_descriptor_belongs_to_the_transport(loop, run, endpoint):
     fd = endpoint.transport.get_extra_info("socket").fileno()
     for method in (loop.add_reader, loop.add_writer):
