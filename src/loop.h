@@ -45,6 +45,8 @@ PART void watch_disown(LoopObj *loop, int fd);
 /* watch_object() for an operation on a Python socket, called on each change: `owner` tries before it waits,
    and watches only after EAGAIN.  A system call only when the socket is first seen on this side. */
 PART int watch_socket(LoopObj *loop, int fd, uint32_t side, PyObject *sock, PyObject *owner, io_ready ready);
+/* Is that so: was `sock` seen on this side, and has nobody else registered the descriptor since? */
+PART int watch_knows_socket(const LoopObj *loop, int fd, uint32_t side, PyObject *sock);
 /* watch_forget() if it is `owner` that watches. */
 PART void watch_forget_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner);
 /* End what `owner` watches on that side, and tell the kernel: before the descriptor is closed. */

@@ -647,7 +647,9 @@ op_wait(SockOp *op, PyObject **result)
         errno = EBADF; // closed by what ran since
         return op_failed();
     }
-    if (loop_check_open(loop) < 0 || check_no_transport(op, fd) < 0) {
+    /* A transport would have taken the registration over. */
+    int known = watch_knows_socket(loop, fd, op_kinds[(int)op->kind].side, op->sock);
+    if (loop_check_open(loop) < 0 || (!known && check_no_transport(op, fd) < 0)) {
         return TRY_FAILED;
     }
     FutureObj *fut = (FutureObj *)future_create(loop->st, (PyObject *)loop);
@@ -841,28 +843,33 @@ op_send(PyObject *self, PyObject *value, PyObject **result)
     return outcome;
 }
 
-/* What a result of op_send() is to those who iterate. */
-static PyObject *
-as_iteration(PySendResult outcome, PyObject *result)
+/* StopIteration(result), as a coroutine ends.  Made by hand: PyErr_SetObject() does twice the work.  Takes the
+   reference. */
+static void
+raise_stop_iteration(PyObject *result)
 {
-    if (outcome == PYGEN_RETURN) {
-        if (result == Py_None) {
-            PyErr_SetNone(PyExc_StopIteration);
-        }
-        else {
-            (void)_PyGen_SetStopIterationValue(result);
-        }
-        Py_CLEAR(result);
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+    Py_DECREF(result);
+    if (stop != NULL) {
+        PyErr_SetRaisedException(stop);
     }
-    return result;
 }
 
+/* What the interpreter calls for `await`; returning NULL with nothing set stands for StopIteration(None). */
 static PyObject *
 op_iternext(PyObject *self)
 {
     PyObject *result;
-    PySendResult outcome = op_send(self, Py_None, &result);
-    return as_iteration(outcome, result);
+    if (op_send(self, Py_None, &result) != PYGEN_RETURN) {
+        return result;
+    }
+    if (result == Py_None) {
+        Py_DECREF(result);
+    }
+    else {
+        raise_stop_iteration(result);
+    }
+    return NULL;
 }
 
 PyDoc_STRVAR(op_send_doc, "send($self, value, /)\n--\n\nGo on until the next future; what a task calls.");
@@ -871,8 +878,11 @@ static PyObject *
 op_send_method(PyObject *self, PyObject *value)
 {
     PyObject *result;
-    PySendResult outcome = op_send(self, value, &result);
-    return as_iteration(outcome, result);
+    if (op_send(self, value, &result) == PYGEN_RETURN) {
+        raise_stop_iteration(result);
+        return NULL;
+    }
+    return result;
 }
 
 PyDoc_STRVAR(op_throw_doc, "Raise an exception where the operation waits, which ends it.");

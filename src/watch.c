@@ -120,6 +120,13 @@ slot_knows(const poll_slot *slot, PyObject *sock)
     return slot->sock != NULL && ((PyWeakReference *)slot->sock)->wr_object == sock;
 }
 
+PART int
+watch_knows_socket(const LoopObj *loop, int fd, uint32_t side, PyObject *sock)
+{
+    return fd < loop->poll.n_slots && slot_knows(&loop->poll.slots[fd], sock) &&
+           loop->poll.slots[fd].events & side;
+}
+
 static __attribute__((noinline)) int
 socket_register(LoopObj *loop, int fd, uint32_t side, PyObject *sock)
 {
@@ -156,8 +163,7 @@ PART int
 watch_socket(LoopObj *loop, int fd, uint32_t side, PyObject *sock, PyObject *owner, io_ready ready)
 {
     poll_state *poll = &loop->poll;
-    if (UNLIKELY(fd >= poll->n_slots || !slot_knows(&poll->slots[fd], sock) ||
-                 !(poll->slots[fd].events & side))) {
+    if (UNLIKELY(!watch_knows_socket(loop, fd, side, sock))) {
         int err = socket_register(loop, fd, side, sock);
         if (err < 0) {
             return err;
