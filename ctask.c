@@ -18,7 +18,8 @@
        src/datagram.c    datagram endpoints                    src/sock.c       sock_recv() and its relatives
        src/pipe.c        pipes and terminals                   src/address.c    socket addresses
        src/openssl.c     the OpenSSL of Python's ssl
-       src/tls.c         TLS over a transport                  src/tls_transport.c  what the application sees of it
+       src/tls_record.c  encrypting, decrypting                src/tls.c        the states of a connection
+       src/tls_protocol.c  TLS over a transport                src/tls_transport.c  what the application sees
 
        src/streams.h     StreamReader and StreamWriter:         src/streambuf.h    the bytes
        src/streamcoro.c  what read() and drain() return         src/streamreader.c read()
@@ -56,7 +57,9 @@
 #include "src/server.c"
 #include "src/datagram.c"
 #include "src/openssl.c"
+#include "src/tls_record.c"
 #include "src/tls.c"
+#include "src/tls_protocol.c"
 #include "src/tls_transport.c"
 #include "src/sock.c"
 #endif

@@ -1,5 +1,5 @@
-/* What the two parts of TLS share: tls.c is the protocol over the transport below, tls_transport.c the
-   transport that the application sees. */
+/* What the parts of TLS share: tls_record.c encrypts and decrypts, tls.c knows when, tls_protocol.c is the
+   protocol over the transport below, tls_transport.c the transport that the application sees. */
 
 #ifndef CTASK_TLS_H
 #define CTASK_TLS_H
@@ -77,6 +77,8 @@ typedef struct {
     char closed;
 } TlsTransportObj;
 
+enum { AGAIN = -1, FAILED = -2 }; // of what reads and writes records, beside numbers of bytes
+
 /* Buffers of the whole interpreter, for the length of a call. */
 struct tls_buffers {
     char plain_used; // by whom decrypts just now
@@ -88,24 +90,76 @@ struct tls_buffers {
     char plain[256 * 1024];
 };
 
+#define TLS_RECORD (16 * 1024)
 #define TLS_READ_HIGH_KIB 256
 #define TLS_WRITE_HIGH_KIB 512
+
+static inline int
+tls_backlog_empty(TlsObj *self)
+{
+    return self->backlog_start == self->backlog_end;
+}
+
+/* Before the application has closed. */
+static inline int
+tls_takes_writes(TlsObj *self)
+{
+    return self->state == TLS_HANDSHAKE || self->state == TLS_WRAPPED;
+}
+
+/* ---- tls_record.c ---- */
 
 PART int tls_write(TlsObj *self, PyObject *data);
 PART int tls_writelines(TlsObj *self, PyObject *items);
 PART int tls_backlog_append(TlsObj *self, PyObject *data);
+PART Py_ssize_t tls_outgoing_size(TlsObj *self);
+PART Py_ssize_t tls_incoming_size(TlsObj *self);
+PART void tls_output_release(TlsObj *self);
+PART int tls_process_outgoing(TlsObj *self);
+PART PyObject *tls_call_sslobj(TlsObj *self, PyObject *name, PyObject *arg);
+PART int tls_record_read(TlsObj *self, char *buffer, int size);
+PART int tls_read_all(TlsObj *self);
+PART int tls_incoming_feed(TlsObj *self, const char *data, Py_ssize_t n);
+PART void tls_backlog_clear(TlsObj *self);
+PART int tls_do_write(TlsObj *self);
+PART int tls_stage_begin(TlsObj *self);
+PART int tls_stage_flush(TlsObj *self);
+PART int tls_stage_end(TlsObj *self);
+PART void tls_stage_forget(TlsObj *self);
+
+/* ---- tls.c ---- */
+
 PART int tls_control_writing(TlsObj *self);
 PART int tls_control_reading(TlsObj *self);
 PART int tls_start_shutdown(TlsObj *self);
 PART int tls_abort(TlsObj *self, PyObject *exc);
 PART int tls_resume_reading(TlsObj *self);
-PART Py_ssize_t tls_outgoing_size(TlsObj *self);
-PART Py_ssize_t tls_incoming_size(TlsObj *self);
-PART int tls_set_app_protocol(TlsObj *self, PyObject *protocol);
 PART int tls_set_limits(PyObject *high, PyObject *low, Py_ssize_t kib, Py_ssize_t *high_out,
                         Py_ssize_t *low_out);
+PART int tls_drop(PyObject *result);
+PART int tls_call_method_soon(TlsObj *self, PyObject *object, PyObject *name, PyObject *arg);
+PART int tls_in_debug(TlsObj *self);
+PART int tls_timer_cancel(TlsObj *self, PyObject **timer);
+PART struct tls_buffers *tls_buffers_of(ctask_state *st);
+PART int tls_fatal_error(TlsObj *self, PyObject *exc, const char *message);
+PART int tls_fatal_raised(TlsObj *self, const char *message);
+PART PyObject *tls_state_object(TlsObj *self, int of_app);
+PART int tls_wakeup_waiter(TlsObj *self, PyObject *exc);
+PART int tls_do_read(TlsObj *self);
+PART int tls_debug_log(TlsObj *self, const char *format, PyObject *arg);
+PART int tls_handshake_failed(TlsObj *self);
+PART int tls_start_handshake(TlsObj *self);
+PART int tls_do_shutdown(TlsObj *self);
+PART int tls_do_flush(TlsObj *self);
+PART int tls_go_on(TlsObj *self);
+
+/* ---- tls_protocol.c ---- */
+
+PART int tls_set_app_protocol(TlsObj *self, PyObject *protocol);
 PART PyObject *tls_get_extra(TlsObj *self, PyObject *name, PyObject *default_value);
 PART int tls_transport_below_closing(TlsObj *self);
+
+/* ---- tls_transport.c ---- */
 
 PART int tls_transport_setup(PyObject *module, ctask_state *st);
 PART PyObject *tls_transport_create(TlsObj *protocol);
