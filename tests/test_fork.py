@@ -311,7 +311,7 @@ MULTIPROCESSING = """
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing(script, method):
     out = script(f"METHOD = {method!r}\n", MULTIPROCESSING)
     assert out.out == "[0, 2, 4, 6, 8]\n8\n0\n"
