@@ -134,30 +134,14 @@ EXCLUDE = [
     Exclusion(
         "loop",
         "monkeypatches asyncio.events with the pure-Python reference functions",
-        (
-            "test_events.TestPyGetEventLoop.*_returns_running_loop*",
-            # from 3.14 on the running loop is in the thread's state, and these put it elsewhere
-            "test_events.TestPyGetEventLoop.test_get_event_loop_new_process",
-            "test_events.TestPyGetEventLoop.test_get_running_loop_already_running",
-        ),
+        ("test_events.TestPyGetEventLoop.*_returns_running_loop*",),
     ),
     Exclusion(
         "loop",
         "monkeypatches asyncio with the pure-Python reference Task and functions",
-        (
-            "test_graph.TestCallStackPy.*",
-            "test_free_threading.*PyFreeThreading.test_all_tasks_from_other_thread_*",
-        ),
+        ("test_graph.TestCallStackPy.*",),
     ),
     # -- private attributes of CPython's loop, transports or server
-    Exclusion(
-        "loop",
-        "events._ThreadSafeHandle, whose cancel() waits for a callback that runs in another thread",
-        (
-            "test_events.*.test_call_soon_threadsafe_handle_block_*",
-            "test_events.*.test_call_soon_threadsafe_handle_cancel_other_thread",
-        ),
-    ),
     Exclusion("loop", "loop._watcher", ("test_subprocess.*.test_watcher_implementation",)),
     Exclusion(
         "loop",
