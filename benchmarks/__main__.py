@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import chart, instructions, memory, network, report, timing, traffic
+from . import chart, instructions, memory, network, real, report, timing, traffic
 from .contenders import BASELINE, CONTENDERS, NETWORK_CONTENDERS
 from .core import SCENARIOS
 
@@ -24,6 +24,9 @@ HOW = {
     "network": "CPU time (user and system, all threads) of the server's process per request; "
     "median of the rounds; ratios to asyncio in brackets; client in C, on another core if there is "
     "more than one connection; garbage collector on; smaller is better",
+    "programs": "CPU time (user and system, all threads) of the program's process per request; "
+    "median of the rounds; ratios to asyncio in brackets; what it talks to has another core; "
+    "garbage collector on; smaller is better, but for the rates",
 }
 
 
@@ -44,6 +47,11 @@ def parse() -> argparse.Namespace:
         help="bytes per pending task, future, timer and connection instead of time",
     )
     mode.add_argument(
+        "--programs",
+        action="store_true",
+        help="requests per second of uvicorn, aiohttp, asyncpg and others",
+    )
+    mode.add_argument(
         "--list", action="store_true", help="list the scenarios and what one operation of each is"
     )
     mode.add_argument(
@@ -57,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--scenario",
         action="append",
-        choices=[*SCENARIOS, *traffic.SCENARIOS],
+        choices=[*SCENARIOS, *traffic.SCENARIOS, *real.PROGRAMS],
         metavar="NAME",
         help="only this (repeatable)",
     )
@@ -115,6 +123,13 @@ def measure_network(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     return HOW["network"] + malloc, found
 
 
+def measure_programs(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """How it was measured, and what was found."""
+    programs = [real.PROGRAMS[name] for name in chosen(real.PROGRAMS, options.scenario)]
+    names = chosen(CONTENDERS, options.contender)
+    return HOW["programs"], real.measure(names, programs, options.quick)
+
+
 def measure_core(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """How it was measured, and what was found."""
     if options.memory:
@@ -131,12 +146,19 @@ def measure_core(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    known = traffic.SCENARIOS if options.network else SCENARIOS
+    known: Iterable[str] = SCENARIOS
+    if options.network or options.programs:
+        known = traffic.SCENARIOS if options.network else real.PROGRAMS
     if options.scenario and not chosen(known, options.scenario):
-        raise SystemExit("--list tells which scenarios are the network's")
-    how, found = (measure_network if options.network else measure_core)(options)
+        raise SystemExit("no such scenario here; --list tells which belong where")
+    if options.programs:
+        how, found = measure_programs(options)
+    else:
+        how, found = (measure_network if options.network else measure_core)(options)
     mode = "time"
-    if options.instructions:
+    if options.programs:
+        mode = "programs"
+    elif options.instructions:
         mode = "instructions"
     elif options.memory:
         mode = "memory"
@@ -158,6 +180,8 @@ def main() -> None:
             print(f"{scenario.name:22}{scenario.operation}")
         for over_network in traffic.SCENARIOS.values():
             print(f"{over_network.name:22}--network: {over_network.title}")
+        for program in real.PROGRAMS.values():
+            print(f"{program.name:22}--programs: {program.title}")
         return
     result = json.loads(options.source.read_text()) if options.source else measure(options)
     print(report.text(result))

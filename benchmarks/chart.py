@@ -28,6 +28,7 @@ TITLES = {
     "instructions": "Instructions per operation, asyncio = 1",
     "memory": "Memory per object, asyncio = 1",
     "network": "Server's CPU time per request, asyncio = 1",
+    "programs": "Program's CPU time per request, asyncio = 1",
 }
 
 

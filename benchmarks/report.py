@@ -1,15 +1,16 @@
 """Tables and JSON from what the measuring modules found. A result is a dictionary, as written to
 JSON:
 
-mode, unit       what the values are: "time" and "network" in seconds, "instructions" or "memory"
-                 in bytes
+mode, unit       what the values are: "time", "network" and "programs" in seconds, "instructions",
+                 or "memory" in bytes
 host             Python, CPU, system, date
 contenders       of each: version, loop type, task type
 absent           contenders left out, and why
 titles           of each row
 values           of each row and contender: value; for time also rounds and, as ratios, spread; for
-                 the network also rate (requests per second) and what the client said of each run
-failed           of each row and contender, for the network and memory: why it has no value
+                 the network and programs also rate (requests per second), and what was said of each
+                 run
+failed           of each row and contender, for these and memory: why it has no value
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ UNITS = {
     "instructions": ("instructions", "Instructions per operation (user space)", 1, "instr."),
     "memory": ("bytes", "Memory per object", 1, "bytes"),
     "network": ("s", "Server's CPU time per request", 1e6, "us"),
+    "programs": ("s", "Program's CPU time per request", 1e6, "us"),
 }
+WITH_RATES = ("network", "programs")
 
 
 def host() -> dict[str, str]:
@@ -79,11 +82,11 @@ def cell(result: dict[str, Any], row: dict[str, Any], name: str) -> str:
         return "-"
     share = ratio(row, name)
     value = row[name]["value"] * UNITS[result["mode"]][2]
-    precise = result["mode"] in ("time", "network")
+    precise = result["mode"] in ("time", *WITH_RATES)
     absolute = f"{value:,.2f}" if precise else f"{value:,.0f}"
     if name == BASELINE or share is None:
         return absolute
-    if result["mode"] == "network":
+    if result["mode"] in WITH_RATES:
         return f"{absolute} ({share:.2f})"
     if "spread" in row[name]:
         low, high = row[name]["spread"]
@@ -165,7 +168,7 @@ def text(result: dict[str, Any]) -> str:
     more = []
     if result["mode"] != "memory":
         more = [limits_table(result, limit) for limit in LIMITS]
-    if result["mode"] == "network":
+    if result["mode"] in WITH_RATES:
         more.append(rates_table(result))
     for further in filter(None, more):
         lines += ["", further]

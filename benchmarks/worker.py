@@ -6,6 +6,7 @@
     worker serve CONTENDER PROGRAM PLACE          see servers.py
     worker spawn CONTENDER PROGRAM AT-ONCE WARM-UP SECONDS
     worker count CONTENDER PROGRAM PLACE TIMES    under valgrind, see instructions.py
+    worker program CONTENDER ARGUMENTS            see programs.py
 
 The first line of output is the contender's version, or why it is absent. Each answer after it
 names the types of the loop and of the task that ran.
@@ -22,7 +23,7 @@ import sys
 import time
 from typing import Any
 
-from . import contenders, instructions, memory, servers, spawning
+from . import contenders, instructions, memory, programs, servers, spawning
 from .core import SCENARIOS, Scenario
 
 LIMIT = 300  # seconds for one measurement; a loop that hangs ends its process by SIGALRM
@@ -65,7 +66,7 @@ def serving(run: contenders.RunMain | None, program: str, place: servers.Place) 
 
 
 def main(mode: str, name: str, *arguments: str) -> None:
-    if mode in ("serve", "count"):
+    if mode in ("serve", "count", "program"):
         servers.prepare()
     try:
         run, version = (None, "-") if name in contenders.LIMITS else contenders.runner(name)
@@ -102,6 +103,8 @@ def main(mode: str, name: str, *arguments: str) -> None:
     elif mode == "spawn":
         program, at_once, warm_up, seconds = arguments
         run(spawning.spawn(program, int(at_once), float(warm_up), float(seconds), say))
+    elif mode == "program":
+        run(programs.main(*json.loads(arguments[0]), say))
 
 
 if __name__ == "__main__":
