@@ -27,8 +27,8 @@ from . import contenders, native, progress
 from .network import Unable, cores, summarise
 
 ROUNDS, QUICK_ROUNDS = 5, 2
-WARM_UP, SECONDS = 0.5, 2.0
-QUICK_WARM_UP, QUICK_SECONDS = 0.3, 1.0
+WARM_UP, SECONDS = 0.5, 3.0
+QUICK_WARM_UP, QUICK_SECONDS = 0.3, 2.0
 CONNECTIONS = 64  # of wrk
 LIMIT = 60  # seconds for anything
 

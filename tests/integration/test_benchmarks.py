@@ -10,7 +10,7 @@ from support import PROGRAMS, STOCK
 
 pytestmark = pytest.mark.skipif(STOCK, reason="starts all contenders itself")
 ROOT = PROGRAMS.parent.parent.parent
-SERVER, CLIENT = "aiohttp_tls", "redis"
+SERVER, CLIENT = "aiohttp", "redis"
 
 
 def test_programs(directory, start):
