@@ -150,9 +150,14 @@ call_flow(TransportObj *t, PyObject *name, const char *failed)
     if (t->protocol == NULL) {
         return 0;
     }
+    int entered;
+    if (transport_enter(t, &entered) < 0) {
+        return -1;
+    }
     PyObject *protocol = Py_NewRef(t->protocol);
     PyObject *res = PyObject_CallMethodNoArgs(protocol, name);
     Py_DECREF(protocol);
+    transport_exit(t, entered);
     if (LIKELY(res != NULL)) {
         Py_DECREF(res);
         return 0;
