@@ -53,7 +53,9 @@ def nothing_left_behind(time_limit, logs, unraisable) -> Iterator[None]:
     yield
     gc.collect()
     assert unraisable == []
-    assert [record.getMessage() for record in logs] == []
+    messages = [record.getMessage() for record in logs]
+    # In debug mode: these programs are slow on a busy machine, whatever the loop.
+    assert [text for text in messages if not text.startswith("Executing ")] == []
 
 
 @pytest.fixture
