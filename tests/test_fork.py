@@ -316,3 +316,55 @@ def test_multiprocessing(script, method):
     out = script(f"METHOD = {method!r}\n", MULTIPROCESSING)
     assert out.out == "[0, 2, 4, 6, 8]\n8\n0\n"
     assert out.err == ""
+
+
+@pytest.mark.ctask_only  # asyncio's child takes the self-pipe out of the epoll set that it shares
+def test_child_that_exits_within_the_loop_tidies_up_only_its_own(script):
+    out = script("""
+        import os, signal
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        async def serve(reader, writer):
+            while line := await reader.readline():
+                writer.write(line)
+                await writer.drain()
+            writer.close()
+
+        async def other():
+            try:
+                await asyncio.sleep(30)
+            finally:
+                print("cancelled in", "child" if os.getpid() != parent else "parent", flush=True)
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGUSR1, print, "signal")
+            server = await asyncio.start_server(serve, "127.0.0.1", 0)
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            task = asyncio.create_task(other())
+            await asyncio.sleep(0)
+            pid = os.fork()
+            if pid == 0:
+                sys.exit(3)  # the runner cancels the tasks and closes the loop, in the child
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+            writer.write(b"still there\\n")
+            print(await reader.readline())
+            print(await loop.run_in_executor(None, int, "7"))
+            os.kill(parent, signal.SIGUSR1)
+            await asyncio.sleep(0.01)
+            writer.close()
+            await writer.wait_closed()
+            server.close()
+            task.cancel()
+            await asyncio.wait([task])
+
+        parent = os.getpid()
+        impl.run(main())
+    """)
+    assert out.out.splitlines() == [
+        "cancelled in child",
+        "b'still there\\n'",
+        "7",
+        "signal",
+        "cancelled in parent",
+    ]
