@@ -193,7 +193,7 @@ pipe_receive(PipeObj *p)
     LoopObj *loop = t->loop;
     ssize_t n;
     if (UNLIKELY(loop->read_buffer == NULL)) {
-        loop->read_buffer = malloc(READ_BUFFER_SIZE);
+        loop->read_buffer = malloc(READ_MEMORY_SIZE);
         if (loop->read_buffer == NULL) {
             PyErr_NoMemory();
             return -1;
