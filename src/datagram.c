@@ -198,12 +198,8 @@ static int
 receive_datagrams(DatagramObj *d, datagram *to)
 {
     LoopObj *loop = d->base.loop;
-    if (UNLIKELY(loop->read_buffer == NULL)) {
-        loop->read_buffer = malloc(READ_MEMORY_SIZE);
-        if (loop->read_buffer == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
+    if (UNLIKELY(loop_read_buffer(loop) == NULL)) {
+        return -1;
     }
     /* A Unix datagram may be longer than a place in a batch. */
     if (d->family == AF_UNIX || (!d->received_many && ++d->singles < PROBE_EVERY)) {

@@ -21,6 +21,20 @@ PART int loop_check_open(LoopObj *loop);
    KeyboardInterrupt and SystemExit, which end the loop. */
 PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg);
 
+/* loop->read_buffer, made when it is first wanted; NULL with MemoryError set.  Its content is gone once Python
+   code runs. */
+static inline char *
+loop_read_buffer(LoopObj *loop)
+{
+    if (UNLIKELY(loop->read_buffer == NULL)) {
+        loop->read_buffer = malloc(READ_MEMORY_SIZE);
+        if (loop->read_buffer == NULL) {
+            PyErr_NoMemory();
+        }
+    }
+    return loop->read_buffer;
+}
+
 /* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(). */
 PART int loop_now(LoopObj *loop, double *now);
 

@@ -192,12 +192,8 @@ pipe_receive(PipeObj *p)
     TransportObj *t = &p->base;
     LoopObj *loop = t->loop;
     ssize_t n;
-    if (UNLIKELY(loop->read_buffer == NULL)) {
-        loop->read_buffer = malloc(READ_MEMORY_SIZE);
-        if (loop->read_buffer == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
+    if (UNLIKELY(loop_read_buffer(loop) == NULL)) {
+        return -1;
     }
     do {
         n = read(t->fd, loop->read_buffer, READ_BUFFER_SIZE);

@@ -280,12 +280,8 @@ try_recv_bytes(SockOp *op, socket_address *from, PyObject **data)
     if (UNLIKELY(size > READ_BUFFER_SIZE)) {
         return try_large_recv(op, size, from, data);
     }
-    if (UNLIKELY(loop->read_buffer == NULL)) {
-        loop->read_buffer = malloc(READ_MEMORY_SIZE);
-        if (loop->read_buffer == NULL) {
-            PyErr_NoMemory();
-            return TRY_FAILED;
-        }
+    if (UNLIKELY(loop_read_buffer(loop) == NULL)) {
+        return TRY_FAILED;
     }
     int result = op_receive(op, loop->read_buffer, (size_t)size, from, &n);
     if (LIKELY(result == TRY_DONE)) {

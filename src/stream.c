@@ -307,12 +307,8 @@ receive_plain(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
 {
     TransportObj *t = &s->base;
     LoopObj *loop = t->loop;
-    if (UNLIKELY(loop->read_buffer == NULL)) {
-        loop->read_buffer = malloc(READ_MEMORY_SIZE);
-        if (loop->read_buffer == NULL) {
-            PyErr_NoMemory();
-            return transport_fatal_error(t, "Fatal read error on socket transport");
-        }
+    if (UNLIKELY(loop_read_buffer(loop) == NULL)) {
+        return transport_fatal_error(t, "Fatal read error on socket transport");
     }
     *size = READ_BUFFER_SIZE;
     if (receive_into(s, loop->read_buffer, READ_BUFFER_SIZE, n) < 0) {
