@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
+import sys
 import threading
 
 import pytest
+from conftest import STOCK
 
 MAIN = threading.main_thread().ident
 
@@ -337,3 +339,69 @@ def test_ctrl_c_of_a_program(script):
             print("interrupted")
     """)
     assert out.out == "finally\ninterrupted\n"
+
+
+# --- among other work
+
+
+def test_keyboard_interrupt_of_a_loop_that_only_moves_bytes(loop, later):
+    # The callbacks are the transports' own; Python code runs for a moment at a time only.
+    class Reader(asyncio.Protocol):
+        def data_received(self, data):
+            writer.write(data)
+
+    async def connect():
+        reading, writing = os.pipe()
+        reader, _ = await loop.connect_read_pipe(Reader, open(reading, "rb", 0))
+        writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, open(writing, "wb", 0))
+        return reader, writer
+
+    reader, writer = loop.run_until_complete(connect())
+    writer.write(b"round and round")
+    loop.call_soon(later(signal.SIGINT, blocked=False))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    reader.close()
+    writer.close()
+    loop.run_until_complete(asyncio.sleep(0.001))
+
+
+THREAD_WAITS = pytest.mark.skipif(
+    STOCK and sys.version_info < (3, 12),
+    reason="asyncio's thread, which waits for the child, keeps the loop for a moment longer",
+)
+
+
+@THREAD_WAITS
+def test_signal_while_a_subprocess_is_waited_for(loop, later):
+    seen = []
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=asyncio.subprocess.PIPE)
+        loop.add_signal_handler(signal.SIGUSR1, lambda: (seen.append(1), process.stdin.close()))
+        loop.call_soon(later(signal.SIGUSR1))
+        return await process.wait()
+
+    assert loop.run_until_complete(main()) == 0
+    assert seen == [1]
+    loop.remove_signal_handler(signal.SIGUSR1)
+    loop.run_until_complete(asyncio.sleep(0))
+
+
+@THREAD_WAITS
+def test_signal_that_a_subprocess_gets_as_well(loop, later):
+    # As Ctrl-C at a terminal: both are told.
+    seen = []
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=asyncio.subprocess.PIPE)
+        loop.add_signal_handler(
+            signal.SIGINT, lambda: (seen.append(1), process.send_signal(signal.SIGINT))
+        )
+        loop.call_soon(later(signal.SIGINT))
+        return await process.wait()
+
+    assert loop.run_until_complete(main()) == -signal.SIGINT
+    assert seen == [1]
+    loop.remove_signal_handler(signal.SIGINT)
+    loop.run_until_complete(asyncio.sleep(0))
