@@ -1,6 +1,7 @@
 """Transports over pipes, terminals and sockets as files."""
 
 import asyncio
+import contextlib
 import contextvars
 import errno
 import fcntl
@@ -933,3 +934,95 @@ def test_streams_over_pipes(loop, run, pipe):
 
     run(main())
     run(asyncio.sleep(0))
+
+
+# --- misuse: whatever is called when, nothing crashes and the file is closed once
+
+
+@pytest.mark.ctask_only
+@pytest.mark.parametrize("kind", ["read", "write"])
+@pytest.mark.parametrize("where", ["connection_made", "data_received", "resume_writing", "outside"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        lambda t: t._call_connection_lost(None),
+        lambda t: (t._read_ready(), t._write_ready()),
+        lambda t: setattr(t, "_pipe", None),
+        lambda t: (t.close(), t._call_connection_lost(OSError())),
+        lambda t: (t.close(), t._read_ready(), t._write_ready(), t.close()),
+        lambda t: t.set_protocol(None),
+        lambda t: t._extra.clear(),
+        lambda t: vars(t).clear(),
+    ],
+)
+def test_calls_that_nobody_should_make(loop, run, pipe, reports, kind, where, what):
+    reading, writing = pipe
+
+    class Protocol(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            if where == "connection_made":
+                what(transport)
+
+        def data_received(self, data):
+            super().data_received(data)
+            if where == "data_received":
+                what(self.transport)
+
+        def resume_writing(self):
+            super().resume_writing()
+            if where == "resume_writing":
+                what(self.transport)
+
+        def connection_lost(self, exc):
+            self.note("lost")
+            if not self.lost.done():
+                self.lost.set_result(None)
+
+    async def main():
+        if kind == "read":
+            transport, protocol = await loop.connect_read_pipe(lambda: Protocol(loop), reading)
+            with contextlib.suppress(BrokenPipeError):
+                writing.write(b"x")
+        else:
+            transport, protocol = await loop.connect_write_pipe(lambda: Protocol(loop), writing)
+            transport.set_write_buffer_limits(0)
+            if not transport.is_closing() and not writing.closed:
+                transport.write(bytes(capacity(writing) + 1))
+            reading.read(capacity(reading))
+        for _ in range(3):
+            await asyncio.sleep(0.0005)
+        if where == "outside":
+            what(transport)
+        repr(transport)
+        await asyncio.sleep(0)
+        transport.close()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        reading.close()
+        writing.close()
+        protocol.transport = None
+        transport._pipe = None
+        for _ in range(3):
+            await asyncio.sleep(0.0005)
+        repr(transport)
+        transport.close()
+
+    run(main())
+    for report in reports.take():
+        assert "NoneType" in str(report["exception"])  # of set_protocol(None)
+        report["exception"].__traceback__ = None
+
+
+@pytest.mark.ctask_only
+def test_transports_are_made_by_the_loop_only(loop, run, pipe):
+    async def main():
+        transport, protocol = await reader(loop, pipe[0])
+        with pytest.raises(TypeError, match="cannot create 'ctask.ReadPipeTransport' instances"):
+            type(transport)()
+        with pytest.raises(TypeError, match="not an acceptable base type"):
+            type("Mine", (type(transport),), {})
+        transport.close()
+        await protocol.lost
+
+    run(main())
