@@ -112,6 +112,7 @@ static int
 keep_input(openssl_pipe *pipe, size_t n)
 {
     if (n > pipe->kept_size) {
+        n += pipe->kept_size / 2; // once it has to grow it may again
         char *buffer = malloc(n);
         if (buffer == NULL) {
             return -ENOMEM;

@@ -319,7 +319,10 @@ receive_plain(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
     }
     if (s->feed != NULL) {
         if (s->feed(loop, protocol, loop->read_buffer, *n) < 0) {
-            return transport_fatal_error(t, "Fatal error: protocol.data_received() call failed.");
+            return transport_fatal_error(t,
+                                         s->feed == tls_feed
+                                             ? "Fatal error: protocol.buffer_updated() call failed."
+                                             : "Fatal error: protocol.data_received() call failed.");
         }
         return 0;
     }

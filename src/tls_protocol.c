@@ -23,8 +23,15 @@ Tls_connection_made(PyObject *op, PyObject *transport)
     TlsObj *self = (TlsObj *)op;
     Py_XSETREF(self->transport, Py_NewRef(transport));
     self->over_stream = (char)stream_is_exact(transport);
-    if (self->over_stream && ((StreamObj *)transport)->base.context != NULL) {
-        Py_XSETREF(self->context, Py_NewRef(((StreamObj *)transport)->base.context));
+    PyObject *context = NULL;
+    if (self->over_stream) {
+        context = ((StreamObj *)transport)->base.context;
+    }
+    else if (Py_TYPE(transport) == self->st->TlsTransportType && ((TlsTransportObj *)transport)->protocol) {
+        context = ((TlsTransportObj *)transport)->protocol->context;
+    }
+    if (context != NULL) {
+        Py_XSETREF(self->context, Py_NewRef(context));
     }
     if (self->context == NULL && (self->context = PyContext_CopyCurrent()) == NULL) {
         return NULL;

@@ -329,6 +329,10 @@ tls_incoming_feed(TlsObj *self, const char *data, Py_ssize_t n)
 PART int
 tls_backlog_append(TlsObj *self, PyObject *data)
 {
+    if (!PyObject_CheckBuffer(data)) {
+        PyErr_Format(PyExc_TypeError, "a bytes-like object is required, not '%.200s'", Py_TYPE(data)->tp_name);
+        return -1;
+    }
     PyObject *bytes = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
     if (bytes == NULL) {
         return -1;

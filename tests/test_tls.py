@@ -699,6 +699,32 @@ def test_the_loop_learns_what_data_received_raised(session, until, reports):
     proto.events.clear()
 
 
+def test_the_loop_learns_what_connection_made_raised(begin, steps, way, reports):
+    proto = Recorder(connection_made=lambda proto: 1 / 0)
+    task, peer = begin("client", proto, client_context(way), server_context())
+    steps(peer, task.done)
+    with pytest.raises(ZeroDivisionError):
+        task.result()
+    (context,) = reports.take()
+    assert context["message"] == "Fatal error: protocol.buffer_updated() call failed."
+    assert isinstance(context["exception"], ZeroDivisionError)
+    del context, task
+    proto.events.clear()
+
+
+@pytest.mark.parametrize("item", ["text", 1, None, [1]])
+def test_writelines_refuses_what_is_not_bytes(session, item, reports, settle):
+    s = session("client", Recorder())
+    try:
+        s.transport.writelines([item])
+    except TypeError:
+        return
+    settle()
+    (context,) = reports.take()  # asyncio finds out when it encrypts
+    assert isinstance(context["exception"], TypeError)
+    s.protocol.events.clear()
+
+
 def test_an_unclosed_transport_is_told_of(loop, session, until):
     s = session("client", Recorder())
     proto = s.protocol
