@@ -24,6 +24,14 @@ typedef struct {
 /* From this size on, giving a block of memory back in part is cheaper than copying what is in it. */
 #define STREAMBUF_RESIZE_MIN 8192
 
+/* Up to this size, a block that is given away is not missed: malloc() has another.  A larger one it would fetch
+   from the kernel, page by page. */
+#define STREAMBUF_GIVE_MAX (256 * 1024)
+
+/* So much is allocated at once for who waits for that many bytes; for more the first of them have to come, so
+   that a number that a peer sent costs no memory. */
+#define STREAMBUF_AHEAD (1024 * 1024)
+
 static inline Py_ssize_t
 streambuf_length(const streambuf *buf)
 {
@@ -68,7 +76,8 @@ streambuf_grow(streambuf *buf, Py_ssize_t n, Py_ssize_t wanted)
     Py_ssize_t needed = buf->length + n;
     Py_ssize_t size = buf->store == NULL ? needed : needed + needed / 2;
     if (wanted > needed) {
-        size = wanted < 2 * needed ? wanted : 2 * needed;
+        Py_ssize_t room = 2 * needed > STREAMBUF_AHEAD ? 2 * needed : STREAMBUF_AHEAD;
+        size = wanted < room ? wanted : room;
     }
     if (buf->start == 0 && buf->writable) {
         if (_PyBytes_Resize(&buf->store, size) < 0) {
@@ -172,24 +181,43 @@ streambuf_skip(streambuf *buf, Py_ssize_t n)
     return 0;
 }
 
+/* The store's first n bytes as the store itself, where that is cheaper than copying them: what is behind them is
+   less, and is copied instead.  0 if it is not, otherwise 1 and the bytes, NULL with an exception. */
+static inline int
+streambuf_take_store(streambuf *buf, Py_ssize_t n, PyObject **bytes)
+{
+    Py_ssize_t rest = buf->length - n, size = buf->store == NULL ? 0 : PyBytes_GET_SIZE(buf->store);
+    if (buf->start != 0 || rest >= n || (size != n && (!buf->writable || n < STREAMBUF_RESIZE_MIN)) ||
+        (rest > 0 && n > STREAMBUF_GIVE_MAX)) {
+        return 0;
+    }
+    PyObject *behind = NULL;
+    if (rest > 0) {
+        behind = PyBytes_FromStringAndSize(PyBytes_AS_STRING(buf->store) + n, rest);
+        if (behind == NULL) {
+            *bytes = NULL;
+            return 1;
+        }
+    }
+    *bytes = buf->store;
+    buf->store = behind;
+    buf->length = rest;
+    buf->writable = rest > 1;
+    if (size != n) {
+        (void)_PyBytes_Resize(bytes, n); /* which sets it to NULL if it fails */
+    }
+    return 1;
+}
+
 /* The first n bytes (there are as many), which leave the buffer. */
 static inline PyObject *
 streambuf_take(streambuf *buf, Py_ssize_t n)
 {
-    if (__builtin_expect(buf->store != NULL && buf->start == 0 && n == buf->length, 1)) {
-        Py_ssize_t size = PyBytes_GET_SIZE(buf->store);
-        if (size == n || (buf->writable && n >= STREAMBUF_RESIZE_MIN)) {
-            PyObject *bytes = buf->store;
-            buf->store = NULL;
-            buf->length = 0;
-            buf->writable = 0;
-            if (size != n) {
-                (void)_PyBytes_Resize(&bytes, n); /* which sets it to NULL if it fails */
-            }
-            return bytes;
-        }
+    PyObject *bytes;
+    if (buf->shared == NULL && streambuf_take_store(buf, n, &bytes)) {
+        return bytes;
     }
-    PyObject *bytes = PyBytes_FromStringAndSize(streambuf_data(buf), n);
+    bytes = PyBytes_FromStringAndSize(streambuf_data(buf), n);
     if (bytes != NULL && streambuf_skip(buf, n) < 0) {
         Py_CLEAR(bytes);
     }

@@ -211,6 +211,23 @@ def test_large_pieces(make, run, start):
     assert run(reader.read(2**22)) == block[5:]
 
 
+@pytest.mark.parametrize("n", [5000, 9000, 70_000, 300_000, 1_500_000])
+def test_most_of_what_is_there(make, run, start, n):
+    reader = make(limit=2**22)
+    block = bytes(range(251)) * (n // 250)
+    first, second = block[: n // 2], block[n // 2 :]
+    for _ in range(3):
+        task = start(reader.readexactly(n))
+        reader.feed_data(first)
+        reader.feed_data(second)
+        assert run(task) == block[:n]
+        reader.feed_data(b"more")
+        assert run(reader.read(2**22)) == block[n:] + b"more"
+        reader.feed_data(bytearray(block))
+        assert run(reader.read(n)) == block[:n]
+        assert run(reader.read(2**22)) == block[n:]
+
+
 def test_buffer_is_a_bytearray_that_may_be_changed(make, run):
     reader = make(b"abc", b"def")
     buffer = reader._buffer
