@@ -75,6 +75,11 @@ state_of(PyObject *self)
                dealloc == timer_dealloc)) {
         return PyType_GetModuleState(type);
     }
+#if THREADSAFE_HANDLES
+    if (dealloc == threadsafe_dealloc) {
+        return PyType_GetModuleState(type);
+    }
+#endif
     return PyModule_GetState(PyType_GetModuleByDef(type, &ctask_module));
 }
 
@@ -267,9 +272,9 @@ check_layout(ctask_state *st)
 
 /* ---- the module ---- */
 
-#define FREELISTS(st)                                                                                      \
-    &(st)->free_futures, &(st)->free_tasks, &(st)->free_handles, &(st)->free_timers, &(st)->free_sock_ops, \
-        &(st)->free_stream_coros
+#define FREELISTS(st)                                                                                        \
+    &(st)->free_futures, &(st)->free_tasks, &(st)->free_handles, &(st)->free_timers, &(st)->free_threadsafe, \
+        &(st)->free_sock_ops, &(st)->free_stream_coros
 /* Objects of one kind, about 150 KB of them. */
 #define FREELIST_LIMIT 1024
 

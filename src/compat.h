@@ -141,6 +141,9 @@ typedef struct {
 #define HANDLE_WEAKREFS
 #endif
 
+/* From 3.14 on call_soon_threadsafe() returns an asyncio.events._ThreadSafeHandle. */
+#define THREADSAFE_HANDLES (PY_VERSION_HEX >= 0x030E0000)
+
 /* ---- the instance dictionary of a Future ---- */
 
 #if PY_VERSION_HEX < 0x030D0000

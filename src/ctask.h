@@ -56,6 +56,7 @@
     X(_wait_for_data)           \
     X(_wakeup_waiter)           \
     X(_write_ready)             \
+    X(acquire)                  \
     X(add_done_callback)        \
     X(buffer_updated)           \
     X(call_at)                  \
@@ -108,6 +109,7 @@
     X(read)                     \
     X(readline)                 \
     X(readuntil)                \
+    X(release)                  \
     X(result)                   \
     X(resume_reading)           \
     X(resume_writing)           \
@@ -128,6 +130,16 @@
     X(write)
 
 /* ---- what is taken from the standard library when the module is loaded ---- */
+
+#if THREADSAFE_HANDLES
+#define CTASK_3_14_IMPORTS(X)                                        \
+    X(stock_ThreadSafeHandle, "asyncio.events", "_ThreadSafeHandle") \
+    X(allocate_lock, "_thread", "allocate_lock")
+#define CTASK_3_14_TYPES(X) X(ThreadSafeHandleType)
+#else
+#define CTASK_3_14_IMPORTS(X)
+#define CTASK_3_14_TYPES(X)
+#endif
 
 #define CTASK_IMPORTS(X)                                                           \
     X(stock_Future, "_asyncio", "Future")                                          \
@@ -162,7 +174,8 @@
     X(socket_type, "socket", "socket")                                             \
     X(base_socket_type, "_socket", "socket")                                       \
     X(Server, "asyncio.base_events", "Server")                                     \
-    X(SendfileMode, "asyncio.constants", "_SendfileMode")
+    X(SendfileMode, "asyncio.constants", "_SendfileMode")                          \
+    CTASK_3_14_IMPORTS(X)
 
 /* ---- what is made when the module is loaded ---- */
 
@@ -174,6 +187,7 @@
     X(TurnType)           \
     X(HandleType)         \
     X(TimerHandleType)    \
+    CTASK_3_14_TYPES(X)   \
     X(StreamCoroType)     \
     X(StreamMethodType)   \
     X(StreamReaderType)   \
@@ -263,6 +277,7 @@ typedef struct {
     freelist free_tasks;
     freelist free_handles;
     freelist free_timers;
+    freelist free_threadsafe; // 3.14+
     freelist free_sock_ops;
     socket_layout sockets;
     freelist free_stream_coros;
@@ -357,7 +372,26 @@ typedef struct {
     heap_node node;
 } TimerObj;
 
+#if THREADSAFE_HANDLES
+/* What call_soon_threadsafe() returns.  While its callback runs, cancel() and cancelled() wait in every other
+   thread.  asyncio takes a lock around each of the three; here the interpreter lock is that lock, `runner` says
+   who would hold it, and a lock to wait on is made by the first who has to. */
+typedef struct {
+    HANDLE_FIELDS
+    PyObject *lock; // owned; the slot of asyncio's class: what its __init__ sets, else NULL
+    PyObject *gate; // owned; a lock that is free as soon as nobody runs the handle; NULL if nobody waits
+    unsigned long runner; // the thread that runs the handle
+    int depth; // how often it does: 0 if nobody runs it
+} ThreadSafeObj;
+
+PART void threadsafe_dealloc(PyObject *self);
+PART int threadsafe_enter(PyObject *handle, ctask_state *st);
+PART void threadsafe_leave(PyObject *handle, ctask_state *st);
+#endif
+
 PART int handle_setup(PyObject *module, ctask_state *st);
+PART HandleObj *handle_create_threadsafe(LoopObj *loop, PyObject *callback, PyObject *const *args,
+                                         Py_ssize_t nargs, PyObject *context, int debug);
 PART HandleObj *handle_create(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                               PyObject *context, int debug);
 PART void handle_retire(LoopObj *loop, HandleObj *handle);
@@ -413,14 +447,21 @@ typedef struct {
 /* Handles that only the loop refers to once they have run. */
 #define SPARE_HANDLES 64
 
+typedef struct {
+    HandleObj *handles[SPARE_HANDLES]; // owned; empty
+    int length;
+} spare_list;
+
 struct LoopObj {
     PyObject_HEAD
     ctask_state *st; // borrowed from the type's module
     ring ready; // owns what its entries refer to
     heap timers; // owns the TimerObj of each node
     poll_state poll; // owns the handles in its slots
-    HandleObj *spare[SPARE_HANDLES]; // owned; empty handles for the next call_soon()
-    int n_spare;
+    spare_list spare; // for the next call_soon()
+#if THREADSAFE_HANDLES
+    spare_list spare_threadsafe; // for the next call_soon_threadsafe()
+#endif
     PyObject *task_factory; // owned; None for the default
     PyObject *current_handle; // owned; set in debug mode while a callback runs
     PyObject *thread_ident; // owned; None while the loop does not run

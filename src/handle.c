@@ -52,17 +52,28 @@ handle_fill(HandleObj *handle, ctask_state *st, PyObject *loop, PyObject *callba
 }
 
 static __attribute__((noinline)) HandleObj *
-handle_make(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs, PyObject *context,
-            int debug)
+handle_make(LoopObj *loop, PyTypeObject *type, freelist *list, size_t size, PyObject *callback,
+            PyObject *const *args, Py_ssize_t nargs, PyObject *context, int debug)
 {
-    ctask_state *st = loop->st;
-    HandleObj *handle = (HandleObj *)freelist_take(&st->free_handles, st->HandleType);
+    HandleObj *handle = (HandleObj *)freelist_take(list, type);
     if (handle == NULL) {
         return NULL;
     }
-    memset((char *)handle + sizeof(PyObject), 0, sizeof(HandleObj) - sizeof(PyObject));
+    memset((char *)handle + sizeof(PyObject), 0, size - sizeof(PyObject));
     PyObject_GC_Track(handle);
-    if (handle_fill(handle, st, (PyObject *)loop, callback, args, nargs, context, debug) < 0) {
+    if (handle_fill(handle, loop->st, (PyObject *)loop, callback, args, nargs, context, debug) < 0) {
+        Py_DECREF(handle);
+        return NULL;
+    }
+    return handle;
+}
+
+static inline HandleObj *
+spare_take(LoopObj *loop, spare_list *spare, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+           PyObject *context)
+{
+    HandleObj *handle = spare->handles[--spare->length];
+    if (UNLIKELY(handle_set_call(handle, loop->st, (PyObject *)loop, callback, args, nargs, context) < 0)) {
         Py_DECREF(handle);
         return NULL;
     }
@@ -74,15 +85,53 @@ PART HandleObj *
 handle_create(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs, PyObject *context,
               int debug)
 {
-    if (UNLIKELY(loop->n_spare == 0 || debug)) {
-        return handle_make(loop, callback, args, nargs, context, debug);
+    if (UNLIKELY(loop->spare.length == 0 || debug)) {
+        ctask_state *st = loop->st;
+        return handle_make(
+            loop, st->HandleType, &st->free_handles, sizeof(HandleObj), callback, args, nargs, context, debug);
     }
-    HandleObj *handle = loop->spare[--loop->n_spare];
-    if (UNLIKELY(handle_set_call(handle, loop->st, (PyObject *)loop, callback, args, nargs, context) < 0)) {
-        Py_DECREF(handle);
-        return NULL;
+    return spare_take(loop, &loop->spare, callback, args, nargs, context);
+}
+
+/* The same for call_soon_threadsafe(). */
+PART HandleObj *
+handle_create_threadsafe(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *context, int debug)
+{
+#if THREADSAFE_HANDLES
+    if (UNLIKELY(loop->spare_threadsafe.length == 0 || debug)) {
+        ctask_state *st = loop->st;
+        return handle_make(loop,
+                           st->ThreadSafeHandleType,
+                           &st->free_threadsafe,
+                           sizeof(ThreadSafeObj),
+                           callback,
+                           args,
+                           nargs,
+                           context,
+                           debug);
     }
-    return handle;
+    return spare_take(loop, &loop->spare_threadsafe, callback, args, nargs, context);
+#else
+    return handle_create(loop, callback, args, nargs, context, debug);
+#endif
+}
+
+/* Where a handle of this kind is kept, NULL if it is not. */
+static inline spare_list *
+spare_for(LoopObj *loop, HandleObj *handle)
+{
+    destructor dealloc = Py_TYPE(handle)->tp_dealloc;
+    if (LIKELY(dealloc == handle_dealloc)) {
+        return &loop->spare;
+    }
+#if THREADSAFE_HANDLES
+    if (dealloc == threadsafe_dealloc && ((ThreadSafeObj *)handle)->lock == NULL &&
+        ((ThreadSafeObj *)handle)->depth == 0) {
+        return &loop->spare_threadsafe;
+    }
+#endif
+    return NULL;
 }
 
 /* Drop the loop's reference to a handle that has run.  One that nobody else holds and nothing was done to
@@ -90,10 +139,10 @@ handle_create(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize
 PART void
 handle_retire(LoopObj *loop, HandleObj *handle)
 {
-    PyTypeObject *type = Py_TYPE(handle);
-    if (Py_REFCNT(handle) != 1 || type->tp_dealloc != handle_dealloc || handle->cancelled != Py_False ||
-        handle->repr != Py_None || handle->source_traceback != Py_None ||
-        *(PyObject **)((char *)handle + type->tp_weaklistoffset) != NULL) {
+    spare_list *spare = spare_for(loop, handle);
+    if (Py_REFCNT(handle) != 1 || spare == NULL || handle->cancelled != Py_False || handle->repr != Py_None ||
+        handle->source_traceback != Py_None ||
+        *(PyObject **)((char *)handle + Py_TYPE(handle)->tp_weaklistoffset) != NULL) {
         Py_DECREF(handle);
         return;
     }
@@ -105,11 +154,11 @@ handle_retire(LoopObj *loop, HandleObj *handle)
     Py_XDECREF(args);
     context_drop(&loop->st->contexts, context);
     Py_XDECREF(loop_obj);
-    if (UNLIKELY(loop->n_spare == SPARE_HANDLES || !loop->is_open)) {
+    if (UNLIKELY(spare->length == SPARE_HANDLES || !loop->is_open)) {
         Py_DECREF(handle);
         return;
     }
-    loop->spare[loop->n_spare++] = handle;
+    spare->handles[spare->length++] = handle;
 }
 
 /* A new ctask.TimerHandle, not yet in the heap.  `when` is what the caller gave if that is not a float. */
@@ -152,6 +201,11 @@ handle_is_cancelled(PyObject *handle)
     if (LIKELY(dealloc == handle_dealloc || dealloc == timer_dealloc)) {
         return is_true_slot(((HandleObj *)handle)->cancelled);
     }
+#if THREADSAFE_HANDLES
+    if (LIKELY(dealloc == threadsafe_dealloc)) {
+        return is_true_slot(((HandleObj *)handle)->cancelled); // asyncio's loop does not wait here either
+    }
+#endif
     PyObject *value = PyObject_GetAttrString(handle, "_cancelled");
     if (value == NULL) {
         return -1;
@@ -284,6 +338,43 @@ handle_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+#if THREADSAFE_HANDLES
+static int
+threadsafe_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(((ThreadSafeObj *)self)->lock);
+    Py_VISIT(((ThreadSafeObj *)self)->gate);
+    return handle_traverse(self, visit, arg);
+}
+
+static int
+threadsafe_clear(PyObject *self)
+{
+    Py_CLEAR(((ThreadSafeObj *)self)->lock);
+    Py_CLEAR(((ThreadSafeObj *)self)->gate);
+    return handle_clear(self);
+}
+
+PART void
+threadsafe_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    clear_weakrefs(self, type);
+    if (LIKELY(type->tp_dealloc == threadsafe_dealloc)) {
+        ctask_state *st = PyType_GetModuleState(type);
+        Py_XDECREF(((ThreadSafeObj *)self)->lock);
+        Py_XDECREF(((ThreadSafeObj *)self)->gate);
+        handle_drop_fields((HandleObj *)self, st);
+        freelist_give(&st->free_threadsafe, self, 0);
+        return;
+    }
+    (void)threadsafe_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+#endif
+
 static int
 timer_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -377,6 +468,157 @@ static PyType_Spec Handle_spec = {
     .slots = Handle_slots,
 };
 
+/* ---- handles of call_soon_threadsafe() ---- */
+
+#if THREADSAFE_HANDLES
+static int
+threadsafe_set_gate(ThreadSafeObj *handle, ctask_state *st)
+{
+    PyObject *gate = PyObject_CallNoArgs(st->allocate_lock);
+    PyObject *res = gate == NULL ? NULL : PyObject_CallMethodNoArgs(gate, st->str.acquire);
+    Py_XDECREF(res);
+    if (res != NULL && handle->gate == NULL && handle->depth > 0) {
+        handle->gate = Py_NewRef(gate);
+    }
+    Py_XDECREF(gate); // making it may have run a collection, and so anything: the caller looks again
+    return res == NULL ? -1 : 0;
+}
+
+/* Wait until no other thread runs the handle.  A signal's handler that raises ends the wait (-1). */
+static int
+threadsafe_wait(ThreadSafeObj *handle, ctask_state *st)
+{
+    while (UNLIKELY(handle->depth > 0) && handle->runner != PyThread_get_thread_ident()) {
+        if (handle->gate == NULL) {
+            if (threadsafe_set_gate(handle, st) < 0) {
+                return -1;
+            }
+            continue;
+        }
+        PyObject *gate = Py_NewRef(handle->gate);
+        PyObject *res = PyObject_CallMethodNoArgs(gate, st->str.acquire);
+        if (res != NULL) {
+            Py_DECREF(res);
+            res = PyObject_CallMethodNoArgs(gate, st->str.release); // for the next who waits
+        }
+        Py_DECREF(gate);
+        if (res == NULL) {
+            return -1;
+        }
+        Py_DECREF(res);
+    }
+    return 0;
+}
+
+/* To be called before the handle is run, and threadsafe_leave() by the same thread afterwards. */
+PART int
+threadsafe_enter(PyObject *obj, ctask_state *st)
+{
+    ThreadSafeObj *handle = (ThreadSafeObj *)obj;
+    if (threadsafe_wait(handle, st) < 0) {
+        return -1;
+    }
+    handle->runner = PyThread_get_thread_ident();
+    handle->depth++;
+    return 0;
+}
+
+/* Also with an exception set, which stays. */
+PART void
+threadsafe_leave(PyObject *obj, ctask_state *st)
+{
+    ThreadSafeObj *handle = (ThreadSafeObj *)obj;
+    handle->depth--;
+    if (LIKELY(handle->depth > 0 || handle->gate == NULL)) {
+        return;
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *gate = handle->gate;
+    handle->gate = NULL;
+    PyObject *res = PyObject_CallMethodNoArgs(gate, st->str.release);
+    if (res == NULL) {
+        PyErr_WriteUnraisable(gate);
+    }
+    Py_XDECREF(res);
+    Py_DECREF(gate);
+    PyErr_SetRaisedException(raised);
+}
+
+PyDoc_STRVAR(ThreadSafe_cancel_doc,
+"cancel($self, /)\n--\n\n"
+"Cancel the callback; harmless if it has run or was cancelled.\n\n"
+"While it runs in another thread, wait for its end.  (asyncio.Handle.cancel)");
+
+static PyObject *
+ThreadSafe_cancel(PyObject *self, PyObject *ignored)
+{
+    return threadsafe_wait((ThreadSafeObj *)self, state_of(self)) < 0 ? NULL : Handle_cancel(self, ignored);
+}
+
+PyDoc_STRVAR(ThreadSafe_cancelled_doc,
+"cancelled($self, /)\n--\n\n"
+"Return True if the callback was cancelled.\n\n"
+"While it runs in another thread, wait for its end.  (asyncio.Handle.cancelled)");
+
+static PyObject *
+ThreadSafe_cancelled(PyObject *self, PyObject *ignored)
+{
+    return threadsafe_wait((ThreadSafeObj *)self, state_of(self)) < 0 ? NULL : Handle_cancelled(self, ignored);
+}
+
+PyDoc_STRVAR(ThreadSafe_run_doc,
+"_run($self, /)\n--\n\n"
+"Call the callback unless it was cancelled.  (asyncio's handles have it under this name.)");
+
+static PyObject *
+ThreadSafe_run(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ctask_state *st = state_of(self);
+    if (threadsafe_enter(self, st) < 0) {
+        return NULL;
+    }
+    PyObject *res = NULL;
+    int cancelled = is_true_slot(((HandleObj *)self)->cancelled);
+    if (cancelled == 0) {
+        res = PyObject_CallMethodOneArg(st->stock_Handle, st->str._run, self);
+    }
+    else if (cancelled > 0) {
+        res = Py_NewRef(Py_None);
+    }
+    threadsafe_leave(self, st);
+    return res;
+}
+
+static PyMethodDef ThreadSafe_methods[] = {
+    {"cancel", ThreadSafe_cancel, METH_NOARGS, ThreadSafe_cancel_doc},
+    {"cancelled", ThreadSafe_cancelled, METH_NOARGS, ThreadSafe_cancelled_doc},
+    {"_run", ThreadSafe_run, METH_NOARGS, ThreadSafe_run_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(ThreadSafe_doc,
+"A callback that loop.call_soon_threadsafe() has scheduled; any thread can cancel it.\n\n"
+"Stands for asyncio's class of this name, which it derives from.");
+
+static PyType_Slot ThreadSafe_slots[] = {
+    {Py_tp_doc, (void *)ThreadSafe_doc},
+    {Py_tp_dealloc, threadsafe_dealloc},
+    {Py_tp_traverse, threadsafe_traverse},
+    {Py_tp_clear, threadsafe_clear},
+    {Py_tp_methods, ThreadSafe_methods},
+    {0, NULL},
+};
+
+static PyType_Spec ThreadSafe_spec = {
+    .name = "ctask._ctask._ThreadSafeHandle",
+    .basicsize = sizeof(ThreadSafeObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = ThreadSafe_slots,
+};
+#endif
+
+/* ---- timers ---- */
+
 static PyObject *
 Timer_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -461,17 +703,35 @@ static PyType_Spec Timer_spec = {
     .slots = Timer_slots,
 };
 
-PART int
-handle_setup(PyObject *module, ctask_state *st)
+/* A type over asyncio's of this name and our Handle. */
+static int
+add_derived(PyObject *module, const char *name, PyTypeObject **slot, PyType_Spec *spec, PyObject *stock,
+            ctask_state *st)
 {
-    if (add_type(module, "Handle", &st->HandleType, &Handle_spec, st->stock_Handle) < 0) {
-        return -1;
-    }
-    PyObject *bases = PyTuple_Pack(2, st->stock_TimerHandle, (PyObject *)st->HandleType);
+    PyObject *bases = PyTuple_Pack(2, stock, (PyObject *)st->HandleType);
     if (bases == NULL) {
         return -1;
     }
-    int result = add_type(module, "TimerHandle", &st->TimerHandleType, &Timer_spec, bases);
+    int result = add_type(module, name, slot, spec, bases);
     Py_DECREF(bases);
     return result;
+}
+
+PART int
+handle_setup(PyObject *module, ctask_state *st)
+{
+    if (add_type(module, "Handle", &st->HandleType, &Handle_spec, st->stock_Handle) < 0 ||
+        add_derived(module, "TimerHandle", &st->TimerHandleType, &Timer_spec, st->stock_TimerHandle, st) < 0) {
+        return -1;
+    }
+#if THREADSAFE_HANDLES
+    return add_derived(module,
+                       "_ThreadSafeHandle",
+                       &st->ThreadSafeHandleType,
+                       &ThreadSafe_spec,
+                       st->stock_ThreadSafeHandle,
+                       st);
+#else
+    return 0;
+#endif
 }

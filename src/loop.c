@@ -250,13 +250,9 @@ run_other_handle(LoopObj *loop, PyObject *handle)
     return res == NULL ? -1 : 0;
 }
 
-static int
-run_handle(LoopObj *loop, PyObject *obj)
+static inline __attribute__((always_inline)) int
+run_own_handle(LoopObj *loop, PyObject *obj)
 {
-    destructor dealloc = Py_TYPE(obj)->tp_dealloc;
-    if (UNLIKELY(dealloc != handle_dealloc && dealloc != timer_dealloc)) {
-        return run_other_handle(loop, obj);
-    }
     HandleObj *handle = (HandleObj *)obj;
     if (UNLIKELY(handle->cancelled != Py_False || handle->args == NULL || !PyTuple_CheckExact(handle->args) ||
                  handle->context == NULL || !PyContext_CheckExact(handle->context) ||
@@ -274,6 +270,35 @@ run_handle(LoopObj *loop, PyObject *obj)
     Py_DECREF(arguments);
     Py_DECREF(callback);
     return status;
+}
+
+#if THREADSAFE_HANDLES
+/* Threads that want to cancel it wait from here on. */
+static __attribute__((noinline)) int
+run_threadsafe_handle(LoopObj *loop, PyObject *handle)
+{
+    if (threadsafe_enter(handle, loop->st) < 0) {
+        return -1;
+    }
+    int status = run_own_handle(loop, handle);
+    threadsafe_leave(handle, loop->st);
+    return status;
+}
+#endif
+
+static int
+run_handle(LoopObj *loop, PyObject *obj)
+{
+    destructor dealloc = Py_TYPE(obj)->tp_dealloc;
+    if (UNLIKELY(dealloc != handle_dealloc && dealloc != timer_dealloc)) {
+#if THREADSAFE_HANDLES
+        if (LIKELY(dealloc == threadsafe_dealloc)) {
+            return run_threadsafe_handle(loop, obj);
+        }
+#endif
+        return run_other_handle(loop, obj);
+    }
+    return run_own_handle(loop, obj);
 }
 
 /* asyncio's warning about a callback that took longer than loop.slow_callback_duration. */
@@ -565,6 +590,23 @@ Loop_run_once(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+static void
+spare_drop(spare_list *spare)
+{
+    while (spare->length > 0) {
+        Py_DECREF(spare->handles[--spare->length]);
+    }
+}
+
+static int
+spare_traverse(spare_list *spare, visitproc visit, void *arg)
+{
+    for (int i = 0; i < spare->length; i++) {
+        Py_VISIT(spare->handles[i]);
+    }
+    return 0;
+}
+
 /* Let go of all work and of the descriptors; the object stays usable for questions. */
 static void
 release(LoopObj *loop)
@@ -579,9 +621,10 @@ release(LoopObj *loop)
         heap_remove(&loop->timers, &timer->node);
         Py_DECREF(timer);
     }
-    while (loop->n_spare > 0) {
-        Py_DECREF(loop->spare[--loop->n_spare]);
-    }
+    spare_drop(&loop->spare);
+#if THREADSAFE_HANDLES
+    spare_drop(&loop->spare_threadsafe);
+#endif
     watch_clear(loop);
 }
 
@@ -878,8 +921,14 @@ Loop_traverse(PyObject *self, visitproc visit, void *arg)
         }
         Py_VISIT((PyObject *)entry->context);
     }
-    for (int i = 0; i < loop->n_spare; i++) {
-        Py_VISIT(loop->spare[i]);
+    int stop = spare_traverse(&loop->spare, visit, arg);
+#if THREADSAFE_HANDLES
+    if (stop == 0) {
+        stop = spare_traverse(&loop->spare_threadsafe, visit, arg);
+    }
+#endif
+    if (stop != 0) {
+        return stop;
     }
     for (size_t i = 0; i < loop->timers.length; i++) {
         Py_VISIT((PyObject *)list_entry(loop->timers.items[i].node, TimerObj, node));

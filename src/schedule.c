@@ -104,7 +104,10 @@ schedule_soon(LoopObj *loop, int threadsafe, PyObject *const *args, Py_ssize_t n
             return NULL;
         }
     }
-    HandleObj *handle = handle_create(loop, callback, call.args, call.nargs, call.context, loop->debug);
+    HandleObj *handle = threadsafe
+                            ? handle_create_threadsafe(
+                                  loop, callback, call.args, call.nargs, call.context, loop->debug)
+                            : handle_create(loop, callback, call.args, call.nargs, call.context, loop->debug);
     if (handle == NULL || loop_ready(loop, Py_NewRef(handle), READY_HANDLE, NULL, NULL) < 0) {
         Py_XDECREF(handle);
         return NULL;

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 import threading
 
 import pytest
@@ -251,3 +252,236 @@ def test_not_callable_without_debug_is_reported_when_it_runs(loop, turn, reports
     turn()
     (report,) = reports.take()
     assert type(report["exception"]) is TypeError
+
+
+# From 3.14 on a handle's cancel() and cancelled() wait while the callback runs in another thread.
+
+waits = pytest.mark.skipif(sys.version_info < (3, 14), reason="handles wait from 3.14 on")
+
+
+@pytest.fixture
+def in_thread():
+    """in_thread(function): runs it in a thread, which is waited for at the end; returns it."""
+    threads = []
+
+    def in_thread(function):
+        threads.append(threading.Thread(target=function))
+        threads[-1].start()
+        return threads[-1]
+
+    yield in_thread
+    for thread in threads:
+        thread.join()
+
+
+@waits
+def test_the_handle_is_of_asyncios_class(loop, turn):
+    handle = loop.call_soon_threadsafe(print)
+    assert isinstance(handle, asyncio.events._ThreadSafeHandle)
+    assert isinstance(handle, asyncio.Handle)
+    assert repr(handle) == "<_ThreadSafeHandle print()>"
+    assert repr(loop.call_soon(print)) == "<Handle print()>"
+    handle.cancel()
+    assert repr(handle) == "<_ThreadSafeHandle cancelled>"
+    loop.call_soon_threadsafe(lambda: None)
+    turn()
+
+
+@waits
+@pytest.mark.parametrize("method, result", [("cancel", None), ("cancelled", False)])
+@pytest.mark.parametrize("debug", [False, True])
+def test_other_threads_wait_for_the_end_of_the_callback(
+    loop, turn, in_thread, method, result, debug
+):
+    loop.set_debug(debug)
+    loop.slow_callback_duration = 60
+    callers = 3
+    order, threads = [], []
+    calling = threading.Semaphore(0)
+    returned = threading.Event()
+
+    def other():
+        calling.release()
+        order.append(getattr(handle, method)())
+        returned.set()
+
+    def callback():
+        threads.extend(in_thread(other) for _ in range(callers))
+        for _ in range(callers):
+            calling.acquire()
+        assert not returned.wait(0.05)
+        order.append("end")
+
+    handle = loop.call_soon_threadsafe(callback)
+    turn()
+    for thread in threads:
+        thread.join()
+    assert order == ["end"] + [result] * callers
+
+
+@waits
+def test_it_waits_no_longer_once_the_callback_has_run(loop, turn, in_thread):
+    answers = []
+    handle = loop.call_soon_threadsafe(answers.append, 1)
+    turn()
+    in_thread(lambda: answers.append(handle.cancelled())).join()
+    assert answers == [1, False]
+
+
+@waits
+def test_a_callback_cancels_its_own_handle_without_waiting(loop, turn):
+    seen = []
+
+    def callback():
+        seen.append(handle.cancelled())
+        handle.cancel()
+        seen.append(handle.cancelled())
+
+    handle = loop.call_soon_threadsafe(callback)
+    turn()
+    assert seen == [False, True]
+
+
+@waits
+def test_a_callback_that_raises_lets_waiting_threads_go(loop, turn, in_thread, reports):
+    calling, returned = threading.Event(), threading.Event()
+
+    def other():
+        calling.set()
+        handle.cancel()
+        returned.set()
+
+    def callback():
+        in_thread(other)
+        calling.wait()
+        assert not returned.wait(0.05)
+        raise ValueError("callback")
+
+    handle = loop.call_soon_threadsafe(callback)
+    turn()
+    assert returned.wait(10)
+    (context,) = reports.take()
+    assert context["handle"] is handle
+    assert str(context.pop("exception")) == "callback"
+    assert handle.cancelled()
+    context.clear()
+
+
+@waits
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_callback_that_ends_the_loop_lets_waiting_threads_go(loop, turn, in_thread, error):
+    calling, returned = threading.Event(), threading.Event()
+
+    def other():
+        calling.set()
+        handle.cancel()
+        returned.set()
+
+    def callback():
+        in_thread(other)
+        calling.wait()
+        assert not returned.wait(0.05)
+        raise error("callback")
+
+    handle = loop.call_soon_threadsafe(callback)
+    with pytest.raises(error, match="callback"):
+        turn()
+    assert returned.wait(10)
+    assert handle.cancelled()
+
+
+@waits
+def test_a_signals_handler_can_end_the_wait(loop, in_thread):
+    class Interrupt(Exception):
+        pass
+
+    def handler(signum, frame):
+        raise Interrupt
+
+    main = threading.main_thread().ident
+    started, calling, interrupted = (threading.Event() for _ in range(3))
+    seen = []
+
+    def callback():
+        started.set()
+        calling.wait()
+        assert not interrupted.wait(0.05)
+        signal.pthread_kill(main, signal.SIGUSR1)
+        seen.append(interrupted.wait(10))
+        loop.stop()
+
+    saved = signal.signal(signal.SIGUSR1, handler)
+    try:
+        handle = loop.call_soon_threadsafe(callback)
+        in_thread(loop.run_forever)
+        started.wait()
+        with pytest.raises(Interrupt):
+            calling.set()
+            handle.cancel()
+        interrupted.set()
+    finally:
+        signal.signal(signal.SIGUSR1, saved)
+    handle.cancel()
+    assert seen == [True]
+    assert handle.cancelled()
+
+
+@waits
+def test_running_a_handle_by_hand(loop, turn):
+    seen = []
+    handle = loop.call_soon_threadsafe(seen.append, 1)
+    handle._run()
+    handle._run()
+    turn()
+    assert seen == [1, 1, 1]
+    handle.cancel()
+    handle._run()
+    assert seen == [1, 1, 1]
+
+
+@waits
+def test_a_handle_that_runs_itself_again_is_let_go_by_the_outer_run(loop, turn, in_thread, logs):
+    order = []
+    calling, returned = threading.Event(), threading.Event()
+
+    def other():
+        calling.set()
+        handle.cancel()
+        order.append("cancelled")
+        returned.set()
+
+    def callback():
+        handle._run()  # in vain: its context is entered
+        in_thread(other)
+        calling.wait()
+        assert not returned.wait(0.05)
+        order.append("end")
+
+    handle = loop.call_soon_threadsafe(callback)
+    turn()
+    assert returned.wait(10)
+    assert order == ["end", "cancelled"]
+    (record,) = logs.take()
+    assert "Exception in callback" in record.getMessage()
+
+
+@waits
+def test_a_subclass_of_the_handles_class(loop, turn):
+    seen = []
+
+    class Mine(type(loop.call_soon_threadsafe(seen.append, 0))):
+        def _run(self):
+            seen.append("run")
+            super()._run()
+
+    mine = Mine(seen.append, (1,), loop)
+    assert not mine.cancelled()
+    loop._add_callback(mine)
+    turn()
+    assert seen == [0, "run", 1]
+    mine.cancel()
+    assert mine.cancelled()
+    loop._add_callback(mine)
+    mine._run()
+    turn()
+    assert seen == [0, "run", 1, "run"]
