@@ -83,6 +83,41 @@ state_of(PyObject *self)
     return PyModule_GetState(PyType_GetModuleByDef(type, &ctask_module));
 }
 
+/* The argument of a method that takes one, by position or by name; borrowed. */
+PART PyObject *
+single_argument(PyObject *self, const char *method, const char *name, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (LIKELY(nargs == 1 && nkw == 0)) {
+        return args[0];
+    }
+    if (nargs == 0 && nkw == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), name) == 0) {
+        return args[0];
+    }
+    const char *type = _PyType_Name(Py_TYPE(self));
+    if (nargs == 0 && nkw == 0) {
+        PyErr_Format(
+            PyExc_TypeError, "%s.%s() missing 1 required positional argument: '%s'", type, method, name);
+    }
+    else if (nargs > 1) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s.%s() takes 2 positional arguments but %zd were given",
+                     type,
+                     method,
+                     nargs + 1);
+    }
+    else {
+        PyErr_Format(PyExc_TypeError,
+                     nargs == 0 ? "%s.%s() got an unexpected keyword argument '%U'"
+                                : "%s.%s() got multiple values for argument '%U'",
+                     type,
+                     method,
+                     PyTuple_GET_ITEM(kwnames, 0));
+    }
+    return NULL;
+}
+
 /* `base` is a type, a tuple of types or NULL; `name` is NULL for a type that the module does not show. */
 PART int
 add_type(PyObject *module, const char *name, PyTypeObject **slot, PyType_Spec *spec, PyObject *base)

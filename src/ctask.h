@@ -297,6 +297,8 @@ extern struct PyModuleDef ctask_module;
 typedef struct LoopObj LoopObj;
 
 PART ctask_state *state_of(PyObject *self);
+PART PyObject *single_argument(PyObject *self, const char *method, const char *name, PyObject *const *args,
+                               Py_ssize_t nargs, PyObject *kwnames);
 PART int add_methods(PyTypeObject *type, PyMethodDef *methods);
 PART int add_type(PyObject *module, const char *name, PyTypeObject **slot, PyType_Spec *spec, PyObject *base);
 

@@ -813,8 +813,12 @@ Datagram_set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwarg
 }
 
 static PyObject *
-Datagram_set_protocol(PyObject *self, PyObject *protocol)
+Datagram_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    PyObject *protocol = single_argument(self, "set_protocol", "protocol", args, nargs, kwnames);
+    if (protocol == NULL) {
+        return NULL;
+    }
     Py_XSETREF(((TransportObj *)self)->protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;
 }
@@ -1027,7 +1031,7 @@ PyDoc_STRVAR(datagram_close_doc,
 PyDoc_STRVAR(datagram_abort_doc,
 "abort($self, /)\n--\n\nClose at once: what waits to be sent is lost.  (asyncio.DatagramTransport)");
 PyDoc_STRVAR(datagram_set_protocol_doc,
-"set_protocol($self, protocol, /)\n--\n\nGive events to another protocol.  (asyncio.BaseTransport)");
+"set_protocol($self, /, protocol)\n--\n\nGive events to another protocol.  (asyncio.BaseTransport)");
 PyDoc_STRVAR(datagram_get_protocol_doc,
 "get_protocol($self, /)\n--\n\nReturn the protocol.  (asyncio.BaseTransport)");
 
@@ -1045,7 +1049,10 @@ static PyMethodDef datagram_methods[] = {
      datagram_set_limits_doc},
     {"close", Datagram_close, METH_NOARGS, datagram_close_doc},
     {"abort", Datagram_abort, METH_NOARGS, datagram_abort_doc},
-    {"set_protocol", Datagram_set_protocol, METH_O, datagram_set_protocol_doc},
+    {"set_protocol",
+     (PyCFunction)(void (*)(void))Datagram_set_protocol,
+     METH_FASTCALL | METH_KEYWORDS,
+     datagram_set_protocol_doc},
     {"get_protocol", Datagram_get_protocol, METH_NOARGS, datagram_get_protocol_doc},
     {"_call_connection_lost", Datagram_call_connection_lost, METH_O, NULL},
     {"_read_ready", Datagram_read_ready_method, METH_NOARGS, NULL},

@@ -575,8 +575,12 @@ Pipe_is_closing(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-Pipe_set_protocol(PyObject *self, PyObject *protocol)
+Pipe_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    PyObject *protocol = single_argument(self, "set_protocol", "protocol", args, nargs, kwnames);
+    if (protocol == NULL) {
+        return NULL;
+    }
     Py_XSETREF(PIPE(self)->base.protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;
 }
@@ -753,13 +757,16 @@ static PyMemberDef pipe_members[] = {
 PyDoc_STRVAR(pipe_is_closing_doc,
 "is_closing($self, /)\n--\n\nReturn True if the transport is closing or closed.  (asyncio.BaseTransport)");
 PyDoc_STRVAR(pipe_set_protocol_doc,
-"set_protocol($self, protocol, /)\n--\n\nGive data and events to another protocol.  (asyncio.BaseTransport)");
+"set_protocol($self, /, protocol)\n--\n\nGive data and events to another protocol.  (asyncio.BaseTransport)");
 PyDoc_STRVAR(pipe_get_protocol_doc,
 "get_protocol($self, /)\n--\n\nReturn the protocol, None once the connection is lost.  (asyncio.BaseTransport)");
 
 #define METHODS_OF_BOTH                                                          \
     {"is_closing", Pipe_is_closing, METH_NOARGS, pipe_is_closing_doc},           \
-        {"set_protocol", Pipe_set_protocol, METH_O, pipe_set_protocol_doc},      \
+        {"set_protocol",                                                         \
+         (PyCFunction)(void (*)(void))Pipe_set_protocol,                         \
+         METH_FASTCALL | METH_KEYWORDS,                                          \
+         pipe_set_protocol_doc},                                                 \
         {"get_protocol", Pipe_get_protocol, METH_NOARGS, pipe_get_protocol_doc}, \
         {"_call_connection_lost", Pipe_call_connection_lost, METH_O, NULL},      \
         {"_read_ready", Pipe_read_ready, METH_NOARGS, NULL},                     \
@@ -855,13 +862,17 @@ static PyType_Spec read_pipe_spec = {
 /* ---- the writing one ---- */
 
 PyDoc_STRVAR(pipe_write_doc,
-"write($self, data, /)\n--\n\n"
+"write($self, /, data)\n--\n\n"
 "Write bytes, a bytearray or a memoryview: at once as far as the kernel takes it, the rest later.\n\n"
 "Raises AssertionError for anything else.  (asyncio.WriteTransport.write)");
 
 static PyObject *
-WritePipe_write(PyObject *self, PyObject *data)
+WritePipe_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    PyObject *data = single_argument(self, "write", "data", args, nargs, kwnames);
+    if (data == NULL) {
+        return NULL;
+    }
     NONE_UNLESS(pipe_write(PIPE(self), data) < 0);
 }
 
@@ -934,7 +945,7 @@ WritePipe_set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwar
 
 static PyMethodDef write_pipe_methods[] = {
     METHODS_OF_BOTH,
-    {"write", WritePipe_write, METH_O, pipe_write_doc},
+    {"write", (PyCFunction)(void (*)(void))WritePipe_write, METH_FASTCALL | METH_KEYWORDS, pipe_write_doc},
     {"write_eof", WritePipe_write_eof, METH_NOARGS, pipe_write_eof_doc},
     {"can_write_eof", WritePipe_can_write_eof, METH_NOARGS, pipe_can_write_eof_doc},
     {"close", WritePipe_write_eof, METH_NOARGS, pipe_write_close_doc},

@@ -844,42 +844,10 @@ PyDoc_STRVAR(write_doc,
 "Send bytes, a bytearray or a memoryview: at once as far as the kernel takes it, the rest later.\n\n"
 "Raises TypeError for anything else, RuntimeError after write_eof().  (asyncio.WriteTransport.write)");
 
-/* The argument of a method that takes one, by position or by name; borrowed. */
-static PyObject *
-single_argument(const char *method, const char *name, PyObject *const *args, Py_ssize_t nargs,
-                PyObject *kwnames)
-{
-    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    if (LIKELY(nargs == 1 && nkw == 0)) {
-        return args[0];
-    }
-    if (nargs == 0 && nkw == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), name) == 0) {
-        return args[0];
-    }
-    if (nargs == 0 && nkw == 0) {
-        PyErr_Format(
-            PyExc_TypeError, "StreamTransport.%s() missing 1 required positional argument: '%s'", method, name);
-    }
-    else if (nargs > 1) {
-        PyErr_Format(PyExc_TypeError,
-                     "StreamTransport.%s() takes 2 positional arguments but %zd were given",
-                     method,
-                     nargs + 1);
-    }
-    else {
-        PyErr_Format(PyExc_TypeError,
-                     nargs == 0 ? "StreamTransport.%s() got an unexpected keyword argument '%U'"
-                                : "StreamTransport.%s() got multiple values for argument '%U'",
-                     method,
-                     PyTuple_GET_ITEM(kwnames, 0));
-    }
-    return NULL;
-}
-
 static PyObject *
 Stream_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    PyObject *data = single_argument("write", "data", args, nargs, kwnames);
+    PyObject *data = single_argument(self, "write", "data", args, nargs, kwnames);
     if (UNLIKELY(data == NULL || stream_write((StreamObj *)self, data) < 0)) {
         return NULL;
     }
@@ -894,7 +862,7 @@ PyDoc_STRVAR(writelines_doc,
 static PyObject *
 Stream_writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    PyObject *lines = single_argument("writelines", "list_of_data", args, nargs, kwnames);
+    PyObject *lines = single_argument(self, "writelines", "list_of_data", args, nargs, kwnames);
     if (lines == NULL) {
         return NULL;
     }
@@ -1214,7 +1182,7 @@ static PyObject *
 Stream_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     StreamObj *s = (StreamObj *)self;
-    PyObject *protocol = single_argument("set_protocol", "protocol", args, nargs, kwnames);
+    PyObject *protocol = single_argument(self, "set_protocol", "protocol", args, nargs, kwnames);
     if (protocol == NULL || choose_feed(s, protocol) < 0) {
         return NULL;
     }

@@ -38,11 +38,15 @@ TlsTransport_get_extra_info(PyObject *op, PyObject *args, PyObject *kwargs)
     return value;
 }
 
-PyDoc_STRVAR(tls_transport_set_protocol_doc, "set_protocol($self, protocol, /)\n--\n\n(asyncio.BaseTransport.set_protocol)");
+PyDoc_STRVAR(tls_transport_set_protocol_doc, "set_protocol($self, /, protocol)\n--\n\n(asyncio.BaseTransport.set_protocol)");
 
 static PyObject *
-TlsTransport_set_protocol(PyObject *op, PyObject *protocol)
+TlsTransport_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    PyObject *protocol = single_argument(op, "set_protocol", "protocol", args, nargs, kwnames);
+    if (protocol == NULL) {
+        return NULL;
+    }
     return tls_protocol_of(op) == NULL ? Py_NewRef(Py_None)
                                        : NONE_OR_NULL(tls_set_app_protocol(tls_protocol_of(op), protocol));
 }
@@ -255,11 +259,15 @@ TlsTransport_get_read_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
     return tls_size_or_null(tls_protocol_of(op) == NULL ? 0 : tls_incoming_size(tls_protocol_of(op)));
 }
 
-PyDoc_STRVAR(tls_transport_write_doc, "write($self, data, /)\n--\n\nEncrypt and send `data`.  (asyncio.WriteTransport.write)");
+PyDoc_STRVAR(tls_transport_write_doc, "write($self, /, data)\n--\n\nEncrypt and send `data`.  (asyncio.WriteTransport.write)");
 
 static PyObject *
-TlsTransport_write(PyObject *op, PyObject *data)
+TlsTransport_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    PyObject *data = single_argument(op, "write", "data", args, nargs, kwnames);
+    if (data == NULL) {
+        return NULL;
+    }
     Py_ssize_t length;
     if (LIKELY(PyBytes_Check(data))) {
         length = PyBytes_GET_SIZE(data);
@@ -286,12 +294,16 @@ TlsTransport_write(PyObject *op, PyObject *data)
 }
 
 PyDoc_STRVAR(tls_transport_writelines_doc,
-"writelines($self, list_of_data, /)\n--\n\n"
+"writelines($self, /, list_of_data)\n--\n\n"
 "Encrypt and send each of them; small ones share records.  (asyncio.WriteTransport.writelines)");
 
 static PyObject *
-TlsTransport_writelines(PyObject *op, PyObject *items)
+TlsTransport_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    PyObject *items = single_argument(op, "writelines", "list_of_data", args, nargs, kwnames);
+    if (items == NULL) {
+        return NULL;
+    }
     TlsObj *protocol = tls_protocol_of(op);
     if (protocol == NULL) {
         Py_RETURN_NONE;
@@ -332,7 +344,10 @@ static PyMethodDef tls_transport_methods[] = {
      (PyCFunction)(void (*)(void))TlsTransport_get_extra_info,
      METH_VARARGS | METH_KEYWORDS,
      tls_transport_get_extra_info_doc},
-    {"set_protocol", TlsTransport_set_protocol, METH_O, tls_transport_set_protocol_doc},
+    {"set_protocol",
+     (PyCFunction)(void (*)(void))TlsTransport_set_protocol,
+     METH_FASTCALL | METH_KEYWORDS,
+     tls_transport_set_protocol_doc},
     {"get_protocol", TlsTransport_get_protocol, METH_NOARGS, tls_transport_get_protocol_doc},
     {"is_closing", TlsTransport_is_closing, METH_NOARGS, tls_transport_is_closing_doc},
     {"close", TlsTransport_close, METH_NOARGS, tls_transport_close_doc},
@@ -365,8 +380,14 @@ static PyMethodDef tls_transport_methods[] = {
      TlsTransport_get_read_buffer_size,
      METH_NOARGS,
      tls_transport_get_read_buffer_size_doc},
-    {"write", TlsTransport_write, METH_O, tls_transport_write_doc},
-    {"writelines", TlsTransport_writelines, METH_O, tls_transport_writelines_doc},
+    {"write",
+     (PyCFunction)(void (*)(void))TlsTransport_write,
+     METH_FASTCALL | METH_KEYWORDS,
+     tls_transport_write_doc},
+    {"writelines",
+     (PyCFunction)(void (*)(void))TlsTransport_writelines,
+     METH_FASTCALL | METH_KEYWORDS,
+     tls_transport_writelines_doc},
     {"write_eof", TlsTransport_write_eof, METH_NOARGS, tls_transport_write_eof_doc},
     {"can_write_eof", TlsTransport_can_write_eof, METH_NOARGS, tls_transport_can_write_eof_doc},
     {"_test__append_write_backlog", TlsTransport_append, METH_O, tls_transport_append_doc},

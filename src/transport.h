@@ -83,8 +83,6 @@ PART int transport_force_close(TransportObj *t, PyObject *exc);
 PART int transport_lose(TransportObj *t, PyObject *exc);
 PART int transport_call_lost(TransportObj *t);
 PART int transport_report(TransportObj *t, const char *message, PyObject *exc);
-PART int transport_wake(PyObject *future);
-PART int transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg);
 PART int transport_pause_protocol(TransportObj *t);
 PART int transport_resume_protocol(TransportObj *t);
 PART void transport_close_descriptor(TransportObj *t);
