@@ -39,6 +39,7 @@
     X(_detach)                  \
     X(_do_read)                 \
     X(_drain_helper)            \
+    X(_get_close_waiter)        \
     X(_ensure_fd_no_transport)  \
     X(_force_close)             \
     X(_loop)                    \

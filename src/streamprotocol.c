@@ -10,6 +10,7 @@
 
 #define PROTOCOL_VIRTUAL(X) \
     X(_drain_helper)        \
+    X(_get_close_waiter)    \
     X(_stream_reader)       \
     X(connection_lost)      \
     X(data_received)

@@ -1,4 +1,4 @@
-/* StreamWriter: write() to the transport, and drain() to wait until it has room again.
+/* StreamWriter: write() to the transport, drain() to wait until it has room again, wait_closed().
 
    What happens once per connection is asyncio's. */
 
@@ -70,9 +70,9 @@ writer_raise(StreamWriterObj *writer)
     return status;
 }
 
-/* drain() has no result, whatever the helper's is. */
+/* Neither drain() nor wait_closed() has a result, whatever they waited for had. */
 static int
-writer_drain_done(StreamCoroObj *Py_UNUSED(coro), PyObject **result)
+writer_done(StreamCoroObj *Py_UNUSED(coro), PyObject **result)
 {
     *result = Py_NewRef(Py_None);
     return 1;
@@ -94,7 +94,7 @@ writer_drain_helper(StreamCoroObj *coro, PyObject **result)
     PyObject *obj = Py_NewRef(writer->protocol);
     PyObject *awaitable = PyObject_CallMethodNoArgs(obj, coro->st->str._drain_helper);
     Py_DECREF(obj);
-    return streamcoro_await(coro, awaitable, writer_drain_done);
+    return streamcoro_await(coro, awaitable, writer_done);
 }
 
 static int
@@ -137,6 +137,37 @@ StreamWriter_drain(ctask_state *st, PyObject *self, PyObject *const *args, Py_ss
         return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
     return streamcoro_new(st, self, writer_drain_start, "StreamWriter.drain", 0, NULL);
+}
+
+/* ---- wait_closed() ---- */
+
+static int
+writer_wait_closed_start(StreamCoroObj *coro, PyObject **result)
+{
+    StreamWriterObj *writer = (StreamWriterObj *)coro->owner;
+    if (UNLIKELY(writer->protocol == NULL)) {
+        PyErr_SetString(PyExc_AttributeError, "_protocol");
+        return -1;
+    }
+    StreamProtocolObj *protocol = streamprotocol_cast(writer->protocol);
+    if (protocol != NULL && protocol->closed_done && protocol->closed == NULL) {
+        *result = Py_NewRef(Py_None); /* no need to make the future */
+        return 1;
+    }
+    PyObject *obj = Py_NewRef(writer->protocol);
+    PyObject *waiter = PyObject_CallMethodOneArg(obj, coro->st->str._get_close_waiter, (PyObject *)writer);
+    Py_DECREF(obj);
+    return streamcoro_await(coro, waiter, writer_done);
+}
+
+static PyObject *
+StreamWriter_wait_closed(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames, PyObject *stock)
+{
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return streamcoro_new(st, self, writer_wait_closed_start, "StreamWriter.wait_closed", 0, NULL);
 }
 
 /* ---- the transport's methods ---- */
@@ -387,5 +418,9 @@ streamwriter_setup(PyObject *module, ctask_state *st)
         add_type(module, "StreamWriter", &st->StreamWriterType, &StreamWriter_spec, NULL) < 0) {
         return -1;
     }
-    return streammethod_add(st, st->StreamWriterType, st->stock_StreamWriter, "drain", StreamWriter_drain);
+    if (streammethod_add(st, st->StreamWriterType, st->stock_StreamWriter, "drain", StreamWriter_drain) < 0) {
+        return -1;
+    }
+    return streammethod_add(
+        st, st->StreamWriterType, st->stock_StreamWriter, "wait_closed", StreamWriter_wait_closed);
 }

@@ -505,6 +505,29 @@ def test_wait_closed_after_an_ordinary_end(make, loop, run):
         protocol.connection_lost(None, None)
 
 
+def test_wait_closed_asks_the_protocol(impl, make, run):
+    transport, protocol, reader, writer = make()
+    assert inspect.iscoroutinefunction(writer.wait_closed)
+    protocol._get_close_waiter = mock.Mock(return_value=asyncio.sleep(0, "slept"))
+    protocol.connection_lost(None)
+    transport.is_closing.return_value = True
+    assert run(writer.wait_closed()) is None
+    protocol._get_close_waiter.assert_called_once_with(writer)
+    with pytest.raises(TypeError):
+        writer.wait_closed(1)
+
+
+def test_wait_closed_may_be_cancelled(make, loop, turn):
+    transport, protocol, reader, writer = make()
+    task = loop.create_task(writer.wait_closed())
+    turn()
+    task.cancel()
+    turn(2)
+    assert task.cancelled()
+    assert protocol._closed.cancelled()
+    end(transport, protocol)
+
+
 def test_connection_lost_twice(make, run):
     transport, protocol, reader, writer = make()
     transport.is_closing.return_value = True
