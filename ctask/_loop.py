@@ -120,7 +120,7 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         server: asyncio.Server | None = None,
         context: contextvars.Context | None = None,
     ) -> asyncio.Transport:
-        if not isinstance(sock, socket.socket):  # a stand-in, as in tests
+        if not issubclass(type(sock), socket.socket):  # a stand-in, as in tests
             contexts = {} if context is None else {"context": context}
             return super()._make_socket_transport(  # type: ignore
                 sock, protocol, waiter, extra=extra, server=server, **contexts
@@ -136,7 +136,7 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> asyncio.DatagramTransport:
-        if not isinstance(sock, socket.socket) or sock.family not in _DATAGRAM_FAMILIES:
+        if not issubclass(type(sock), socket.socket) or sock.family not in _DATAGRAM_FAMILIES:
             return super()._make_datagram_transport(  # type: ignore[misc,no-any-return]
                 sock, protocol, address, waiter, extra
             )
