@@ -1,4 +1,4 @@
-"""What ctask's transports add to asyncio's: one context for what the loop calls, TCP_NODELAY."""
+"""What ctask's transports add to asyncio's: one context for all callbacks, TCP_NODELAY always."""
 
 import contextvars
 import socket
@@ -15,8 +15,7 @@ def looking(kind, seen):
     class Looker(kind):
         def note(self, name, *args):
             seen[name] = VAR.get()
-            if name != "pause_writing":  # called by write(), in the writer's context
-                VAR.set(f"set in {name}")
+            VAR.set(f"set in {name}")
             return super().note(name, *args)
 
     return Looker()
@@ -25,9 +24,7 @@ def looking(kind, seen):
 @pytest.mark.parametrize(
     "kind, received", [(Recorder, "data_received"), (BufferedRecorder, "buffer_updated")]
 )
-def test_what_the_loop_calls_shares_the_context_of_the_connection(
-    loop, run, until, turn, kind, received
-):
+def test_all_callbacks_share_the_context_of_the_connection(loop, run, until, turn, kind, received):
     seen = {}
     proto = looking(kind, seen)
     ours, peer = make_pair("unix")
@@ -53,8 +50,8 @@ def test_what_the_loop_calls_shares_the_context_of_the_connection(
     assert seen == {
         "connection_made": "creator's",
         received: "set in connection_made",
-        "pause_writing": "somebody else's",
-        "resume_writing": f"set in {received}",
+        "pause_writing": f"set in {received}",
+        "resume_writing": "set in pause_writing",
         "connection_lost": "set in resume_writing",
     }
     assert VAR.get() == "default"
