@@ -197,7 +197,7 @@ def test_websocket(run, contexts):
     assert closed == [4000]
 
 
-def test_a_certificate_that_is_not_trusted(run, certificates):
+def test_a_certificate_that_is_not_trusted(run, certificates, logs):
     async def main():
         async with (
             serving(web.get("/", method), tls=certificates.for_server()) as url,
@@ -207,6 +207,10 @@ def test_a_certificate_that_is_not_trusted(run, certificates):
                 await session.get("/")
 
     run(main())
+    # In debug mode the server's loop tells of the connection that came to nothing.
+    assert {entry.getMessage().splitlines()[0] for entry in logs.take()} <= {
+        "Error on transport creation for incoming connection"
+    }
 
 
 def test_client_timeout_cancels_the_handler(run):
