@@ -73,7 +73,9 @@ class _Child:
                     "child process pid %d exit status already read:  will report returncode 255",
                     pid,
                 )
-        loop._child_watcher_callback(pid, returncode, transport)
+        # At once, on every version: the process number is free from now on, and nobody may send a
+        # signal to whoever gets it next.
+        transport._process_exited(returncode)
 
 
 if sys.version_info >= (3, 14):

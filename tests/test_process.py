@@ -1,6 +1,7 @@
 """Subprocesses: their exit, their pipes, and what Popen takes."""
 
 import asyncio
+import contextlib
 import errno
 import gc
 import os
@@ -11,6 +12,7 @@ import threading
 import warnings
 
 import pytest
+from conftest import STOCK
 
 PIPE = subprocess.PIPE
 
@@ -415,6 +417,40 @@ def test_status_that_close_took_is_not_lost(run, loop):
         assert transport.get_returncode() == 6
 
     run(main())
+
+
+@pytest.mark.skipif(
+    STOCK and sys.version_info < (3, 14), reason="asyncio tells one iteration after it has asked"
+)
+def test_no_signal_is_sent_once_the_process_number_is_free(run, loop, monkeypatch):
+    sent = []
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE)
+        waitpid, kill = os.waitpid, os.kill
+
+        def reap(*args):
+            result = waitpid(*args)
+            loop.call_soon(send)
+            return result
+
+        def send():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(0)
+
+        def note(*args):
+            sent.append(process.returncode)
+            kill(*args)
+
+        monkeypatch.setattr(os, "waitpid", reap)
+        monkeypatch.setattr(os, "kill", note)
+        process.stdin.close()
+        await process.wait()
+        await asyncio.sleep(0)
+
+    run(main())
+    # The status is known by then.
+    assert sent in ([], [0])
 
 
 def test_close_kills_a_child_that_runs(run, loop):
