@@ -423,7 +423,7 @@ future_iternext(PyObject *self)
     if (future_send(self, Py_None, &result) == PYGEN_RETURN) {
         /* Returning NULL with nothing set stands for StopIteration(None). */
         if (result != Py_None) {
-            (void)_PyGen_SetStopIterationValue(result);
+            (void)set_stop_iteration(result);
         }
         Py_CLEAR(result);
     }

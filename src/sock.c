@@ -839,18 +839,6 @@ op_send(PyObject *self, PyObject *value, PyObject **result)
     return outcome;
 }
 
-/* StopIteration(result), as a coroutine ends.  Made by hand: PyErr_SetObject() does twice the work.  Takes the
-   reference. */
-static void
-raise_stop_iteration(PyObject *result)
-{
-    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-    Py_DECREF(result);
-    if (stop != NULL) {
-        PyErr_SetRaisedException(stop);
-    }
-}
-
 /* What the interpreter calls for `await`; returning NULL with nothing set stands for StopIteration(None). */
 static PyObject *
 op_iternext(PyObject *self)
@@ -859,12 +847,10 @@ op_iternext(PyObject *self)
     if (op_send(self, Py_None, &result) != PYGEN_RETURN) {
         return result;
     }
-    if (result == Py_None) {
-        Py_DECREF(result);
+    if (result != Py_None) {
+        (void)set_stop_iteration(result);
     }
-    else {
-        raise_stop_iteration(result);
-    }
+    Py_DECREF(result);
     return NULL;
 }
 
@@ -875,8 +861,8 @@ op_send_method(PyObject *self, PyObject *value)
 {
     PyObject *result;
     if (op_send(self, value, &result) == PYGEN_RETURN) {
-        raise_stop_iteration(result);
-        return NULL;
+        (void)set_stop_iteration(result);
+        Py_CLEAR(result);
     }
     return result;
 }

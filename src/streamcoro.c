@@ -165,7 +165,7 @@ coro_outcome(PySendResult outcome, PyObject *result, int explicit)
         PyErr_SetNone(PyExc_StopIteration);
     }
     else {
-        (void)_PyGen_SetStopIterationValue(result);
+        (void)set_stop_iteration(result);
     }
     Py_DECREF(result);
     return NULL;
