@@ -9,7 +9,10 @@ import asyncio
 import contextvars
 import gc
 import logging
+import random
+import socket
 import ssl
+import struct
 import warnings
 import weakref
 from pathlib import Path
@@ -735,6 +738,189 @@ def test_an_unclosed_transport_is_told_of(loop, session, until):
         del s
         gc.collect()
     assert caught == []
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+@pytest.mark.parametrize(
+    "where", ["connection_made", "data_received", "buffer_updated", "eof_received", "pause_writing"]
+)
+def test_the_application_ends_it_in_a_callback(session, steps, reports, where, how):
+    def end(proto, *args):
+        getattr(proto.transport, how)()
+
+    kind = Viewed if where == "buffer_updated" else Recorder
+    proto = kind(**{where: end})
+    s = session("server", proto)
+    while where == "pause_writing" and not proto.count(where):
+        s.transport.write(MUCH)
+    s.peer.to_send = b"x" * 40_000
+    s.peer.step()
+    if where == "eof_received":
+        s.peer.unwrap()
+
+    def ended():
+        if s.peer.notified:
+            s.peer.unwrap()
+        return proto.is_lost
+
+    steps(s.peer, ended)
+    assert proto.count("connection_lost") == 1
+    assert proto.count(where) == 1
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5, 6, 20, 300])
+def test_a_reset_in_the_middle_of_a_record(session, side, steps, until, cut):
+    proto = Recorder()
+    s = session(side, proto)
+    s.peer.tls.write(b"x" * 1000)
+    s.peer.sock.send(s.peer.outgoing.read()[:cut])
+    until(lambda: True)
+    s.peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.peer.sock.close()
+    s.transport.write(b"y" * 1000)
+    until(lambda: proto.is_lost)
+    assert proto.data == b""
+    assert proto.lost is None or isinstance(proto.lost, ConnectionError)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bytes_that_are_changed_on_the_way_are_never_delivered(session, until, reports, seed):
+    """Records are whole or the connection ends; whatever comes, nothing worse happens."""
+    chance = random.Random(seed)
+    proto = Recorder()
+    s = session(chance.choice(["client", "server"]), proto)
+    for _ in range(20):
+        s.peer.tls.write(b"good " * chance.randrange(1, 2000))
+    wire = bytearray(s.peer.outgoing.read())
+    for _ in range(5):
+        wire[chance.randrange(len(wire))] ^= 1 << chance.randrange(8)
+    wire = bytes(wire)
+    while wire and not proto.is_lost:
+        n = chance.randrange(1, 30_000)
+        try:
+            s.peer.sock.send(wire[:n])
+        except OSError:
+            break
+        wire = wire[n:]
+        until(lambda: True)
+    s.peer.sock.close()
+    until(lambda: proto.is_lost)
+    assert proto.data.replace(b"good ", b"") == b""
+
+
+# ---- over a transport in Python ----
+
+
+class Wire(asyncio.Transport):
+    """A transport of the application's own, which hands over what it has when it is told to."""
+
+    _start_tls_compatible = True
+
+    def __init__(self, loop):
+        super().__init__({"wire": "copper"})
+        self.loop = loop
+        self.sent = b""
+        self.closed = False
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
+    def deliver(self, data):
+        while data:
+            buffer = self.protocol.get_buffer(len(data))
+            n = min(len(buffer), len(data))
+            buffer[:n] = data[:n]
+            self.protocol.buffer_updated(n)
+            data = data[n:]
+
+    def write(self, data):
+        self.sent += data
+
+    def pause_reading(self):
+        pass
+
+    def resume_reading(self):
+        pass
+
+    def is_closing(self):
+        return self.closed
+
+    def close(self):
+        self._force_close(None)
+
+    def _force_close(self, exc):
+        if not self.closed:
+            self.closed = True
+            self.loop.call_soon(self.protocol.connection_lost, exc)
+
+
+@pytest.fixture
+def wired(loop, turn, way):
+    """A Recorder over TLS over a Wire, the wire, and the other side's TLS."""
+    proto, wire = Recorder(), Wire(loop)
+    peer = Peer(None, server_context(), True)
+    task = loop.create_task(
+        loop.start_tls(wire, proto, client_context(way), server_hostname="localhost")
+    )
+    turn(3)
+    while not (task.done() and peer.shaken):
+        peer.incoming.write(wire.sent)
+        wire.sent = b""
+        try:
+            peer.tls.do_handshake()
+            peer.shaken = True
+        except ssl.SSLWantReadError:
+            pass
+        wire.deliver(peer.outgoing.read())
+        turn(2)
+    proto.transport = task.result()
+    yield proto, wire, peer
+    proto.transport.abort()
+    turn(3)
+
+
+def test_over_a_transport_in_python(wired, turn):
+    proto, wire, peer = wired
+    assert proto.transport.get_extra_info("wire") == "copper"
+    proto.transport.write(MUCH[:100_000])
+    peer.incoming.write(wire.sent)
+    got = b""
+    while len(got) < 100_000:
+        got += peer.tls.read(100_000)
+    assert got == MUCH[:100_000]
+    for i in range(0, 200_000, 10_000):
+        peer.tls.write(MUCH[i : i + 10_000])
+    wire.deliver(peer.outgoing.read())
+    turn(3)
+    assert proto.data == MUCH[:200_000]
+
+
+def test_a_transport_in_python_pauses_us(wired, turn):
+    proto, wire, peer = wired
+    below = wire.protocol
+    below.pause_writing()
+    wire.sent = b""
+    proto.transport.set_write_buffer_limits(high=1000)
+    proto.transport.write(b"x" * 2000)
+    assert wire.sent == b""
+    assert proto.transport.get_write_buffer_size() >= 2000
+    assert proto.names() == ["pause_writing"]
+    below.resume_writing()
+    assert proto.transport.get_write_buffer_size() == 0
+    assert proto.names() == ["pause_writing", "resume_writing"]
+    peer.incoming.write(wire.sent)
+    assert peer.tls.read(10_000) == b"x" * 2000
+
+
+@pytest.mark.ctask_only
+def test_more_bytes_than_the_buffer_holds_are_refused(wired):
+    _, wire, _ = wired
+    buffer = wire.protocol.get_buffer(-1)
+    with pytest.raises(ValueError, match="more than the buffer holds"):
+        wire.protocol.buffer_updated(len(buffer) + 1)
+    with pytest.raises(ValueError, match="more than the buffer holds"):
+        wire.protocol.buffer_updated(-1)
+    wire.protocol.buffer_updated(0)
 
 
 # ---- flow control ----
