@@ -185,7 +185,7 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
 
     if _tls is not None:
         _make_ssl_transport = _tls.make_ssl_transport
-        start_tls = _tls.start_tls  # type: ignore[assignment]
+        start_tls = _tls.start_tls
 
     # Signals come through a pair of sockets, as asyncio's own.  Other wake-ups do not need them,
     # so they are made when the first handler is added.
