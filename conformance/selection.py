@@ -218,11 +218,6 @@ EXCLUDE = [
     ),
     Exclusion(
         "loop",
-        "asyncio.sslproto.SSLProtocol.connection_made replaced, to see asyncio's own transport",
-        ("test_sslproto.*.test_create_connection_ssl_failed_certificate_no_cycles",),
-    ),
-    Exclusion(
-        "loop",
         "transport._test__append_write_backlog",
         ("test_ssl.*.test_remote_shutdown_receives_trailing_data",),
     ),

@@ -4,9 +4,21 @@ import asyncio
 import contextvars
 import socket
 import ssl
+from asyncio import sslproto
+from asyncio.selector_events import BaseSelectorEventLoop
 from typing import Any
 
 from ctask import _ctask
+
+_stock_protocol = sslproto.SSLProtocol
+_stock_methods = dict(vars(_stock_protocol))
+_stock_make_ssl_transport: Any = vars(BaseSelectorEventLoop)["_make_ssl_transport"]
+_stock_start_tls: Any = asyncio.BaseEventLoop.start_tls
+
+
+def _is_patched() -> bool:
+    """Has a program put something of its own into asyncio's TLS?  Then it is to be called."""
+    return sslproto.SSLProtocol is not _stock_protocol or vars(_stock_protocol) != _stock_methods
 
 
 def make_ssl_transport(
@@ -28,6 +40,22 @@ def make_ssl_transport(
 
     `context` is what callbacks run in, if the loop that asks has one for them (3.15).
     """
+    given: dict[str, Any] = {} if context is None else {"context": context}
+    if _is_patched():
+        return _stock_make_ssl_transport(  # type: ignore[no-any-return]
+            loop,
+            rawsock,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            extra=extra,
+            server=server,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            **given,
+        )
     loop._ensure_fd_no_transport(rawsock)
     tls = _ctask.SSLProtocol(
         loop,
@@ -39,8 +67,7 @@ def make_ssl_transport(
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
-    below: dict[str, Any] = {} if context is None else {"context": context}
-    loop._make_socket_transport(rawsock, tls, extra=extra, server=server, **below)
+    loop._make_socket_transport(rawsock, tls, extra=extra, server=server, **given)
     return tls._app_transport
 
 
@@ -65,6 +92,17 @@ async def start_tls(
         )
     if not getattr(transport, "_start_tls_compatible", False):
         raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+    if _is_patched():
+        return await _stock_start_tls(  # type: ignore[no-any-return]
+            loop,
+            transport,
+            protocol,
+            sslcontext,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
     waiter = loop.create_future()
     tls = _ctask.SSLProtocol(
         loop,
