@@ -1208,3 +1208,19 @@ def test_a_socket_of_another_kind_of_context_is_refused(loop, run):
         run(loop.create_connection(Recorder, sock=ours, ssl="context", server_hostname="x"))
     ours.close()
     peer.close()
+
+
+def test_a_patched_protocol_of_asyncio_is_called(session, side, steps, monkeypatch):
+    seen = []
+    made = asyncio.sslproto.SSLProtocol.connection_made
+
+    def connection_made(self, transport):
+        seen.append(transport)
+        made(self, transport)
+
+    monkeypatch.setattr(asyncio.sslproto.SSLProtocol, "connection_made", connection_made)
+    proto = Recorder()
+    s = session(side, proto)
+    s.transport.write(b"data")
+    steps(s.peer, lambda: s.peer.data == b"data")
+    assert len(seen) == 1
