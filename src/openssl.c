@@ -306,12 +306,36 @@ ssl_of(ctask_state *st, PyObject *sslobj, PyObject *sock, PyObject *context, PyO
     return ssl;
 }
 
+/* An SSLObject of a derived class may have methods of its own for what we would do behind its back; its
+   do_handshake() and unwrap() are called. */
+static int
+methods_are_ssls(ctask_state *st, PyObject *sslobj)
+{
+    PyObject *type = (PyObject *)Py_TYPE(sslobj);
+    if (type == st->ssl_SSLObject) {
+        return 1;
+    }
+    if (!PyType_Check(st->ssl_SSLObject) || !PyObject_TypeCheck(sslobj, (PyTypeObject *)st->ssl_SSLObject)) {
+        return 0;
+    }
+    PyObject *names[] = {st->str.read, st->str.write};
+    int same = 1;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
+        PyObject *theirs = PyObject_GetAttr(type, names[i]);
+        PyObject *ssls = PyObject_GetAttr(st->ssl_SSLObject, names[i]);
+        same = same && theirs != NULL && theirs == ssls;
+        Py_XDECREF(theirs);
+        Py_XDECREF(ssls);
+    }
+    PyErr_Clear();
+    return same;
+}
+
 PART SSL *
 openssl_attach(ctask_state *st, PyObject *sslobj, PyObject *incoming, PyObject *outgoing, openssl_pipe *pipe,
                BIO **bio, PyObject **owner)
 {
-    /* An SSLObject of a derived class may have methods of its own for what we would do behind its back. */
-    if ((PyObject *)Py_TYPE(sslobj) != st->ssl_SSLObject || !library_ready(st)) {
+    if (!methods_are_ssls(st, sslobj) || !library_ready(st)) {
         return NULL;
     }
     PyObject *sock = PyObject_GetAttr(sslobj, st->str._sslobj);

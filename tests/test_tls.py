@@ -26,6 +26,19 @@ CERTS = Path(__file__).parent / "certs"
 class PlainObject(ssl.SSLObject):
     """No different; but who calls OpenSSL behind its back does not call it."""
 
+    def read(self, *args):
+        return super().read(*args)
+
+
+class VerifyingObject(ssl.SSLObject):
+    """As truststore's: more is done in the handshake, and data goes its usual way."""
+
+    handshakes = 0
+
+    def do_handshake(self):
+        VerifyingObject.handshakes += 1
+        super().do_handshake()
+
 
 @pytest.fixture(params=["direct", "python"])
 def way(request):
@@ -1200,6 +1213,15 @@ def test_streams_over_tls(loop, run, way):
 def test_openssl_is_called_directly_where_that_is_known_to_work(session, way):
     s = session("client", Recorder())
     assert s.transport._ssl_protocol._direct is (way == "direct")
+
+
+@pytest.mark.ctask_only
+def test_openssl_is_called_directly_for_classes_with_a_handshake_of_their_own(session):
+    context = client_context()
+    context.sslobject_class = VerifyingObject
+    s = session("client", Recorder(), context)
+    assert VerifyingObject.handshakes > 0
+    assert s.transport._ssl_protocol._direct
 
 
 def test_a_socket_of_another_kind_of_context_is_refused(loop, run):
