@@ -28,6 +28,7 @@
 /* ---- names looked up at run time, interned once ---- */
 
 #define CTASK_NAMES(X)          \
+    X(Task)                     \
     X(_accept_connection2)      \
     X(_asyncio_future_blocking) \
     X(_attach)                  \
@@ -162,6 +163,7 @@
     X(stock_TimerHandle, "asyncio.events", "TimerHandle")                          \
     X(stock_Loop, "asyncio.unix_events", "SelectorEventLoop")                      \
     X(format_callback_source, "asyncio.format_helpers", "_format_callback_source") \
+    X(tasks_module, "asyncio", "tasks")                                            \
     X(extract_stack, "asyncio.format_helpers", "extract_stack")                    \
     X(format_handle, "asyncio.base_events", "_format_handle")                      \
     X(logger, "asyncio.log", "logger")                                             \

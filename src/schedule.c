@@ -283,6 +283,14 @@ Loop_create_future(PyObject *self, PyObject *Py_UNUSED(ignored))
     return future_create(((LoopObj *)self)->st, self);
 }
 
+/* Has a program put a class of its own in the place of asyncio.tasks.Task?  Then tasks are to be of it. */
+static int
+task_class_is_foreign(ctask_state *st)
+{
+    PyObject *cls = PyDict_GetItemWithError(PyModule_GetDict(st->tasks_module), st->str.Task);
+    return cls != st->stock_Task && cls != (PyObject *)st->TaskType;
+}
+
 PyDoc_STRVAR(create_task_doc,
 "create_task($self, coro, **kwargs)\n--\n\n"
 "Schedule a coroutine and return its task: a ctask.Task, or what the task factory makes.\n\n"
@@ -322,10 +330,11 @@ Loop_create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
             known = 0;
         }
     }
-    if (LIKELY(known && coro != NULL)) {
+    if (LIKELY(known && coro != NULL && !task_class_is_foreign(st))) {
         return loop_check_open(loop) < 0 ? NULL : task_create(st, self, coro, name, context, eager);
     }
-    /* A task factory, whose calling convention differs between versions, or a mistake: asyncio's own. */
+    /* A task factory, whose calling convention differs between versions, another class, or a mistake: asyncio's
+       own. */
     PyObject *stack[8];
     Py_ssize_t total = nargs + nkw;
     if (total > 7) {

@@ -1717,7 +1717,7 @@ static PyMethodDef stream_loop_methods[] = {
 PART int
 stream_setup(PyObject *module, ctask_state *st)
 {
-    if (((PyTypeObject *)st->stock_Transport)->tp_basicsize != offsetof(TransportObj, weakrefs)) {
+    if (((PyTypeObject *)st->stock_Transport)->tp_basicsize != offsetof(TransportObj, dict)) {
         PyErr_SetString(PyExc_ImportError,
                         "ctask was built for another asyncio: its transports have other slots");
         return -1;

@@ -371,6 +371,9 @@ transport_traverse(PyObject *self, visitproc visit, void *arg)
     TransportObj *t = (TransportObj *)self;
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(t->extra);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(t->slots); i++) {
+        Py_VISIT(t->slots[i]);
+    }
     Py_VISIT(t->dict);
     Py_VISIT(t->loop);
     Py_VISIT(t->protocol);
@@ -390,6 +393,9 @@ transport_clear(TransportObj *t)
     transport_close_descriptor(t);
     queue_clear(&t->queue);
     Py_CLEAR(t->extra);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(t->slots); i++) {
+        Py_CLEAR(t->slots[i]);
+    }
     Py_CLEAR(t->dict);
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->server);

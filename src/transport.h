@@ -27,11 +27,11 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *extra; // owned; the slot of asyncio.BaseTransport: a dict, NULL until there is something in it
-    /* These four lie where asyncio's _FlowControlMixin has slots, which nothing uses. */
-    PyObject *dict;     // owned; attributes that a program sets, or NULL
-    LoopObj *loop;      // owned; NULL once connection_lost() was called
+    PyObject *slots[4]; // owned; those of asyncio's _FlowControlMixin, which only somebody odd would fill
+    PyObject *dict; // owned; attributes that a program sets, or NULL
+    LoopObj *loop; // owned; NULL once connection_lost() was called
     PyObject *protocol; // owned; the same
-    PyObject *server;   // owned; which accepted the connection, or NULL
+    PyObject *server; // owned; which accepted the connection, or NULL
     PyObject *weakrefs; // borrowed
     PyObject *sock; // owned; NULL while nobody has asked for it (accepted connections), and when closed
     PyObject *context; // owned; in which the protocol is called

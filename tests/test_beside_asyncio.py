@@ -561,3 +561,16 @@ def test_set_event_loop_makes_it_the_current_one(loop):
     fut = asyncio.Future()
     assert fut.get_loop() is loop
     asyncio.set_event_loop(None)
+
+
+def test_a_class_put_in_the_place_of_asyncios_task_is_used(loop, monkeypatch):
+    class Task(asyncio.tasks._PyTask):
+        pass
+
+    async def main():
+        task = asyncio.get_running_loop().create_task(asyncio.sleep(0))
+        await task
+        return type(task)
+
+    monkeypatch.setattr(asyncio.tasks, "Task", Task)
+    assert loop.run_until_complete(main()) is Task
