@@ -503,6 +503,34 @@ def test_a_certificate_of_nobody(begin, steps, side, way):
     assert proto.events == []
 
 
+@pytest.mark.ctask_only  # asyncio before 3.15 leaves a cycle
+def test_a_failed_handshake_leaves_nothing_to_the_collector(loop, begin, steps, way, settle):
+    made = []
+    make = loop._make_socket_transport
+
+    def remember(sock, protocol, *args, **kwargs):
+        transport = make(sock, protocol, *args, **kwargs)
+        made.extend(weakref.ref(thing) for thing in (transport, protocol))
+        return transport
+
+    loop._make_socket_transport = remember
+    context = ssl.create_default_context()
+    if way == "python":
+        context.sslobject_class = PlainObject
+    gc.collect()
+    gc.disable()
+    try:
+        task, peer = begin("client", Recorder(), context, server_context())
+        steps(peer, task.done)
+        assert isinstance(task.exception(), ssl.SSLCertVerificationError)
+        del task
+        settle()
+        assert [thing() for thing in made] == [None, None]
+    finally:
+        gc.enable()
+        del loop._make_socket_transport
+
+
 def test_the_certificate_of_somebody_else(begin, steps, way):
     task, peer = begin(
         "client", Recorder(), client_context(way), server_context(), server_hostname="example.org"
