@@ -159,11 +159,6 @@ EXCLUDE = [
         "loop._make_socket_transport",
         ("test_sslproto.*.test_connection_lost_when_busy",),
     ),
-    Exclusion(
-        "loop",
-        "asyncio.sslproto.SSLProtocol.connection_made",  # ours: tests/test_tls.py has the same test
-        ("test_sslproto.*.test_create_connection_ssl_failed_certificate_no_cycles",),
-    ),
     Exclusion("loop", "loop._csock, loop._ssock", ("test_events.*.test_internal_fds",)),
     Exclusion("loop", "loop._stop_serving", ("test_events.*.test_prompt_cancellation",)),
     Exclusion("loop", "loop._run_once, loop._selector", ("test_events.*.test_timeout_rounding",)),
