@@ -8,6 +8,7 @@ import pathlib
 import socket
 import sys
 import warnings
+from unittest import mock
 
 import pytest
 from streams import Recorder, make_pair, receive
@@ -448,3 +449,26 @@ def test_impossible_unix_connections_are_refused(loop, run):
         ]:
             with pytest.raises(ValueError, match=message):
                 run(loop.create_unix_connection(Recorder, **args))
+
+
+def test_the_methods_of_a_mock_socket_are_called(loop, run, until):
+    # It passes for a socket: isinstance() asks its __class__.
+    ours, peer = socket.socketpair()
+    received = []
+
+    class Receiver(asyncio.Protocol):
+        def data_received(self, data):
+            received.append(data)
+
+        def connection_lost(self, exc):
+            received.append(exc)
+
+    sock = mock.MagicMock(spec=socket.socket, type=socket.SOCK_STREAM, family=socket.AF_INET)
+    sock.fileno.return_value = ours.fileno()
+    sock.recv.side_effect = [b"mocked", b""]
+    with ours, peer:
+        run(loop.create_connection(Receiver, sock=sock))
+        peer.send(b"real")
+        until(lambda: None in received)
+    assert received == [b"mocked", None]
+    sock.close.assert_called_once()
