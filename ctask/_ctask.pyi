@@ -1,6 +1,7 @@
 import asyncio
 import ssl
 import sys
+from _asyncio import _set_running_loop as _set_running_loop
 from _asyncio import get_event_loop as get_event_loop
 from _asyncio import get_running_loop as get_running_loop
 from asyncio import AbstractEventLoop

@@ -83,11 +83,14 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
                 firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
             )
             events._set_running_loop(self)
+            # Where tasks look, should a program have replaced the function above.
+            _ctask._set_running_loop(self)
             self._run()
         finally:
             self._stopping = False
             self._thread_id = None
             events._set_running_loop(None)
+            _ctask._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*hooks)
 

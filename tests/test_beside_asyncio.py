@@ -563,14 +563,63 @@ def test_set_event_loop_makes_it_the_current_one(loop):
     asyncio.set_event_loop(None)
 
 
-def test_a_class_put_in_the_place_of_asyncios_task_is_used(loop, monkeypatch):
-    class Task(asyncio.tasks._PyTask):
+# --- What a program replaces in asyncio
+
+
+def test_tasks_are_of_the_class_that_asyncio_tasks_has(loop, run, monkeypatch):
+    class Mine(asyncio.Task):
         pass
 
-    async def main():
-        task = asyncio.get_running_loop().create_task(asyncio.sleep(0))
-        await task
-        return type(task)
+    context = contextvars.copy_context()
 
-    monkeypatch.setattr(asyncio.tasks, "Task", Task)
-    assert loop.run_until_complete(main()) is Task
+    async def made():
+        return loop.create_task(returns(1), name="mine", context=context)
+
+    before = run(made())
+    assert not isinstance(before, Mine)
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.tasks, "Task", Mine)
+        task = run(made())
+        assert type(task) is Mine
+        assert task.get_name() == "mine"
+        assert asyncio.all_tasks(loop) == {task}
+        other = loop.create_task(returns(2))
+        assert type(other) is Mine
+    after = loop.create_task(returns(3))
+    assert type(after) is type(before)
+    assert run(asyncio.gather(before, task, other, after)) == [1, 1, 2, 3]
+
+
+def test_a_task_class_that_is_gone_is_missed(loop, monkeypatch):
+    coro = nothing()
+    with monkeypatch.context() as patch:
+        patch.delattr(asyncio.tasks, "Task")
+        with pytest.raises(AttributeError, match="Task"):
+            loop.create_task(coro)
+    coro.close()
+
+
+@pytest.mark.ctask_only  # asyncio's tasks in C do not run then
+def test_tasks_run_under_replaced_running_loop_functions(impl, loop, run, monkeypatch):
+    # asyncio keeps them in Python as well, in another place than the C functions look at.
+    events = asyncio.events
+    for module in (asyncio, events):
+        monkeypatch.setattr(module, "_get_running_loop", events._py__get_running_loop)
+        monkeypatch.setattr(module, "_set_running_loop", events._py__set_running_loop)
+        monkeypatch.setattr(module, "get_running_loop", events._py_get_running_loop)
+
+    async def main():
+        other = impl.new_event_loop()
+        with (
+            contextlib.closing(other),
+            pytest.raises(RuntimeError, match="another loop is running"),
+        ):
+            other.run_forever()
+        await asyncio.sleep(0)
+        return asyncio.get_running_loop()
+
+    assert run(main()) is loop
+    assert asyncio._get_running_loop() is None
+    monkeypatch.undo()
+    assert asyncio._get_running_loop() is None
+    assert run(returns(1)) == 1
