@@ -19,7 +19,7 @@
 #ifdef CTASK_SPLIT
 #define PART __attribute__((visibility("hidden")))
 #else
-#define PART static __attribute__((unused))
+#define PART static
 #endif
 
 #define LIKELY(x) __builtin_expect(!!(x), 1)
