@@ -1296,6 +1296,10 @@ stream_extra(StreamObj *s, PyObject *key)
     if (t->extra == NULL && (t->extra = PyDict_New()) == NULL) {
         return NULL;
     }
+    if (!PyDict_Check(t->extra)) {
+        PyErr_SetString(PyExc_TypeError, "the transport's _extra is no dict");
+        return NULL;
+    }
     PyObject *value = PyDict_GetItemWithError(t->extra, key);
     if (value != NULL || PyErr_Occurred() || !PyUnicode_Check(key)) {
         return value;

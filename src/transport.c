@@ -346,6 +346,8 @@ transport_call_lost(TransportObj *t)
         return 0;
     }
     t->lost = 1;
+    t->closing = 1;
+    t->conn_lost += t->conn_lost == 0; // from Python it can be called without transport_lose()
     PyObject *exc = t->lost_exc == NULL ? Py_NewRef(Py_None) : t->lost_exc;
     t->lost_exc = NULL;
     PyObject *protocol = t->protocol;
