@@ -96,7 +96,7 @@ single_argument(PyObject *self, const char *method, const char *name, PyObject *
         return args[0];
     }
     const char *type = _PyType_Name(Py_TYPE(self));
-    if (nargs == 0 && nkw == 0) {
+    if (nargs <= 0 && nkw == 0) {
         PyErr_Format(
             PyExc_TypeError, "%s.%s() missing 1 required positional argument: '%s'", type, method, name);
     }

@@ -686,7 +686,7 @@ op_end(SockOp *op)
     LoopObj *loop = op->loop;
     PyObject *sock = op->sock, *arg = op->arg, *arg2 = op->arg2, *inner = op->inner;
     FutureObj *fut = op->fut;
-    int held = op->held;
+    int held = op->held != 0;
     op->loop = NULL;
     op->sock = op->arg = op->arg2 = op->inner = NULL;
     op->fut = NULL;

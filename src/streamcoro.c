@@ -211,7 +211,7 @@ StreamCoro_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     if (coro_check(coro) < 0) {
         return NULL;
     }
-    int started = coro->started;
+    int started = coro->started != 0;
     coro->started = 1;
     if (coro->awaiting == NULL) {
         if (future_throw_arguments(args, nargs) == 0) {

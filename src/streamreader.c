@@ -430,6 +430,8 @@ reader_until_rest(StreamCoroObj *coro, PyObject **result)
             return reader_wait(coro, reader, "readuntil", reader_until_rest);
         }
         return reader_raise_incomplete(coro, reader, Py_None);
+    default:
+        break;
     }
     PyObject *exc = reader_overrun(coro, message, end);
     if (exc != NULL) {

@@ -110,7 +110,7 @@ writer_drain_start(StreamCoroObj *coro, PyObject **result)
     }
     int closing;
     if (LIKELY(stream_is_exact(transport))) {
-        closing = ((TransportObj *)transport)->closing;
+        closing = ((TransportObj *)transport)->closing != 0;
     }
     else {
         PyObject *res = PyObject_CallMethodNoArgs(transport, coro->st->str.is_closing);

@@ -4,11 +4,11 @@
    It is a BufferedProtocol over any transport, Python's included; our own transport takes the shorter way by
    tls_feed(). */
 
-#include <structmember.h>
-
 #include "stream.h"
 #include "streams.h"
 #include "tls.h"
+
+#include <structmember.h>
 
 #define READ_BUFFER (64 * 1024) // for transports that are not ours
 

@@ -3,9 +3,9 @@
    It owns nothing of the connection: each method is a call of the protocol in tls.c.  The two hold each other
    until the connection is lost. */
 
-#include <structmember.h>
-
 #include "tls.h"
+
+#include <structmember.h>
 
 #define NONE_OR_NULL(result) ((result) < 0 ? NULL : Py_NewRef(Py_None))
 
