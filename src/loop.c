@@ -367,6 +367,9 @@ run_entry(LoopObj *loop, ring_entry *entry)
     if (UNLIKELY(loop->debug)) {
         return run_entry_timed(loop, entry);
     }
+    if (kind == READY_HANDLE) {
+        return UNLIKELY(current_flush(loop) < 0) ? -1 : run_handle(loop, subject);
+    }
     if (kind == READY_STEP) {
         status = task_run(loop, (TaskObj *)subject, entry->arg, NULL);
     }
@@ -376,9 +379,6 @@ run_entry(LoopObj *loop, ring_entry *entry)
     else {
         if (UNLIKELY(current_flush(loop) < 0)) {
             return -1;
-        }
-        if (kind == READY_HANDLE) {
-            return run_handle(loop, subject);
         }
         if (kind >= READY_READ) {
             io_ready ready = (io_ready)entry->arg;
