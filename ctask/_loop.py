@@ -160,10 +160,18 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         contexts = () if context is None else (context,)
         timeouts = (ssl_handshake_timeout, ssl_shutdown_timeout)
         arguments = (protocol_factory, sock, sslcontext, server, backlog, *timeouts, *contexts)
-        if sslcontext is not None or self._debug or server is None:
+        if sslcontext is not None or self._debug or server is None or self._accepts_otherwise():
             super()._start_serving(*arguments)  # type: ignore[misc]
         else:
             self._accept_streams(protocol_factory, sock, server, backlog, arguments, *contexts)
+
+    def _accepts_otherwise(self) -> bool:
+        """Does a subclass replace a step of asyncio's way from connection to transport?"""
+        cls = type(self)
+        return cls is not EventLoop and any(
+            getattr(cls, name) is not getattr(EventLoop, name)
+            for name in ("_accept_connection", "_accept_connection2", "_make_socket_transport")
+        )
 
     async def _sendfile_native(
         self, transp: asyncio.Transport, file: BinaryIO, offset: int, count: int

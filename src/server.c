@@ -118,7 +118,8 @@ make_connection(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *pe
     return stream == NULL ? -1 : 0;
 }
 
-/* What goes wrong ends this connection only, and asyncio is silent about it unless in debug mode. */
+/* What goes wrong ends this connection only.  As with asyncio nobody hears of it but in debug mode (which was
+   set after the server had started; before, asyncio's own code accepts). */
 static int
 serve(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *peer, socklen_t peer_length)
 {
@@ -129,8 +130,20 @@ serve(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *peer, sockle
     if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
         return -1;
     }
-    PyErr_Clear();
-    return 0;
+    PyObject *exc = PyErr_GetRaisedException(), *report = NULL, *res = NULL;
+    if (LIKELY(!loop->debug)) {
+        Py_DECREF(exc);
+        return 0;
+    }
+    report = Py_BuildValue(
+        "{s:s,s:O}", "message", "Error on transport creation for incoming connection", "exception", exc);
+    if (report != NULL) {
+        res = PyObject_CallMethodOneArg((PyObject *)loop, loop->st->str.call_exception_handler, report);
+    }
+    Py_XDECREF(report);
+    Py_DECREF(exc);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
 }
 
 static int

@@ -281,6 +281,49 @@ def test_exit_in_the_factory_comes_out_of_the_loop(listen, loop, until, reports,
     until(lambda: listen.protocols and listen.protocols[0].data)
 
 
+def test_factory_that_raises_is_reported_once_debug_mode_is_on(listen, loop, until, reports):
+    def factory():
+        raise Oops("oops")
+
+    listen(factory)
+    loop.set_debug(True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the socket may wait for the collector
+        listen.dial()
+        until(lambda: reports)
+        loop.set_debug(False)
+        (context,) = reports.take()
+        assert set(context) == {"message", "exception"}
+        assert context["message"] == "Error on transport creation for incoming connection"
+        assert type(context["exception"]) is Oops
+        context = None
+        gc.collect()
+
+
+def test_subclass_may_replace_a_step_of_accepting(impl, run):
+    made = []
+
+    class Loop(impl.EventLoop):
+        def _make_socket_transport(self, sock, protocol, *args, **kwargs):
+            made.append(protocol)
+            return super()._make_socket_transport(sock, protocol, *args, **kwargs)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Recorder, "127.0.0.1", 0)
+        transport, _ = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
+        while len(made) < 2:
+            await asyncio.sleep(0.001)
+        for protocol in made:
+            protocol.transport.abort()
+        server.close()
+        await asyncio.sleep(0.001)
+
+    loop = Loop()
+    loop.run_until_complete(main())
+    loop.close()
+
+
 def test_exception_in_connection_made_is_reported(listen, until, reports):
     def made(proto):
         raise Oops("oops")
