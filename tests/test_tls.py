@@ -1166,7 +1166,7 @@ def test_each_callback_runs_in_the_context_of_the_connection(loop, begin, steps,
     assert seen == ["inside"] * 3
 
 
-def test_sendfile(session, loop, steps, tmp_path):
+def test_sendfile(session, loop, run, steps, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(MUCH)
     s = session("client", Recorder())
@@ -1176,6 +1176,7 @@ def test_sendfile(session, loop, steps, tmp_path):
         assert task.result() == len(MUCH) - 10
     steps(s.peer, lambda: len(s.peer.data) == len(MUCH) - 10)
     assert s.peer.data == MUCH[10:]
+    run(loop.shutdown_default_executor())  # which read the file
 
 
 def test_debug_mode_tells_of_the_handshake(loop, session, steps, caplog):
@@ -1192,21 +1193,21 @@ def test_debug_mode_tells_of_the_handshake(loop, session, steps, caplog):
 
 
 def test_a_closed_connection_is_let_go_without_the_collector(session, steps):
-    proto = Recorder()
-    s = session("client", proto)
-    transport, context = (
-        weakref.ref(s.transport),
-        weakref.ref(s.transport.get_extra_info("sslcontext")),
-    )
-    s.transport.close()
-    steps(s.peer, lambda: s.peer.notified)
-    s.peer.unwrap()
-    steps(s.peer, lambda: proto.is_lost)
     gc.disable()
     try:
-        proto.transport = None
+        proto = Recorder()
+        s = session("client", proto)
+        transport = weakref.ref(s.transport)
+        context = weakref.ref(s.transport.get_extra_info("sslcontext"))
+        s.transport.close()
+        steps(s.peer, lambda: s.peer.notified)
+        s.peer.unwrap()
+        steps(s.peer, lambda: proto.is_lost)
         assert transport() is s.transport
-        assert context() is not None
+        session.made.clear()
+        s.transport = proto.transport = None
+        assert transport() is None
+        assert context() is None
     finally:
         gc.enable()
 
