@@ -774,29 +774,9 @@ Datagram_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-Datagram_is_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    TransportObj *t = (TransportObj *)self;
-    return PyBool_FromLong(!t->closing && !t->paused);
-}
-
-static PyObject *
-Datagram_is_closing(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(((TransportObj *)self)->closing);
-}
-
-static PyObject *
 Datagram_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     return PyLong_FromSize_t(((TransportObj *)self)->queue.size);
-}
-
-static PyObject *
-Datagram_get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    TransportObj *t = (TransportObj *)self;
-    return Py_BuildValue("(nn)", t->low_water, t->high_water);
 }
 
 static PyObject *
@@ -821,13 +801,6 @@ Datagram_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, P
     }
     Py_XSETREF(((TransportObj *)self)->protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;
-}
-
-static PyObject *
-Datagram_get_protocol(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    PyObject *protocol = ((TransportObj *)self)->protocol;
-    return Py_NewRef(protocol == NULL ? Py_None : protocol);
 }
 
 /* ---- closing ---- */
@@ -858,19 +831,6 @@ Datagram_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static PyObject *
-Datagram_call_connection_lost(PyObject *self, PyObject *exc)
-{
-    TransportObj *t = (TransportObj *)self;
-    if (t->loop != NULL && !t->lost) {
-        Py_XSETREF(t->lost_exc, exc == Py_None ? NULL : Py_NewRef(exc));
-        if (transport_call_lost(t) < 0) {
-            return NULL;
-        }
-    }
-    Py_RETURN_NONE;
-}
-
 /* What debug mode calls. */
 static PyObject *
 Datagram_read_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -892,37 +852,18 @@ Datagram_write_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- what asyncio's own code and a few libraries look at ---- */
 
-static PyObject *
-Datagram_get_object(PyObject *self, void *offset)
-{
-    PyObject *value = *(PyObject **)((char *)self + (size_t)offset);
-    return Py_NewRef(value == NULL ? Py_None : value);
-}
-
-static PyObject *
-Datagram_get_flag(PyObject *self, void *offset)
-{
-    return PyBool_FromLong(*((char *)self + (size_t)offset));
-}
-
-static PyObject *
-Datagram_get_int(PyObject *self, void *offset)
-{
-    return PyLong_FromLong(*(int *)((char *)self + (size_t)offset));
-}
-
 #define FIELD_OF(field) (void *)(offsetof(DatagramObj, base) + offsetof(TransportObj, field))
 
 static PyGetSetDef datagram_getset[] = {
-    {"_sock", Datagram_get_object, NULL, NULL, FIELD_OF(sock)},
-    {"_loop", Datagram_get_object, NULL, NULL, FIELD_OF(loop)},
-    {"_protocol", Datagram_get_object, NULL, NULL, FIELD_OF(protocol)},
-    {"_address", Datagram_get_object, NULL, NULL, (void *)offsetof(DatagramObj, address)},
-    {"_closing", Datagram_get_flag, NULL, NULL, FIELD_OF(closing)},
-    {"_paused", Datagram_get_flag, NULL, NULL, FIELD_OF(paused)},
-    {"_protocol_paused", Datagram_get_flag, NULL, NULL, FIELD_OF(protocol_paused)},
-    {"_sock_fd", Datagram_get_int, NULL, NULL, FIELD_OF(fd)},
-    {"_conn_lost", Datagram_get_int, NULL, NULL, FIELD_OF(conn_lost)},
+    {"_sock", Transport_get_object, NULL, NULL, FIELD_OF(sock)},
+    {"_loop", Transport_get_object, NULL, NULL, FIELD_OF(loop)},
+    {"_protocol", Transport_get_object, NULL, NULL, FIELD_OF(protocol)},
+    {"_address", Transport_get_object, NULL, NULL, (void *)offsetof(DatagramObj, address)},
+    {"_closing", Transport_get_flag, NULL, NULL, FIELD_OF(closing)},
+    {"_paused", Transport_get_flag, NULL, NULL, FIELD_OF(paused)},
+    {"_protocol_paused", Transport_get_flag, NULL, NULL, FIELD_OF(protocol_paused)},
+    {"_sock_fd", Transport_get_int, NULL, NULL, FIELD_OF(fd)},
+    {"_conn_lost", Transport_get_int, NULL, NULL, FIELD_OF(conn_lost)},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -1039,10 +980,10 @@ static PyMethodDef datagram_methods[] = {
     {"sendto", (PyCFunction)(void (*)(void))Datagram_sendto, METH_FASTCALL | METH_KEYWORDS, sendto_doc},
     {"pause_reading", Datagram_pause_reading, METH_NOARGS, datagram_pause_doc},
     {"resume_reading", Datagram_resume_reading, METH_NOARGS, datagram_resume_doc},
-    {"is_reading", Datagram_is_reading, METH_NOARGS, datagram_is_reading_doc},
-    {"is_closing", Datagram_is_closing, METH_NOARGS, datagram_is_closing_doc},
+    {"is_reading", Transport_is_reading, METH_NOARGS, datagram_is_reading_doc},
+    {"is_closing", Transport_is_closing, METH_NOARGS, datagram_is_closing_doc},
     {"get_write_buffer_size", Datagram_get_write_buffer_size, METH_NOARGS, datagram_size_doc},
-    {"get_write_buffer_limits", Datagram_get_write_buffer_limits, METH_NOARGS, datagram_limits_doc},
+    {"get_write_buffer_limits", Transport_get_write_buffer_limits, METH_NOARGS, datagram_limits_doc},
     {"set_write_buffer_limits",
      (PyCFunction)(void (*)(void))Datagram_set_write_buffer_limits,
      METH_VARARGS | METH_KEYWORDS,
@@ -1053,8 +994,8 @@ static PyMethodDef datagram_methods[] = {
      (PyCFunction)(void (*)(void))Datagram_set_protocol,
      METH_FASTCALL | METH_KEYWORDS,
      datagram_set_protocol_doc},
-    {"get_protocol", Datagram_get_protocol, METH_NOARGS, datagram_get_protocol_doc},
-    {"_call_connection_lost", Datagram_call_connection_lost, METH_O, NULL},
+    {"get_protocol", Transport_get_protocol, METH_NOARGS, datagram_get_protocol_doc},
+    {"_call_connection_lost", Transport_call_connection_lost, METH_O, NULL},
     {"_read_ready", Datagram_read_ready_method, METH_NOARGS, NULL},
     {"_write_ready", Datagram_write_ready_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -569,12 +569,6 @@ failed:
     Py_RETURN_NONE
 
 static PyObject *
-Pipe_is_closing(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(PIPE(self)->base.closing);
-}
-
-static PyObject *
 Pipe_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *protocol = single_argument(self, "set_protocol", "protocol", args, nargs, kwnames);
@@ -583,13 +577,6 @@ Pipe_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     }
     Py_XSETREF(PIPE(self)->base.protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;
-}
-
-static PyObject *
-Pipe_get_protocol(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    PyObject *protocol = PIPE(self)->base.protocol;
-    return Py_NewRef(protocol == NULL ? Py_None : protocol);
 }
 
 static PyObject *
@@ -616,13 +603,6 @@ Pipe_call_connection_lost(PyObject *self, PyObject *exc)
     Py_RETURN_NONE;
 }
 
-static PyObject *
-Pipe_get_object(PyObject *self, void *offset)
-{
-    PyObject *value = *(PyObject **)((char *)self + (size_t)offset);
-    return Py_NewRef(value == NULL ? Py_None : value);
-}
-
 /* Who has closed the file himself says so by None; then there is nothing to warn of or to close. */
 static int
 Pipe_set_pipe(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
@@ -644,18 +624,6 @@ Pipe_set_pipe(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
         Py_XSETREF(t->sock, Py_NewRef(value));
     }
     return 0;
-}
-
-static PyObject *
-Pipe_get_flag(PyObject *self, void *offset)
-{
-    return PyBool_FromLong(*((char *)self + (size_t)offset));
-}
-
-static PyObject *
-Pipe_get_size(PyObject *self, void *offset)
-{
-    return PyLong_FromSsize_t(*(Py_ssize_t *)((char *)self + (size_t)offset));
 }
 
 static PyObject *
@@ -727,15 +695,15 @@ pipe_dealloc(PyObject *self)
 #define PIPE_OFFSET(field) (void *)(offsetof(PipeObj, base) + offsetof(TransportObj, field))
 
 static PyGetSetDef pipe_getset[] = {
-    {"_loop", Pipe_get_object, NULL, NULL, PIPE_OFFSET(loop)},
-    {"_pipe", Pipe_get_object, Pipe_set_pipe, NULL, PIPE_OFFSET(sock)},
-    {"_protocol", Pipe_get_object, NULL, NULL, PIPE_OFFSET(protocol)},
+    {"_loop", Transport_get_object, NULL, NULL, PIPE_OFFSET(loop)},
+    {"_pipe", Transport_get_object, Pipe_set_pipe, NULL, PIPE_OFFSET(sock)},
+    {"_protocol", Transport_get_object, NULL, NULL, PIPE_OFFSET(protocol)},
     {"_fileno", Pipe_get_fileno, NULL, NULL, NULL},
-    {"_closing", Pipe_get_flag, NULL, NULL, PIPE_OFFSET(closing)},
-    {"_paused", Pipe_get_flag, NULL, NULL, PIPE_OFFSET(paused)},
-    {"_protocol_paused", Pipe_get_flag, NULL, NULL, PIPE_OFFSET(protocol_paused)},
-    {"_high_water", Pipe_get_size, NULL, NULL, PIPE_OFFSET(high_water)},
-    {"_low_water", Pipe_get_size, NULL, NULL, PIPE_OFFSET(low_water)},
+    {"_closing", Transport_get_flag, NULL, NULL, PIPE_OFFSET(closing)},
+    {"_paused", Transport_get_flag, NULL, NULL, PIPE_OFFSET(paused)},
+    {"_protocol_paused", Transport_get_flag, NULL, NULL, PIPE_OFFSET(protocol_paused)},
+    {"_high_water", Transport_get_size, NULL, NULL, PIPE_OFFSET(high_water)},
+    {"_low_water", Transport_get_size, NULL, NULL, PIPE_OFFSET(low_water)},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -762,12 +730,12 @@ PyDoc_STRVAR(pipe_get_protocol_doc,
 "get_protocol($self, /)\n--\n\nReturn the protocol, None once the connection is lost.  (asyncio.BaseTransport)");
 
 #define METHODS_OF_BOTH                                                          \
-    {"is_closing", Pipe_is_closing, METH_NOARGS, pipe_is_closing_doc},           \
+    {"is_closing", Transport_is_closing, METH_NOARGS, pipe_is_closing_doc},           \
         {"set_protocol",                                                         \
          (PyCFunction)(void (*)(void))Pipe_set_protocol,                         \
          METH_FASTCALL | METH_KEYWORDS,                                          \
          pipe_set_protocol_doc},                                                 \
-        {"get_protocol", Pipe_get_protocol, METH_NOARGS, pipe_get_protocol_doc}, \
+        {"get_protocol", Transport_get_protocol, METH_NOARGS, pipe_get_protocol_doc}, \
         {"_call_connection_lost", Pipe_call_connection_lost, METH_O, NULL},      \
         {"_read_ready", Pipe_read_ready, METH_NOARGS, NULL},                     \
     {                                                                            \
@@ -920,12 +888,6 @@ WritePipe_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
 PyDoc_STRVAR(pipe_limits_doc,
 "get_write_buffer_limits($self, /)\n--\n\nReturn (low, high) in bytes.  (asyncio.WriteTransport)");
 
-static PyObject *
-WritePipe_get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return Py_BuildValue("(nn)", PIPE(self)->base.low_water, PIPE(self)->base.high_water);
-}
-
 PyDoc_STRVAR(pipe_set_limits_doc,
 "set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
 "Set at how many waiting bytes the protocol's pause_writing() and resume_writing() are called.\n\n"
@@ -951,7 +913,7 @@ static PyMethodDef write_pipe_methods[] = {
     {"close", WritePipe_write_eof, METH_NOARGS, pipe_write_close_doc},
     {"abort", WritePipe_abort, METH_NOARGS, pipe_abort_doc},
     {"get_write_buffer_size", WritePipe_get_write_buffer_size, METH_NOARGS, pipe_size_doc},
-    {"get_write_buffer_limits", WritePipe_get_write_buffer_limits, METH_NOARGS, pipe_limits_doc},
+    {"get_write_buffer_limits", Transport_get_write_buffer_limits, METH_NOARGS, pipe_limits_doc},
     {"set_write_buffer_limits",
      (PyCFunction)(void (*)(void))WritePipe_set_write_buffer_limits,
      METH_VARARGS | METH_KEYWORDS,

@@ -1027,19 +1027,6 @@ Stream_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-Stream_is_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    TransportObj *t = (TransportObj *)self;
-    return PyBool_FromLong(!t->closing && !t->paused);
-}
-
-static PyObject *
-Stream_is_closing(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(((TransportObj *)self)->closing);
-}
-
-static PyObject *
 Stream_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     StreamObj *s = (StreamObj *)self;
@@ -1047,13 +1034,6 @@ Stream_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     return PyLong_FromSize_t(s->base.queue.size);
-}
-
-static PyObject *
-Stream_get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    TransportObj *t = (TransportObj *)self;
-    return Py_BuildValue("(nn)", t->low_water, t->high_water);
 }
 
 static PyObject *
@@ -1163,19 +1143,6 @@ Stream_fatal_error(PyObject *self, PyObject *args, PyObject *kwargs)
     Py_RETURN_NONE;
 }
 
-static PyObject *
-Stream_call_connection_lost(PyObject *self, PyObject *exc)
-{
-    TransportObj *t = (TransportObj *)self;
-    if (t->loop != NULL && !t->lost) {
-        Py_XSETREF(t->lost_exc, exc == Py_None ? NULL : Py_NewRef(exc));
-        if (transport_call_lost(t) < 0) {
-            return NULL;
-        }
-    }
-    Py_RETURN_NONE;
-}
-
 /* ---- the protocol ---- */
 
 static PyObject *
@@ -1188,13 +1155,6 @@ Stream_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyO
     }
     Py_XSETREF(s->base.protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;
-}
-
-static PyObject *
-Stream_get_protocol(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    PyObject *protocol = ((TransportObj *)self)->protocol;
-    return Py_NewRef(protocol == NULL ? Py_None : protocol);
 }
 
 /* ---- extra information ---- */
@@ -1452,48 +1412,23 @@ Stream_get_sock(PyObject *self, void *Py_UNUSED(closure))
     return stream_socket(s);
 }
 
-static PyObject *
-Stream_get_object(PyObject *self, void *offset)
-{
-    PyObject *value = *(PyObject **)((char *)self + (size_t)offset);
-    return Py_NewRef(value == NULL ? Py_None : value);
-}
-
-static PyObject *
-Stream_get_flag(PyObject *self, void *offset)
-{
-    return PyBool_FromLong(*((char *)self + (size_t)offset));
-}
-
-static PyObject *
-Stream_get_size(PyObject *self, void *offset)
-{
-    return PyLong_FromSsize_t(*(Py_ssize_t *)((char *)self + (size_t)offset));
-}
-
-static PyObject *
-Stream_get_int(PyObject *self, void *offset)
-{
-    return PyLong_FromLong(*(int *)((char *)self + (size_t)offset));
-}
-
 #define BASE(field) (void *)(offsetof(StreamObj, base) + offsetof(TransportObj, field))
 
 static PyGetSetDef stream_getset[] = {
     {"_extra", Stream_get_extra, NULL, NULL, NULL},
     {"_sock", Stream_get_sock, NULL, NULL, NULL},
-    {"_loop", Stream_get_object, NULL, NULL, BASE(loop)},
-    {"_protocol", Stream_get_object, NULL, NULL, BASE(protocol)},
-    {"_server", Stream_get_object, NULL, NULL, BASE(server)},
-    {"_empty_waiter", Stream_get_object, NULL, NULL, (void *)offsetof(StreamObj, empty_waiter)},
-    {"_closing", Stream_get_flag, NULL, NULL, BASE(closing)},
-    {"_paused", Stream_get_flag, NULL, NULL, BASE(paused)},
-    {"_protocol_paused", Stream_get_flag, NULL, NULL, BASE(protocol_paused)},
-    {"_high_water", Stream_get_size, NULL, NULL, BASE(high_water)},
-    {"_low_water", Stream_get_size, NULL, NULL, BASE(low_water)},
-    {"_eof", Stream_get_flag, NULL, NULL, (void *)offsetof(StreamObj, eof_sent)},
-    {"_sock_fd", Stream_get_int, NULL, NULL, BASE(fd)},
-    {"_conn_lost", Stream_get_int, NULL, NULL, BASE(conn_lost)},
+    {"_loop", Transport_get_object, NULL, NULL, BASE(loop)},
+    {"_protocol", Transport_get_object, NULL, NULL, BASE(protocol)},
+    {"_server", Transport_get_object, NULL, NULL, BASE(server)},
+    {"_empty_waiter", Transport_get_object, NULL, NULL, (void *)offsetof(StreamObj, empty_waiter)},
+    {"_closing", Transport_get_flag, NULL, NULL, BASE(closing)},
+    {"_paused", Transport_get_flag, NULL, NULL, BASE(paused)},
+    {"_protocol_paused", Transport_get_flag, NULL, NULL, BASE(protocol_paused)},
+    {"_high_water", Transport_get_size, NULL, NULL, BASE(high_water)},
+    {"_low_water", Transport_get_size, NULL, NULL, BASE(low_water)},
+    {"_eof", Transport_get_flag, NULL, NULL, (void *)offsetof(StreamObj, eof_sent)},
+    {"_sock_fd", Transport_get_int, NULL, NULL, BASE(fd)},
+    {"_conn_lost", Transport_get_int, NULL, NULL, BASE(conn_lost)},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -1610,22 +1545,22 @@ static PyMethodDef stream_methods[] = {
     {"can_write_eof", Stream_can_write_eof, METH_NOARGS, can_write_eof_doc},
     {"pause_reading", Stream_pause_reading, METH_NOARGS, pause_reading_doc},
     {"resume_reading", Stream_resume_reading, METH_NOARGS, resume_reading_doc},
-    {"is_reading", Stream_is_reading, METH_NOARGS, is_reading_doc},
-    {"is_closing", Stream_is_closing, METH_NOARGS, is_closing_doc},
+    {"is_reading", Transport_is_reading, METH_NOARGS, is_reading_doc},
+    {"is_closing", Transport_is_closing, METH_NOARGS, is_closing_doc},
     {"get_write_buffer_size", Stream_get_write_buffer_size, METH_NOARGS, size_doc},
-    {"get_write_buffer_limits", Stream_get_write_buffer_limits, METH_NOARGS, limits_doc},
+    {"get_write_buffer_limits", Transport_get_write_buffer_limits, METH_NOARGS, limits_doc},
     {"set_write_buffer_limits", KEYWORDS(Stream_set_write_buffer_limits), set_limits_doc},
     {"close", Stream_close, METH_NOARGS, close_doc},
     {"abort", Stream_abort, METH_NOARGS, abort_doc},
     {"set_protocol", FAST(Stream_set_protocol), set_protocol_doc},
-    {"get_protocol", Stream_get_protocol, METH_NOARGS, get_protocol_doc},
+    {"get_protocol", Transport_get_protocol, METH_NOARGS, get_protocol_doc},
     {"get_extra_info", KEYWORDS(Stream_get_extra_info), get_extra_info_doc},
     {"_set_write_buffer_limits", KEYWORDS(Stream_set_limits), set_limits_doc},
     {"_maybe_pause_protocol", Stream_maybe_pause, METH_NOARGS, NULL},
     {"_maybe_resume_protocol", Stream_maybe_resume, METH_NOARGS, NULL},
     {"_force_close", Stream_force_close, METH_O, NULL},
     {"_fatal_error", KEYWORDS(Stream_fatal_error), NULL},
-    {"_call_connection_lost", Stream_call_connection_lost, METH_O, NULL},
+    {"_call_connection_lost", Transport_call_connection_lost, METH_O, NULL},
     {"_make_empty_waiter", Stream_make_empty_waiter, METH_NOARGS, NULL},
     {"_reset_empty_waiter", Stream_reset_empty_waiter, METH_NOARGS, NULL},
     {"_lend", Stream_lend, METH_NOARGS, lend_doc},

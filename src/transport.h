@@ -93,6 +93,19 @@ PART void transport_finalize(PyObject *self);
 PART PyObject *transport_check_data(PyObject *data);
 PART int transport_debug(TransportObj *t, const char *format);
 
+/* Methods, and attributes: `offset` is that of the field. */
+PART PyObject *Transport_is_reading(PyObject *self, PyObject *ignored);
+PART PyObject *Transport_is_closing(PyObject *self, PyObject *ignored);
+PART PyObject *Transport_get_write_buffer_limits(PyObject *self, PyObject *ignored);
+PART PyObject *Transport_get_protocol(PyObject *self, PyObject *ignored);
+PART PyObject *Transport_call_connection_lost(PyObject *self, PyObject *exc);
+PART PyObject *Transport_get_object(PyObject *self, void *offset);
+PART PyObject *Transport_get_flag(PyObject *self, void *offset);
+PART PyObject *Transport_get_size(PyObject *self, void *offset);
+PART PyObject *Transport_get_int(PyObject *self, void *offset);
+
+/* ---- datagram.c ---- */
+
 PART int datagram_setup(PyObject *module, ctask_state *st);
 
 #endif
