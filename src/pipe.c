@@ -729,17 +729,17 @@ PyDoc_STRVAR(pipe_set_protocol_doc,
 PyDoc_STRVAR(pipe_get_protocol_doc,
 "get_protocol($self, /)\n--\n\nReturn the protocol, None once the connection is lost.  (asyncio.BaseTransport)");
 
-#define METHODS_OF_BOTH                                                          \
+#define METHODS_OF_BOTH                                                               \
     {"is_closing", Transport_is_closing, METH_NOARGS, pipe_is_closing_doc},           \
-        {"set_protocol",                                                         \
-         (PyCFunction)(void (*)(void))Pipe_set_protocol,                         \
-         METH_FASTCALL | METH_KEYWORDS,                                          \
-         pipe_set_protocol_doc},                                                 \
+        {"set_protocol",                                                              \
+         (PyCFunction)(void (*)(void))Pipe_set_protocol,                              \
+         METH_FASTCALL | METH_KEYWORDS,                                               \
+         pipe_set_protocol_doc},                                                      \
         {"get_protocol", Transport_get_protocol, METH_NOARGS, pipe_get_protocol_doc}, \
-        {"_call_connection_lost", Pipe_call_connection_lost, METH_O, NULL},      \
-        {"_read_ready", Pipe_read_ready, METH_NOARGS, NULL},                     \
-    {                                                                            \
-        "_write_ready", Pipe_write_ready, METH_NOARGS, NULL                      \
+        {"_call_connection_lost", Pipe_call_connection_lost, METH_O, NULL},           \
+        {"_read_ready", Pipe_read_ready, METH_NOARGS, NULL},                          \
+    {                                                                                 \
+        "_write_ready", Pipe_write_ready, METH_NOARGS, NULL                           \
     }
 
 #define SLOTS_OF_BOTH                                                                                     \
