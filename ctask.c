@@ -7,7 +7,7 @@
        src/ring.h        the ready queue                       src/heap.h   the timers
        src/list.h        the list of tasks
        src/future.c      completion and callbacks
-       src/task.c        driving a coroutine                   src/turn.c       the bare yield of sleep(0)
+       src/task.c        driving a coroutine
        src/registry.c    which tasks exist, which one runs
        src/handle.c      what call_soon() and call_later() return
        src/loop.c        iterations                            src/schedule.c   call_soon(), timers, create_task()
@@ -21,8 +21,11 @@
        src/tls_record.c  encrypting, decrypting                src/tls.c        the states of a connection
        src/tls_protocol.c  TLS over a transport                src/tls_transport.c  what the application sees
 
+       src/coro.c        coroutines without a frame            src/standin.c    methods that pass for asyncio's
+       src/sleep.c       sleep()
+
        src/streams.h     StreamReader and StreamWriter:         src/streambuf.h    the bytes
-       src/streamcoro.c  what read() and drain() return         src/streamreader.c read()
+       src/streamreader.c  read()
        src/streamprotocol.c  between transport and reader       src/streamwriter.c write(), drain()
 
    They are compiled as one translation unit.  With CTASK_SPLIT each is compiled by itself instead. */
@@ -38,7 +41,6 @@
 #include "src/registry.c"
 #include "src/future.c"
 #include "src/task.c"
-#include "src/turn.c"
 #include "src/handle.c"
 #include "src/poll_epoll.c"
 #include "src/fork.c"
@@ -46,7 +48,9 @@
 #include "src/schedule.c"
 #include "src/watch.c"
 #include "src/wake.c"
-#include "src/streamcoro.c"
+#include "src/coro.c"
+#include "src/standin.c"
+#include "src/sleep.c"
 #include "src/streamreader.c"
 #include "src/streamprotocol.c"
 #include "src/streamwriter.c"
@@ -199,9 +203,11 @@ import_all(ctask_state *st)
     }
 #endif
 #if FUTURE_CALL_GRAPH
+    st->stock_current_task = import_attribute("_asyncio", "current_task");
     st->stock_awaited_by_add = import_attribute("_asyncio", "future_add_to_awaited_by");
     st->stock_awaited_by_discard = import_attribute("_asyncio", "future_discard_from_awaited_by");
-    if (st->stock_awaited_by_add == NULL || st->stock_awaited_by_discard == NULL) {
+    if (st->stock_current_task == NULL || st->stock_awaited_by_add == NULL ||
+        st->stock_awaited_by_discard == NULL) {
         return -1;
     }
 #endif
@@ -309,7 +315,7 @@ check_layout(ctask_state *st)
 
 #define FREELISTS(st)                                                                                        \
     &(st)->free_futures, &(st)->free_tasks, &(st)->free_handles, &(st)->free_timers, &(st)->free_threadsafe, \
-        &(st)->free_sock_ops, &(st)->free_stream_coros
+        &(st)->free_sock_ops, &(st)->free_coros
 /* Objects of one kind, about 150 KB of them. */
 #define FREELIST_LIMIT 1024
 
@@ -352,7 +358,6 @@ module_exec(PyObject *module)
         registry_setup,
         future_setup,
         task_setup,
-        turn_setup,
         handle_setup,
         loop_setup,
         fork_setup,
@@ -362,7 +367,9 @@ module_exec(PyObject *module)
         pipe_setup,
         sock_setup,
         tls_setup,
-        streamcoro_setup,
+        coro_setup,
+        standin_setup,
+        sleep_setup,
         streamreader_setup,
         streamprotocol_setup,
         streamwriter_setup,

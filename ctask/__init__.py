@@ -16,11 +16,10 @@ except ImportError:
 
     __path__ = extend_path(__path__, __name__)
     from ctask import _ctask
-from ctask._ctask import Future, Handle, Task, TimerHandle
+from ctask._ctask import Future, Handle, Task, TimerHandle, sleep
 from ctask._install import EventLoopPolicy, install, uninstall
 from ctask._loop import EventLoop, new_event_loop
 from ctask._runner import Runner, run
-from ctask._sleep import sleep
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
 
 if sys.version_info < (3, 14):

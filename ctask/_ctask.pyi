@@ -8,7 +8,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from socket import socket
-from typing import Any, Self, TypeAlias, TypeVar, TypeVarTuple, final
+from typing import Any, Self, TypeAlias, TypeVar, TypeVarTuple, final, overload
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
@@ -228,7 +228,11 @@ class StreamWriter(asyncio.StreamWriter):
     def __del__(self) -> None: ...  # type: ignore[override, unused-ignore]
 
 def _registered_tasks() -> list[Task[Any]]: ...
-def _turn() -> Awaitable[None]: ...
+@overload
+async def sleep(delay: float) -> None: ...
+@overload
+async def sleep(delay: float, result: _T) -> _T: ...
+def _wake(future: Future[_T], result: _T, /) -> None: ...
 
 @final
 class _SSLProtocolTransport(asyncio.transports._FlowControlMixin):

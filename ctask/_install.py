@@ -11,9 +11,8 @@ import threading
 from asyncio import events, futures, streams, tasks, unix_events
 from typing import TYPE_CHECKING, Any
 
-from ctask._ctask import Future, Task
+from ctask._ctask import Future, Task, sleep
 from ctask._loop import EventLoop
-from ctask._sleep import sleep
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
 
 if sys.version_info >= (3, 14):

@@ -150,6 +150,9 @@
     X(stock_leave_task, "_asyncio", "_leave_task")                                 \
     X(stock_register_task, "_asyncio", "_register_task")                           \
     X(stock_get_event_loop, "_asyncio", "get_event_loop")                          \
+    X(stock_get_running_loop, "_asyncio", "get_running_loop")                      \
+    X(stock_sleep, "asyncio.tasks", "sleep")                                       \
+    X(stock_wake, "asyncio.futures", "_set_result_unless_cancelled")               \
     X(CancelledError, "asyncio.exceptions", "CancelledError")                      \
     X(IncompleteReadError, "asyncio.exceptions", "IncompleteReadError")            \
     X(LimitOverrunError, "asyncio.exceptions", "LimitOverrunError")                \
@@ -187,12 +190,11 @@
     X(TaskType)           \
     X(FutureIterType)     \
     X(TaskStepType)       \
-    X(TurnType)           \
     X(HandleType)         \
     X(TimerHandleType)    \
     CTASK_3_14_TYPES(X)   \
-    X(StreamCoroType)     \
-    X(StreamMethodType)   \
+    X(CoroType)           \
+    X(StandinType)        \
     X(StreamReaderType)   \
     X(StreamProtocolType) \
     X(StreamWriterType)   \
@@ -207,9 +209,10 @@
     X(TlsTransportType)
 
 #if FUTURE_CALL_GRAPH
-#define CTASK_CALL_GRAPH(X) \
-    X(stock_awaited_by_add) \
-    X(stock_awaited_by_discard)
+#define CTASK_CALL_GRAPH(X)     \
+    X(stock_awaited_by_add)     \
+    X(stock_awaited_by_discard) \
+    X(stock_current_task)
 #else
 #define CTASK_CALL_GRAPH(X)
 #endif
@@ -236,8 +239,8 @@
     X(ssl_socket_type)        \
     X(ssl_bio_type)           \
     X(loop_kwnames)           \
-    X(make_turn)              \
     X(newline)                \
+    X(sleep_wake)             \
     X(stock_data_received)    \
     X(stock_protocol_del)     \
     X(stock_protocol_init)    \
@@ -283,7 +286,7 @@ typedef struct {
     freelist free_threadsafe; // 3.14+
     freelist free_sock_ops;
     socket_layout sockets;
-    freelist free_stream_coros;
+    freelist free_coros;
     unsigned int plain_reader;      // tp_version_tag of the last class of readers without overrides
     unsigned int plain_protocol;    // the same for protocols
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
@@ -309,6 +312,7 @@ PART int add_type(PyObject *module, const char *name, PyTypeObject **slot, PyTyp
 
 PART int future_setup(PyObject *module, ctask_state *st);
 PART PyObject *future_create(ctask_state *st, PyObject *loop);
+PART PyObject *loop_new_future(ctask_state *st, PyObject *loop);
 PART PyObject *future_iter(PyObject *self);
 PART void future_become_iterator(PyTypeObject *type);
 PART int future_throw_arguments(PyObject *const *args, Py_ssize_t nargs);
@@ -337,9 +341,9 @@ PART int task_run(LoopObj *loop, TaskObj *task, PyObject *exc, PyObject *fut);
 PART PyObject *task_wakeup_callback(TaskObj *task);
 PART PyObject *task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc);
 
-/* ---- turn.c ---- */
+/* ---- sleep.c ---- */
 
-PART int turn_setup(PyObject *module, ctask_state *st);
+PART int sleep_setup(PyObject *module, ctask_state *st);
 
 /* ---- registry.c ---- */
 
@@ -350,6 +354,8 @@ PART int current_enter(ctask_state *st, PyObject *loop, TaskObj *task);
 PART int current_leave(ctask_state *st, PyObject *loop, TaskObj *task);
 PART int current_leave_later(LoopObj *loop, TaskObj *task);
 PART int current_flush(LoopObj *loop);
+PART PyObject *running_loop(ctask_state *st);
+PART __attribute__((unused)) PyObject *current_task(ctask_state *st, PyObject *loop);
 
 /* ---- handle.c ---- */
 

@@ -389,6 +389,19 @@ future_create(ctask_state *st, PyObject *loop)
     return (PyObject *)fut;
 }
 
+/* loop.create_future(), of any loop. */
+PART PyObject *
+loop_new_future(ctask_state *st, PyObject *loop)
+{
+    if (LIKELY(loop_plain(loop) != NULL)) {
+        return future_create(st, loop);
+    }
+    Py_INCREF(loop); /* whoever holds it may drop it in the call */
+    PyObject *fut = PyObject_CallMethodNoArgs(loop, st->str.create_future);
+    Py_DECREF(loop);
+    return fut;
+}
+
 /* ---- await ---- */
 
 /* One turn of `await fut`: the future itself while it is pending, then its result.  Whether it was yielded

@@ -230,6 +230,40 @@ current_flush(LoopObj *loop)
 
 #endif
 
+/* asyncio.get_running_loop(): a new reference, or NULL with RuntimeError. */
+PART PyObject *
+running_loop(ctask_state *st)
+{
+#if TASKS_IN_THREAD_STATE
+    if (LIKELY(st->thread_state_checked)) {
+        PyObject *loop = thread_state()->asyncio_running_loop;
+        if (LIKELY(loop != NULL && loop != Py_None)) {
+            return Py_NewRef(loop);
+        }
+    }
+#endif
+    return PyObject_CallNoArgs(st->stock_get_running_loop);
+}
+
+/* asyncio.current_task(loop): a new reference, None if no task of the loop runs, NULL with an exception. */
+PART PyObject *
+current_task(ctask_state *st, PyObject *loop)
+{
+#if TASKS_IN_THREAD_STATE
+    if (LIKELY(st->thread_state_checked && thread_state()->asyncio_running_loop == loop)) {
+        PyObject *task = thread_state()->asyncio_running_task;
+        return Py_NewRef(task == NULL ? Py_None : task);
+    }
+    return PyObject_CallOneArg(st->stock_current_task, loop);
+#else
+    PyObject *task = PyDict_GetItemWithError(st->current_tasks, loop);
+    if (task == NULL && PyErr_Occurred()) {
+        return NULL;
+    }
+    return Py_NewRef(task == NULL ? Py_None : task);
+#endif
+}
+
 PART void
 registry_remove(TaskObj *task)
 {

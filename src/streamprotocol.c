@@ -27,7 +27,7 @@ streamprotocol_look(StreamProtocolObj *protocol)
 #define X(name) st->str.name,
         PyObject *names[] = {PROTOCOL_VIRTUAL(X)};
 #undef X
-        protocol->overridden = (char)stream_overrides(
+        protocol->overridden = (char)standin_overrides(
             type, st->StreamProtocolType, st->stock_StreamReaderProtocol, names, Py_ARRAY_LENGTH(names));
         if (!protocol->overridden) {
             st->plain_protocol = type->tp_version_tag;
@@ -49,7 +49,7 @@ streamprotocol_setattro(PyObject *self, PyObject *name, PyObject *value)
 #define X(virtual) st->str.virtual,
     PyObject *names[] = {PROTOCOL_VIRTUAL(X)};
 #undef X
-    if (UNLIKELY(stream_is_one_of(name, names, Py_ARRAY_LENGTH(names)))) {
+    if (UNLIKELY(standin_is_one_of(name, names, Py_ARRAY_LENGTH(names)))) {
         protocol->overridden = 2;
     }
     return status;

@@ -1,7 +1,7 @@
 /* StreamReader: the bytes that came, and those who wait for them.
 
    The protocol (or the transport, through streamreader_feed()) adds bytes; read(), readexactly(), readuntil()
-   and readline() reader_take them out, as steps of a StreamCoro.  Arguments and separators out of the ordinary, and
+   and readline() reader_take them out, as steps of a coroutine.  Arguments and separators out of the ordinary, and
    readers whose methods are overridden, are left to asyncio's own coroutines, which work on our attributes. */
 
 #include "streams.h"
@@ -34,7 +34,7 @@ streamreader_look(StreamReaderObj *reader)
 #define X(name) st->str.name,
         PyObject *names[] = {READER_VIRTUAL(X)};
 #undef X
-        reader->overridden = (char)stream_overrides(
+        reader->overridden = (char)standin_overrides(
             type, st->StreamReaderType, st->stock_StreamReader, names, Py_ARRAY_LENGTH(names));
         if (!reader->overridden) {
             st->plain_reader = type->tp_version_tag;
@@ -56,7 +56,7 @@ streamreader_setattro(PyObject *self, PyObject *name, PyObject *value)
 #define X(virtual) st->str.virtual,
     PyObject *names[] = {READER_VIRTUAL(X)};
 #undef X
-    if (UNLIKELY(stream_is_one_of(name, names, Py_ARRAY_LENGTH(names)))) {
+    if (UNLIKELY(standin_is_one_of(name, names, Py_ARRAY_LENGTH(names)))) {
         reader->overridden = 2;
     }
     return status;
@@ -176,21 +176,19 @@ streamreader_add_eof(StreamReaderObj *reader)
 
 /* ---- waiting ---- */
 
-static PyObject *
-reader_new_future(StreamReaderObj *reader)
+static void
+reader_unwait(CoroObj *coro)
 {
-    if (LIKELY(loop_plain(reader->loop) != NULL)) {
-        return future_create(reader->st, reader->loop);
-    }
-    PyObject *loop = Py_NewRef(reader->loop);
-    PyObject *fut = PyObject_CallMethodNoArgs(loop, reader->st->str.create_future);
-    Py_DECREF(loop);
-    return fut;
+    StreamReaderObj *reader = (StreamReaderObj *)coro->owner;
+    PyObject *waiter = reader->waiter;
+    reader->waiter = Py_NewRef(Py_None);
+    reader->wanted = 0;
+    Py_XDECREF(waiter);
 }
 
 /* For a step: wait until there is more, and then call `next`. */
 static int
-reader_wait(StreamCoroObj *coro, StreamReaderObj *reader, const char *name, streamcoro_step next)
+reader_wait(CoroObj *coro, StreamReaderObj *reader, const char *name, coro_step next)
 {
     if (UNLIKELY(is_set(reader->waiter))) {
         PyErr_Format(PyExc_RuntimeError,
@@ -206,14 +204,14 @@ reader_wait(StreamCoroObj *coro, StreamReaderObj *reader, const char *name, stre
         PyErr_SetString(PyExc_AttributeError, "_loop");
         return -1;
     }
-    PyObject *fut = reader_new_future(reader);
+    PyObject *fut = loop_new_future(reader->st, reader->loop);
     if (fut == NULL) {
         return -1;
     }
     PyObject *before = reader->waiter;
     reader->waiter = Py_NewRef(fut);
-    coro->is_waiter = 1;
-    int status = streamcoro_await(coro, fut, next);
+    coro->unwait = reader_unwait;
+    int status = coro_await(coro, fut, next);
     Py_XDECREF(before);
     return status;
 }
@@ -259,7 +257,7 @@ reader_take(StreamReaderObj *reader, Py_ssize_t n, PyObject **result)
 }
 
 static int
-reader_read_rest(StreamCoroObj *coro, PyObject **result)
+reader_read_rest(CoroObj *coro, PyObject **result)
 {
     StreamReaderObj *reader = (StreamReaderObj *)coro->owner;
     Py_ssize_t length = streambuf_length(&reader->buffer);
@@ -267,7 +265,7 @@ reader_read_rest(StreamCoroObj *coro, PyObject **result)
 }
 
 static int
-reader_read_start(StreamCoroObj *coro, PyObject **result)
+reader_read_start(CoroObj *coro, PyObject **result)
 {
     StreamReaderObj *reader = (StreamReaderObj *)coro->owner;
     if (reader_raise(reader) < 0) {
@@ -283,11 +281,11 @@ reader_read_start(StreamCoroObj *coro, PyObject **result)
     return reader_read_rest(coro, result);
 }
 
-static int reader_read_all_start(StreamCoroObj *coro, PyObject **result);
+static int reader_read_all_start(CoroObj *coro, PyObject **result);
 
 /* One block of a read until EOF; blocks of the limit's size, so that the transport is never left paused. */
 static int
-reader_read_all_block(StreamCoroObj *coro, PyObject **result)
+reader_read_all_block(CoroObj *coro, PyObject **result)
 {
     StreamReaderObj *reader = (StreamReaderObj *)coro->owner;
     Py_ssize_t length = streambuf_length(&reader->buffer);
@@ -310,7 +308,7 @@ reader_read_all_block(StreamCoroObj *coro, PyObject **result)
 }
 
 static int
-reader_read_all_start(StreamCoroObj *coro, PyObject **result)
+reader_read_all_start(CoroObj *coro, PyObject **result)
 {
     StreamReaderObj *reader = (StreamReaderObj *)coro->owner;
     if (reader_raise(reader) < 0) {
@@ -326,7 +324,7 @@ reader_read_all_start(StreamCoroObj *coro, PyObject **result)
 }
 
 static int
-reader_raise_incomplete(StreamCoroObj *coro, StreamReaderObj *reader, PyObject *expected)
+reader_raise_incomplete(CoroObj *coro, StreamReaderObj *reader, PyObject *expected)
 {
     PyObject *partial = streambuf_take(&reader->buffer, streambuf_length(&reader->buffer));
     if (partial != NULL && expected != NULL) {
@@ -342,7 +340,7 @@ reader_raise_incomplete(StreamCoroObj *coro, StreamReaderObj *reader, PyObject *
 }
 
 static int
-reader_exactly_rest(StreamCoroObj *coro, PyObject **result)
+reader_exactly_rest(CoroObj *coro, PyObject **result)
 {
     StreamReaderObj *reader = (StreamReaderObj *)coro->owner;
     if (LIKELY(streambuf_length(&reader->buffer) >= coro->n)) {
@@ -362,7 +360,7 @@ reader_exactly_rest(StreamCoroObj *coro, PyObject **result)
 }
 
 static int
-reader_exactly_start(StreamCoroObj *coro, PyObject **result)
+reader_exactly_start(CoroObj *coro, PyObject **result)
 {
     if (UNLIKELY(coro->n < 0)) {
         PyErr_SetString(PyExc_ValueError, "readexactly size can not be less than zero");
@@ -379,7 +377,7 @@ reader_exactly_start(StreamCoroObj *coro, PyObject **result)
 }
 
 static PyObject *
-reader_overrun(StreamCoroObj *coro, const char *message, Py_ssize_t consumed)
+reader_overrun(CoroObj *coro, const char *message, Py_ssize_t consumed)
 {
     return PyObject_CallFunction(coro->st->LimitOverrunError, "sn", message, consumed);
 }
@@ -391,7 +389,7 @@ enum { FOUND, NOT_FOUND, OVERRUN };
 
 /* Look for the separator.  FOUND: `*end` is behind it; OVERRUN: `*end` bytes are to be skipped. */
 static int
-reader_find(StreamCoroObj *coro, StreamReaderObj *reader, const char *sep, Py_ssize_t n, Py_ssize_t *end,
+reader_find(CoroObj *coro, StreamReaderObj *reader, const char *sep, Py_ssize_t n, Py_ssize_t *end,
             const char **message)
 {
     Py_ssize_t length = streambuf_length(&reader->buffer), offset = coro->offset;
@@ -416,7 +414,7 @@ reader_find(StreamCoroObj *coro, StreamReaderObj *reader, const char *sep, Py_ss
 }
 
 static int
-reader_until_rest(StreamCoroObj *coro, PyObject **result)
+reader_until_rest(CoroObj *coro, PyObject **result)
 {
     StreamReaderObj *reader = (StreamReaderObj *)coro->owner;
     Py_ssize_t end;
@@ -442,14 +440,14 @@ reader_until_rest(StreamCoroObj *coro, PyObject **result)
 }
 
 static int
-reader_until_start(StreamCoroObj *coro, PyObject **result)
+reader_until_start(CoroObj *coro, PyObject **result)
 {
     return reader_raise((StreamReaderObj *)coro->owner) < 0 ? -1 : reader_until_rest(coro, result);
 }
 
 /* A line longer than the limit is dropped, or what there is of it. */
 static int
-reader_drop_line(StreamCoroObj *coro, StreamReaderObj *reader, const char *message, Py_ssize_t consumed)
+reader_drop_line(CoroObj *coro, StreamReaderObj *reader, const char *message, Py_ssize_t consumed)
 {
     PyObject *overrun = reader_overrun(coro, message, consumed);
     if (overrun == NULL) {
@@ -473,7 +471,7 @@ reader_drop_line(StreamCoroObj *coro, StreamReaderObj *reader, const char *messa
 }
 
 static int
-reader_line_rest(StreamCoroObj *coro, PyObject **result)
+reader_line_rest(CoroObj *coro, PyObject **result)
 {
     StreamReaderObj *reader = (StreamReaderObj *)coro->owner;
     Py_ssize_t end;
@@ -503,7 +501,7 @@ reader_line_rest(StreamCoroObj *coro, PyObject **result)
 }
 
 static int
-reader_line_start(StreamCoroObj *coro, PyObject **result)
+reader_line_start(CoroObj *coro, PyObject **result)
 {
     return reader_raise((StreamReaderObj *)coro->owner) < 0 ? -1 : reader_line_rest(coro, result);
 }
@@ -541,8 +539,7 @@ StreamReader_read(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssi
                  (nargs == 2 && !reader_size(args[1], &n)))) {
         return reader_call_stock(stock, args, nargs, kwnames);
     }
-    return streamcoro_new(
-        st, self, n < 0 ? reader_read_all_start : reader_read_start, "StreamReader.read", n, NULL);
+    return coro_new(st, self, n < 0 ? reader_read_all_start : reader_read_start, "StreamReader.read", n, NULL);
 }
 
 static PyObject *
@@ -554,7 +551,7 @@ StreamReader_readexactly(ctask_state *st, PyObject *self, PyObject *const *args,
                  !reader_size(args[1], &n))) {
         return reader_call_stock(stock, args, nargs, kwnames);
     }
-    return streamcoro_new(st, self, reader_exactly_start, "StreamReader.readexactly", n, NULL);
+    return coro_new(st, self, reader_exactly_start, "StreamReader.readexactly", n, NULL);
 }
 
 static PyObject *
@@ -569,7 +566,7 @@ StreamReader_readuntil(ctask_state *st, PyObject *self, PyObject *const *args, P
                  PyBytes_GET_SIZE(sep) == 0)) {
         return reader_call_stock(stock, args, nargs, kwnames);
     }
-    return streamcoro_new(st, self, reader_until_start, "StreamReader.readuntil", 0, sep);
+    return coro_new(st, self, reader_until_start, "StreamReader.readuntil", 0, sep);
 }
 
 static PyObject *
@@ -579,7 +576,7 @@ StreamReader_readline(ctask_state *st, PyObject *self, PyObject *const *args, Py
     if (UNLIKELY(streamreader_cast(self) == NULL || kwnames != NULL || nargs != 1)) {
         return reader_call_stock(stock, args, nargs, kwnames);
     }
-    return streamcoro_new(st, self, reader_line_start, "StreamReader.readline", 0, NULL);
+    return coro_new(st, self, reader_line_start, "StreamReader.readline", 0, NULL);
 }
 
 static PyObject *
@@ -589,7 +586,7 @@ StreamReader_anext(ctask_state *st, PyObject *self, PyObject *const *args, Py_ss
     if (UNLIKELY(streamreader_cast(self) == NULL || kwnames != NULL || nargs != 1)) {
         return reader_call_stock(stock, args, nargs, kwnames);
     }
-    return streamcoro_new(st, self, reader_line_start, "StreamReader.__anext__", 1, NULL);
+    return coro_new(st, self, reader_line_start, "StreamReader.__anext__", 1, NULL);
 }
 
 /* ---- the other methods ---- */
@@ -874,7 +871,7 @@ streamreader_setup(PyObject *module, ctask_state *st)
 {
     static const struct {
         const char *name;
-        streammethod function;
+        standin_call function;
     } methods[] = {
         {"read", StreamReader_read},
         {"readexactly", StreamReader_readexactly},
@@ -895,7 +892,7 @@ streamreader_setup(PyObject *module, ctask_state *st)
         return -1;
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(methods); i++) {
-        if (streammethod_add(
+        if (standin_method(
                 st, st->StreamReaderType, st->stock_StreamReader, methods[i].name, methods[i].function) < 0) {
             return -1;
         }

@@ -1,5 +1,5 @@
-/* What the parts of the streams share: streamcoro.c is what read() and drain() return, streamreader.c,
-   streamprotocol.c and streamwriter.c are the three classes.
+/* What the parts of the streams share: streamreader.c, streamprotocol.c and streamwriter.c are the three
+   classes.
 
    Each class is a C core over asyncio's own class, as EventLoop is (ctask/_streams.py): what is not C is
    inherited.  A core fills asyncio's attributes from its fields, so inherited methods work on them.  The
@@ -8,48 +8,12 @@
 #ifndef CTASK_STREAMS_H
 #define CTASK_STREAMS_H
 
-#include "ctask.h"
+#include "coro.h"
+#include "standin.h"
 
 #include <structmember.h>
 
 #include "streambuf.h"
-
-/* ---- streamcoro.c ---- */
-
-typedef struct StreamCoroObj StreamCoroObj;
-
-/* One step: 1 and the coroutine's result in `*result`, 0 to wait for coro->awaiting and be called again
-   when it has come, -1 with an exception set. */
-typedef int (*streamcoro_step)(StreamCoroObj *coro, PyObject **result);
-
-struct StreamCoroObj {
-    PyObject_HEAD
-    PyObject *owner;      // owned; the reader or writer, NULL once the coroutine has ended
-    PyObject *awaiting;   // owned; the iterator of what it waits for, or NULL
-    PyObject *arg;        // owned; the separator, or the blocks read so far, or NULL
-    ctask_state *st;      // borrowed from the type's module
-    streamcoro_step step; // what to do next; NULL: the result of `awaiting` is ours
-    const char *name;
-    Py_ssize_t n;
-    Py_ssize_t offset;    // bytes without a separator in them
-    char started;
-    char running;
-    char is_waiter;       // `awaiting` is for the reader's _waiter
-};
-
-/* A method that returns a coroutine.  `st` is given, so that it need not be found. */
-typedef PyObject *(*streammethod)(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                                  PyObject *kwnames, PyObject *stock);
-
-PART int streamcoro_setup(PyObject *module, ctask_state *st);
-/* A coroutine that has not started; `arg` may be NULL. */
-PART PyObject *streamcoro_new(ctask_state *st, PyObject *owner, streamcoro_step step, const char *name,
-                              Py_ssize_t n, PyObject *arg);
-/* For a step: wait for `awaitable` (stolen; NULL is passed on), then call `next`. */
-PART int streamcoro_await(StreamCoroObj *coro, PyObject *awaitable, streamcoro_step next);
-/* Give `type` the method, which answers as asyncio's own (of `stock`) where it is asked about itself. */
-PART int streammethod_add(ctask_state *st, PyTypeObject *type, PyObject *stock, const char *name,
-                          streammethod function);
 
 /* ---- streamreader.c ---- */
 
@@ -142,34 +106,20 @@ PART int streamwriter_setup(PyObject *module, ctask_state *st);
 
 /* ---- common ---- */
 
-/* An attribute that is neither missing nor None. */
-static inline int
-is_set(PyObject *obj)
-{
-    return obj != NULL && obj != Py_None;
-}
-
-/* Is any of `names` overridden in `type`, against `core` or (what is not C) `stock`?  1 if so, or if that
-   cannot be found out. */
-PART int stream_overrides(PyTypeObject *type, PyTypeObject *core, PyObject *stock, PyObject *const *names,
-                          size_t n_names);
-
-/* Is the attribute `name` one of `names`, which are interned? */
-static inline int
-stream_is_one_of(PyObject *name, PyObject *const *names, size_t n_names)
-{
-    int interned = PyUnicode_CheckExact(name) && PyUnicode_CHECK_INTERNED(name);
-    for (size_t i = 0; i < n_names; i++) {
-        if (name == names[i] ||
-            (UNLIKELY(!interned) && PyUnicode_Check(name) && PyUnicode_Compare(name, names[i]) == 0)) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
 /* The argument of a method(data), given by position or by name; NULL with TypeError.  Borrowed. */
-PART PyObject *stream_data_argument(ctask_state *st, const char *method, PyObject *const *args,
-                                    Py_ssize_t nargs, PyObject *kwnames);
+static inline PyObject *
+stream_data_argument(ctask_state *st, const char *method, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *kwnames)
+{
+    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (LIKELY(nargs == 1 && nkw == 0)) {
+        return args[0];
+    }
+    if (nargs == 0 && nkw == 1 && PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->str.data) == 0) {
+        return args[0];
+    }
+    PyErr_Format(PyExc_TypeError, "%s() takes one argument, 'data' (%zd given)", method, nargs + nkw);
+    return NULL;
+}
 
 #endif

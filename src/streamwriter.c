@@ -72,14 +72,14 @@ writer_raise(StreamWriterObj *writer)
 
 /* Neither drain() nor wait_closed() has a result, whatever they waited for had. */
 static int
-writer_done(StreamCoroObj *Py_UNUSED(coro), PyObject **result)
+writer_done(CoroObj *Py_UNUSED(coro), PyObject **result)
 {
     *result = Py_NewRef(Py_None);
     return 1;
 }
 
 static int
-writer_drain_helper(StreamCoroObj *coro, PyObject **result)
+writer_drain_helper(CoroObj *coro, PyObject **result)
 {
     StreamWriterObj *writer = (StreamWriterObj *)coro->owner;
     if (UNLIKELY(writer->protocol == NULL)) {
@@ -94,11 +94,11 @@ writer_drain_helper(StreamCoroObj *coro, PyObject **result)
     PyObject *obj = Py_NewRef(writer->protocol);
     PyObject *awaitable = PyObject_CallMethodNoArgs(obj, coro->st->str._drain_helper);
     Py_DECREF(obj);
-    return streamcoro_await(coro, awaitable, writer_done);
+    return coro_await(coro, awaitable, writer_done);
 }
 
 static int
-writer_drain_start(StreamCoroObj *coro, PyObject **result)
+writer_drain_start(CoroObj *coro, PyObject **result)
 {
     StreamWriterObj *writer = (StreamWriterObj *)coro->owner;
     if (writer_raise(writer) < 0) {
@@ -126,7 +126,8 @@ writer_drain_start(StreamCoroObj *coro, PyObject **result)
     }
     /* Give the loop a turn in which connection_lost() may be called; otherwise who writes and drains in a
        loop would never hear of it. */
-    return streamcoro_await(coro, PyObject_CallNoArgs(coro->st->make_turn), writer_drain_helper);
+    coro->step = writer_drain_helper;
+    return CORO_YIELD;
 }
 
 static PyObject *
@@ -136,13 +137,13 @@ StreamWriter_drain(ctask_state *st, PyObject *self, PyObject *const *args, Py_ss
     if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
         return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
-    return streamcoro_new(st, self, writer_drain_start, "StreamWriter.drain", 0, NULL);
+    return coro_new(st, self, writer_drain_start, "StreamWriter.drain", 0, NULL);
 }
 
 /* ---- wait_closed() ---- */
 
 static int
-writer_wait_closed_start(StreamCoroObj *coro, PyObject **result)
+writer_wait_closed_start(CoroObj *coro, PyObject **result)
 {
     StreamWriterObj *writer = (StreamWriterObj *)coro->owner;
     if (UNLIKELY(writer->protocol == NULL)) {
@@ -157,7 +158,7 @@ writer_wait_closed_start(StreamCoroObj *coro, PyObject **result)
     PyObject *obj = Py_NewRef(writer->protocol);
     PyObject *waiter = PyObject_CallMethodOneArg(obj, coro->st->str._get_close_waiter, (PyObject *)writer);
     Py_DECREF(obj);
-    return streamcoro_await(coro, waiter, writer_done);
+    return coro_await(coro, waiter, writer_done);
 }
 
 static PyObject *
@@ -167,7 +168,7 @@ StreamWriter_wait_closed(ctask_state *st, PyObject *self, PyObject *const *args,
     if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
         return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
-    return streamcoro_new(st, self, writer_wait_closed_start, "StreamWriter.wait_closed", 0, NULL);
+    return coro_new(st, self, writer_wait_closed_start, "StreamWriter.wait_closed", 0, NULL);
 }
 
 /* ---- the transport's methods ---- */
@@ -413,14 +414,12 @@ streamwriter_setup(PyObject *module, ctask_state *st)
             return -1;
         }
     }
-    st->make_turn = PyObject_GetAttrString(module, "_turn");
-    if (st->make_turn == NULL ||
-        add_type(module, "StreamWriter", &st->StreamWriterType, &StreamWriter_spec, NULL) < 0) {
+    if (add_type(module, "StreamWriter", &st->StreamWriterType, &StreamWriter_spec, NULL) < 0) {
         return -1;
     }
-    if (streammethod_add(st, st->StreamWriterType, st->stock_StreamWriter, "drain", StreamWriter_drain) < 0) {
+    if (standin_method(st, st->StreamWriterType, st->stock_StreamWriter, "drain", StreamWriter_drain) < 0) {
         return -1;
     }
-    return streammethod_add(
+    return standin_method(
         st, st->StreamWriterType, st->stock_StreamWriter, "wait_closed", StreamWriter_wait_closed);
 }

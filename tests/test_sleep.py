@@ -233,7 +233,8 @@ def test_is_a_coroutine_function(sleep):
     assert list(inspect.signature(sleep).parameters) == ["delay", "result"]
     assert inspect.signature(sleep).parameters["result"].default is None
     coro = sleep(0)
-    assert type(coro) is types.CoroutineType
+    assert inspect.iscoroutine(coro)
+    assert isinstance(coro, types.CoroutineType)
     assert asyncio.iscoroutine(coro)
     coro.close()
 
@@ -260,19 +261,48 @@ def test_install_puts_it_in_asyncio_and_uninstall_takes_it_away(sleep):
     assert asyncio.sleep is tasks.sleep is before
 
 
-@pytest.mark.ctask_only
-def test_the_turn_can_be_awaited_once_only(loop, run):
-    from ctask import _ctask
-
+@pytest.mark.parametrize("delay", [0, 0.001])
+def test_can_be_awaited_once_only(run, sleep, delay):
     async def main():
-        turn = _ctask._turn()
-        assert await turn is None
-        assert await turn is None  # no second turn: it is used up
-        return next(_ctask._turn())
+        coro = sleep(delay)
+        await coro
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+            await coro
 
-    assert run(main()) is None
-    with pytest.raises(TypeError):
-        type(_ctask._turn())()
+    run(main())
+
+
+@pytest.mark.parametrize("delay", [0, 60])
+def test_closed_while_it_sleeps(impl, loop, run, sleep, delay):
+    async def main():
+        coro = sleep(delay)
+        coro.send(None)
+        assert inspect.getcoroutinestate(coro) == inspect.CORO_SUSPENDED
+        coro.close()
+        assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
+        with pytest.raises(RuntimeError):
+            coro.send(None)
+        assert timers(impl, loop) == []
+
+    run(main())
+
+
+def test_let_go_while_it_sleeps(impl, loop, run, sleep):
+    async def main():
+        coro = sleep(60)
+        coro.send(None)
+        assert len(timers(impl, loop)) == 1
+        del coro
+        gc.collect()
+        assert timers(impl, loop) == []
+
+    run(main())
+
+
+def test_can_be_pickled_by_name(sleep):
+    import pickle
+
+    assert pickle.loads(pickle.dumps(sleep)) is sleep
 
 
 @pytest.mark.ctask_only

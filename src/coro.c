@@ -1,0 +1,470 @@
+/* Coroutines without a frame: what read(), acquire() or sleep() in C return.
+
+   A CoroObj does one step after the other (coro.h).  If nothing has to be waited for it ends at once, otherwise
+   it waits for one thing and goes on.  It has everything that makes a coroutine to those who ask
+   (asyncio.iscoroutine(), inspect.iscoroutine(), collections.abc.Coroutine): send(), throw(), close(), __await__(),
+   names, and the warning if it was never awaited.  Its cr_frame and cr_code are None, and without a frame to show
+   it has no cr_await, so that whoever follows a chain of coroutines stops here. */
+
+#include "coro.h"
+
+PART PyObject *
+coro_new(ctask_state *st, PyObject *owner, coro_step step, const char *name, Py_ssize_t n, PyObject *arg)
+{
+    CoroObj *coro = (CoroObj *)freelist_take(&st->free_coros, st->CoroType);
+    if (coro == NULL) {
+        return NULL;
+    }
+    coro->owner = Py_XNewRef(owner);
+    coro->arg = Py_XNewRef(arg);
+    coro->waiter = coro->awaiting = NULL;
+    coro->st = st;
+    coro->step = step;
+    coro->failed = NULL;
+    coro->unwait = NULL;
+    coro->name = name;
+    coro->n = n;
+    coro->offset = 0;
+    coro->state = CORO_CREATED;
+    coro->finalized = 0;
+    PyObject_GC_Track(coro);
+    return (PyObject *)coro;
+}
+
+/* The iterator that `await` would use. */
+static PyObject *
+awaitable_iter(PyObject *obj)
+{
+    if (PyCoro_CheckExact(obj) || PyGen_CheckExact(obj)) {
+        return Py_NewRef(obj);
+    }
+    PyAsyncMethods *methods = Py_TYPE(obj)->tp_as_async;
+    if (methods == NULL || methods->am_await == NULL) {
+        PyErr_Format(
+            PyExc_TypeError, "object %.100s can't be used in 'await' expression", Py_TYPE(obj)->tp_name);
+        return NULL;
+    }
+    return methods->am_await(obj);
+}
+
+PART int
+coro_await(CoroObj *coro, PyObject *awaitable, coro_step next)
+{
+    if (awaitable == NULL) {
+        return CORO_ERROR;
+    }
+    coro->awaiting = awaitable_iter(awaitable);
+    coro->step = next;
+    Py_DECREF(awaitable);
+    return coro->awaiting == NULL ? CORO_ERROR : CORO_AWAIT;
+}
+
+/* It does not wait any more, whatever the reason.  An exception may be set. */
+static inline void
+coro_end_wait(CoroObj *coro)
+{
+    PyObject *awaiting = coro->awaiting;
+    coro->awaiting = NULL;
+    if (coro->unwait != NULL) {
+        void (*unwait)(CoroObj *) = coro->unwait;
+        coro->unwait = NULL;
+        unwait(coro);
+    }
+    Py_XDECREF(awaiting);
+}
+
+static inline void
+coro_end(CoroObj *coro)
+{
+    PyObject *owner = coro->owner, *arg = coro->arg, *waiter = coro->waiter;
+    coro->state = CORO_CLOSED;
+    coro->owner = coro->arg = coro->waiter = NULL;
+    Py_XDECREF(arg);
+    Py_XDECREF(waiter);
+    Py_XDECREF(owner);
+}
+
+/* What `awaiting` has answered, and all that follows until it has to wait again. */
+static PySendResult
+coro_answered(CoroObj *coro, PySendResult outcome, PyObject **result)
+{
+    for (;;) {
+        if (outcome == PYGEN_NEXT) {
+            coro->state = CORO_SUSPENDED;
+            return PYGEN_NEXT;
+        }
+        coro_end_wait(coro);
+        coro_step step = outcome == PYGEN_ERROR ? coro->failed : coro->step;
+        coro->failed = NULL;
+        if (UNLIKELY(step == NULL)) {
+            coro_end(coro);
+            return outcome;
+        }
+        Py_CLEAR(*result);
+        int status = step(coro, result);
+        if (status == CORO_AWAIT) {
+            outcome = PyIter_Send(coro->awaiting, Py_None, result);
+            continue;
+        }
+        if (status == CORO_YIELD) {
+            *result = Py_NewRef(Py_None);
+            coro->state = CORO_SUSPENDED;
+            return PYGEN_NEXT;
+        }
+        coro_end(coro);
+        return status == CORO_RETURN ? PYGEN_RETURN : PYGEN_ERROR;
+    }
+}
+
+static int
+coro_check(CoroObj *coro)
+{
+    if (UNLIKELY(coro->state == CORO_RUNNING)) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return -1;
+    }
+    if (UNLIKELY(coro->state == CORO_CLOSED)) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        return -1;
+    }
+    return 0;
+}
+
+static PySendResult
+coro_send(PyObject *self, PyObject *value, PyObject **result)
+{
+    CoroObj *coro = (CoroObj *)self;
+    *result = NULL;
+    if (coro_check(coro) < 0) {
+        return PYGEN_ERROR;
+    }
+    if (UNLIKELY(value != Py_None && coro->state == CORO_CREATED)) {
+        PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
+        return PYGEN_ERROR;
+    }
+    coro->state = CORO_RUNNING;
+    /* At the start and after a turn of the loop there is nothing to ask: the next step comes at once. */
+    PySendResult outcome = PYGEN_RETURN;
+    if (coro->awaiting != NULL) {
+        outcome = PyIter_Send(coro->awaiting, value, result);
+    }
+    return coro_answered(coro, outcome, result);
+}
+
+/* The three outcomes as a method returns them. */
+static PyObject *
+coro_outcome(PySendResult outcome, PyObject *result, int explicit)
+{
+    if (outcome != PYGEN_RETURN) {
+        return result;
+    }
+    if (result == Py_None && !explicit) {
+        Py_DECREF(result); /* NULL with nothing set stands for StopIteration(None) */
+        return NULL;
+    }
+    if (result == Py_None) {
+        PyErr_SetNone(PyExc_StopIteration);
+    }
+    else {
+        (void)set_stop_iteration(result);
+    }
+    Py_DECREF(result);
+    return NULL;
+}
+
+static PyObject *
+coro_iternext(PyObject *self)
+{
+    PyObject *result;
+    PySendResult outcome = coro_send(self, Py_None, &result);
+    return coro_outcome(outcome, result, 0);
+}
+
+static PyObject *
+Coro_send(PyObject *self, PyObject *value)
+{
+    PyObject *result;
+    PySendResult outcome = coro_send(self, value, &result);
+    return coro_outcome(outcome, result, 1);
+}
+
+/* awaiting.close(), if it has that. */
+static int
+coro_close_awaiting(CoroObj *coro)
+{
+    if (coro->awaiting == NULL || future_is_exact(coro->awaiting)) {
+        return 0;
+    }
+    PyObject *method;
+    if (PyObject_GetOptionalAttr(coro->awaiting, coro->st->str.close, &method) <= 0) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    PyObject *res = PyObject_CallNoArgs(method);
+    Py_DECREF(method);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* awaiting.throw(*args), an exception being set afterwards unless that has an answer. */
+static PySendResult
+coro_throw_into(CoroObj *coro, PyObject *const *args, Py_ssize_t nargs, PyObject **result)
+{
+    PyObject *method;
+    if (PyErr_GivenExceptionMatches(args[0], PyExc_GeneratorExit)) {
+        if (coro_close_awaiting(coro) == 0) {
+            (void)future_throw_arguments(args, nargs);
+        }
+        return PYGEN_ERROR;
+    }
+    if (PyObject_GetOptionalAttr(coro->awaiting, coro->st->str.throw, &method) < 0) {
+        return PYGEN_ERROR;
+    }
+    if (method == NULL) {
+        (void)future_throw_arguments(args, nargs);
+        return PYGEN_ERROR;
+    }
+    *result = PyObject_Vectorcall(method, args, (size_t)nargs, NULL);
+    Py_DECREF(method);
+    if (*result != NULL) {
+        return PYGEN_NEXT;
+    }
+    return _PyGen_FetchStopIterationValue(result) == 0 ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+static PyObject *
+Coro_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    CoroObj *coro = (CoroObj *)self;
+    if (coro_check(coro) < 0) {
+        return NULL;
+    }
+    if (coro->state == CORO_CREATED) {
+        if (future_throw_arguments(args, nargs) == 0) {
+            coro_end(coro);
+        }
+        return NULL;
+    }
+    PyObject *result = NULL;
+    PySendResult outcome = PYGEN_ERROR;
+    if (nargs < 1 || coro->awaiting == NULL || future_is_exact(coro->awaiting)) {
+        if (future_throw_arguments(args, nargs) < 0) {
+            return NULL; /* a mistake of the caller's */
+        }
+        coro->state = CORO_RUNNING;
+    }
+    else {
+        coro->state = CORO_RUNNING;
+        outcome = coro_throw_into(coro, args, nargs, &result);
+    }
+    outcome = coro_answered(coro, outcome, &result);
+    return coro_outcome(outcome, result, 1);
+}
+
+/* close(): the coroutine ends where it waits, as by GeneratorExit. */
+static int
+coro_close(CoroObj *coro)
+{
+    if (coro->state != CORO_SUSPENDED) {
+        coro_end(coro);
+        return 0;
+    }
+    PyObject *result = NULL;
+    coro->state = CORO_RUNNING;
+    if (coro_close_awaiting(coro) == 0) {
+        PyErr_SetNone(PyExc_GeneratorExit);
+    }
+    switch (coro_answered(coro, PYGEN_ERROR, &result)) {
+    case PYGEN_NEXT:
+        Py_DECREF(result);
+        PyErr_SetString(PyExc_RuntimeError, "coroutine ignored GeneratorExit");
+        return -1;
+    case PYGEN_RETURN:
+        Py_DECREF(result);
+        return 0;
+    default:
+        if (!PyErr_ExceptionMatches(PyExc_GeneratorExit) && !PyErr_ExceptionMatches(PyExc_StopIteration)) {
+            return -1;
+        }
+        PyErr_Clear();
+        return 0;
+    }
+}
+
+static PyObject *
+Coro_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    CoroObj *coro = (CoroObj *)self;
+    if (coro->state == CORO_RUNNING) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return NULL;
+    }
+    return coro_close(coro) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+coro_repr(PyObject *self)
+{
+    return PyUnicode_FromFormat("<coroutine object %s at %p>", ((CoroObj *)self)->name, self);
+}
+
+static PyObject *
+Coro_get_qualname(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(((CoroObj *)self)->name);
+}
+
+static PyObject *
+Coro_get_name(PyObject *self, void *Py_UNUSED(closure))
+{
+    const char *name = ((CoroObj *)self)->name, *dot = strrchr(name, '.');
+    return PyUnicode_FromString(dot == NULL ? name : dot + 1);
+}
+
+/* For isinstance(), and so for inspect.iscoroutine(): who finds out whether something is to be awaited by the
+   type of asyncio's coroutines must not miss ours. */
+static PyObject *
+Coro_get_class(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+{
+    return Py_NewRef(&PyCoro_Type);
+}
+
+static PyObject *
+Coro_get_running(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((CoroObj *)self)->state == CORO_RUNNING);
+}
+
+static PyObject *
+Coro_get_suspended(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((CoroObj *)self)->state == CORO_SUSPENDED);
+}
+
+static PyObject *
+Coro_get_none(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+{
+    Py_RETURN_NONE;
+}
+
+/* ---- life ---- */
+
+static int
+coro_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    CoroObj *coro = (CoroObj *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(coro->owner);
+    Py_VISIT(coro->arg);
+    Py_VISIT(coro->waiter);
+    Py_VISIT(coro->awaiting);
+    return 0;
+}
+
+static int
+coro_clear(PyObject *self)
+{
+    CoroObj *coro = (CoroObj *)self;
+    coro->failed = NULL;
+    coro_end_wait(coro);
+    if (coro->state != CORO_CREATED) {
+        coro_end(coro);
+    }
+    return 0;
+}
+
+/* One that is let go while it waits is closed first, as a coroutine in Python. */
+static void
+coro_finalize(PyObject *self)
+{
+    CoroObj *coro = (CoroObj *)self;
+    coro->finalized = 1;
+    if (coro->state != CORO_SUSPENDED) {
+        return;
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    if (coro_close(coro) < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+    PyErr_SetRaisedException(raised);
+}
+
+/* No code of ours can refer to the object here, so a warning cannot bring it back to life. */
+static __attribute__((noinline)) void
+coro_warn(CoroObj *coro)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", coro->name) < 0) {
+        PyErr_WriteUnraisable(NULL);
+    }
+    PyErr_SetRaisedException(raised);
+}
+
+static void
+coro_dealloc(PyObject *self)
+{
+    CoroObj *coro = (CoroObj *)self;
+    if (UNLIKELY(coro->state == CORO_SUSPENDED) && PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    if (UNLIKELY(coro->state == CORO_CREATED)) {
+        coro_warn(coro);
+    }
+    if (UNLIKELY(coro->state != CORO_CLOSED)) {
+        coro->state = CORO_RUNNING;
+        (void)coro_clear(self);
+    }
+    freelist_give(&coro->st->free_coros, self, coro->finalized);
+}
+
+static PyMethodDef Coro_methods[] = {
+    {"send", Coro_send, METH_O, NULL},
+    {"throw", (PyCFunction)(void (*)(void))Coro_throw, METH_FASTCALL, NULL},
+    {"close", Coro_close, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Coro_getset[] = {
+    {"__name__", Coro_get_name, NULL, NULL, NULL},
+    {"__qualname__", Coro_get_qualname, NULL, NULL, NULL},
+    {"__class__", Coro_get_class, NULL, NULL, NULL},
+    {"cr_running", Coro_get_running, NULL, NULL, NULL},
+    {"cr_suspended", Coro_get_suspended, NULL, NULL, NULL},
+    {"cr_frame", Coro_get_none, NULL, NULL, NULL},
+    {"cr_code", Coro_get_none, NULL, NULL, NULL},
+    {"cr_origin", Coro_get_none, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot Coro_slots[] = {
+    {Py_tp_dealloc, coro_dealloc},
+    {Py_tp_finalize, coro_finalize},
+    {Py_tp_traverse, coro_traverse},
+    {Py_tp_clear, coro_clear},
+    {Py_tp_repr, coro_repr},
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, coro_send},
+    {Py_tp_methods, Coro_methods},
+    {Py_tp_getset, Coro_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Coro_spec = {
+    .name = "ctask.Coro",
+    .basicsize = sizeof(CoroObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Coro_slots,
+};
+
+PART int
+coro_setup(PyObject *module, ctask_state *st)
+{
+    if (add_type(module, NULL, &st->CoroType, &Coro_spec, NULL) < 0) {
+        return -1;
+    }
+    /* After the type is ready, so that no __next__ and no __iter__ appear: a coroutine is no Iterator. */
+    st->CoroType->tp_iternext = coro_iternext;
+    st->CoroType->tp_iter = PyObject_SelfIter;
+    return 0;
+}
