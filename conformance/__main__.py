@@ -63,7 +63,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     )
     arg = p.add_argument
     arg("--candidate", help="module to test; or asyncio, pure, pure-as-c")
-    arg("--layer", default="all", choices=["tasks", "loop", "all", "both"])
+    arg("--layer", default="all", choices=["tasks", "loop", "all", "both", "installed"])
     arg("--json", help="write all results to this file")
     arg(
         "-k",
@@ -169,7 +169,8 @@ def run_all(options: argparse.Namespace) -> bool:
         for layer in layers:
             base = None
             if baseline is not None:
-                base = baseline["layers"].get(layer, {}).get("tests", {})
+                stock_layer = "tasks" if layer == "installed" else layer  # the same, for stock
+                base = baseline["layers"].get(stock_layer, {}).get("tests", {})
             report = LayerReport(layer, rules, base, whole=not options.patterns)
             runner = Runner(options, layer, workdir, api)
             for run in run_modules(runner, modules_of(layer, wanted)):

@@ -197,6 +197,16 @@ def install_tasks(candidate: str, api: Api) -> Info:
     return info
 
 
+def call_install(candidate: str) -> None:
+    """Layer installed: what the candidate's install() replaces, too."""
+    if candidate in STOCK:
+        return
+    module = import_candidate(candidate)
+    if not hasattr(module, "install"):
+        raise CannotInstall(f"{candidate!r} has no install()")
+    module.install()
+
+
 class LoopCounter:
     made = 0  # loops that the candidate made, in all
 

@@ -138,12 +138,14 @@ class Result(unittest.TestResult):
 def install(request: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], Any] | None]:
     layer, factory = request["layer"], None
     info: dict[str, Any] = {}
-    if layer in ("tasks", "both"):
+    if layer in ("tasks", "both", "installed"):
         info["tasks"] = cand.install_tasks(request["candidate"], request["api"])
     elif request["candidate"] == "pure":
         sys.modules["_asyncio"] = None  # type: ignore[assignment]
     if layer in ("loop", "both"):
         info["loop"], factory = cand.install_loop(request["candidate"])
+    if layer == "installed":
+        cand.call_install(request["candidate"])
     return info, factory
 
 

@@ -307,11 +307,11 @@ def exclusions() -> Iterator[tuple[str, str, str]]:
 
 def excluded(layer: str, test_id: str) -> str | None:
     """The reason for which this test is left out, or None."""
-    layers = ("tasks", "loop") if layer == "both" else (layer,)
+    layers = ("tasks", "loop") if layer in ("both", "installed") else (layer,)
     for lay, pattern, reason in exclusions():
         if lay in layers and fnmatch.fnmatchcase(test_id, pattern):
             return reason
-    if layer == "tasks":
+    if layer in ("tasks", "installed"):
         cls = test_id.split(".")[-2] if "." in test_id else ""
         if "Py" in cls and not re.search(r"C(Sub)?(Task|Future)", cls):
             return "pure-Python reference class, never the candidate"
@@ -337,5 +337,5 @@ def modules_of(layer: str, wanted: list[str] | None) -> list[str]:
     if layer == "both":
         modules = list(dict.fromkeys(TASKS_MODULES + LOOP_MODULES))
     else:
-        modules = TASKS_MODULES if layer == "tasks" else LOOP_MODULES
+        modules = LOOP_MODULES if layer == "loop" else TASKS_MODULES
     return [m for m in modules if (wanted is None or m in wanted) and module_exists(m)]
