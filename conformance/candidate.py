@@ -287,16 +287,22 @@ def adapt_test_utils() -> None:
     utils.TestCase.close_loop = staticmethod(close_loop)
 
 
+def set_no_event_loop(name: str) -> None:
+    """GenericWatcherTests wants set_event_loop() to have been called, by tests that are excluded
+    or run in other processes here.
+    """
+    if name == "test_subprocess":
+        import asyncio
+
+        asyncio.set_event_loop(None)
+
+
 def adapt_test_module(name: str, module: Any, factory: Callable[[], Any]) -> None:
     """Layer loop: swap the mock loop that a test makes for a real one."""
     import asyncio
 
     if name == "test_runners":
         module.BaseTest.new_loop = lambda self: recording_loop(factory())
-    if name == "test_subprocess":
-        # GenericWatcherTests wants set_event_loop() to have been called, by tests that are
-        # excluded or run in other processes here.
-        asyncio.set_event_loop(None)
     if name in ("test_events", "test_streams") and hasattr(asyncio, "SafeChildWatcher"):
         # Until 3.13 UnixEventLoopTestsMixin.setUp and test_streams attach a SafeChildWatcher to
         # the loop, which takes over its SIGCHLD.  That is CPython's way of waiting for

@@ -213,6 +213,8 @@ def run(request: dict[str, Any], emit: Emit) -> int:
         emit(ev="plan", ids=[], excluded={}, import_error=traceback.format_exc())
         emit(ev="end")
         return 0
+    if request["layer"] != "tasks":
+        cand.set_no_event_loop(request["module"])
     if factory is not None:
         cand.adapt_test_module(request["module"], module, factory)
 
