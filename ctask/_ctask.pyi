@@ -5,7 +5,7 @@ from _asyncio import _set_running_loop as _set_running_loop
 from _asyncio import get_event_loop as get_event_loop
 from _asyncio import get_running_loop as get_running_loop
 from asyncio import AbstractEventLoop
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from socket import socket
 from typing import Any, Self, TypeAlias, TypeVar, TypeVarTuple, final, overload
