@@ -578,8 +578,8 @@ loop_cast(PyObject *obj)
 }
 
 /* The loop, if work may go straight to its ring and nobody can tell: open, not in debug mode, and with
-   call_soon, call_at, time, get_debug and _run_once neither overridden in a subclass nor replaced on the
-   instance.  Otherwise NULL. */
+   call_soon, call_at, time, get_debug, create_future and _run_once neither overridden in a subclass nor
+   replaced on the instance.  Otherwise NULL. */
 static inline LoopObj *
 loop_plain(PyObject *obj)
 {

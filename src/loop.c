@@ -20,9 +20,13 @@
 static PyObject *
 watched_name(ctask_state *st, int i)
 {
-    PyObject *names[] = {
-        st->str.call_soon, st->str.get_debug, st->str.call_at, st->str.time, st->str._run_once};
-    return i < 5 ? names[i] : NULL;
+    PyObject *names[] = {st->str.call_soon,
+                         st->str.get_debug,
+                         st->str.call_at,
+                         st->str.time,
+                         st->str._run_once,
+                         st->str.create_future};
+    return i < (int)Py_ARRAY_LENGTH(names) ? names[i] : NULL;
 }
 
 /* ---- overrides ---- */
