@@ -24,6 +24,9 @@
        src/coro.c        coroutines without a frame            src/standin.c    methods that pass for asyncio's
        src/sleep.c       sleep()
 
+       src/sync.h        what locks and their like share:      src/waiters.h    who waits for them
+       src/lock.c        Lock                                  src/event.c      Event
+
        src/streams.h     StreamReader and StreamWriter:         src/streambuf.h    the bytes
        src/streamreader.c  read()
        src/streamprotocol.c  between transport and reader       src/streamwriter.c write(), drain()
@@ -35,6 +38,7 @@
 #include "src/loop.h"
 #include "src/pipe.h"
 #include "src/streams.h"
+#include "src/sync.h"
 #include "src/stream.h"
 
 #ifndef CTASK_SPLIT
@@ -51,6 +55,10 @@
 #include "src/coro.c"
 #include "src/standin.c"
 #include "src/sleep.c"
+#include "src/waiters.c"
+#include "src/sync.c"
+#include "src/lock.c"
+#include "src/event.c"
 #include "src/streamreader.c"
 #include "src/streamprotocol.c"
 #include "src/streamwriter.c"
@@ -370,6 +378,7 @@ module_exec(PyObject *module)
         coro_setup,
         standin_setup,
         sleep_setup,
+        sync_setup,
         streamreader_setup,
         streamprotocol_setup,
         streamwriter_setup,

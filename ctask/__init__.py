@@ -18,6 +18,7 @@ except ImportError:
     from ctask import _ctask
 from ctask._ctask import Future, Handle, Task, TimerHandle, sleep
 from ctask._install import EventLoopPolicy, install, uninstall
+from ctask._locks import Event, Lock
 from ctask._loop import EventLoop, new_event_loop
 from ctask._runner import Runner, run
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
@@ -30,10 +31,12 @@ if sys.version_info < (3, 14):
 __version__ = "0.1.0"
 
 __all__ = (
+    "Event",
     "EventLoop",
     "EventLoopPolicy",
     "Future",
     "Handle",
+    "Lock",
     "Runner",
     "StreamReader",
     "StreamReaderProtocol",

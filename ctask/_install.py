@@ -8,10 +8,11 @@ are made anew: `eager_task_factory` and the future that gather() returns.
 import asyncio
 import sys
 import threading
-from asyncio import events, futures, streams, tasks, unix_events
+from asyncio import events, futures, locks, streams, tasks, unix_events
 from typing import TYPE_CHECKING, Any
 
 from ctask._ctask import Future, Task, sleep
+from ctask._locks import Event, Lock
 from ctask._loop import EventLoop
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
 
@@ -133,6 +134,7 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         (tasks, "_GatheringFuture", _GatheringFuture),
         (asyncio, "sleep", sleep),
         (tasks, "sleep", sleep),
+        *_both(locks, Event, Lock),
         (asyncio, "StreamReader", StreamReader),
         (streams, "StreamReader", StreamReader),
         (asyncio, "StreamReaderProtocol", StreamReaderProtocol),
@@ -150,6 +152,11 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
     if sys.version_info < (3, 14):
         found.append((asyncio, _POLICY_NAME, policy))
     return found
+
+
+def _both(module: Any, *values: type) -> list[tuple[Any, str, Any]]:
+    """Classes that take the place of asyncio's in their module and in asyncio."""
+    return [(place, value.__name__, value) for value in values for place in (asyncio, module)]
 
 
 def _put_back() -> None:

@@ -32,8 +32,13 @@ struct CoroObj {
     coro_step failed; // instead of `step` if an exception (which is set) comes in its place, NULL: it passes
     void (*unwait)(CoroObj *coro); // called first of all when a wait ends, whatever the reason; or NULL
     const char *name; // qualified
-    Py_ssize_t n; // for the steps
-    Py_ssize_t offset; // for the steps
+    union {
+        struct {
+            Py_ssize_t n; // for the steps
+            Py_ssize_t offset; // for the steps
+        };
+        struct list_node node; // in a list of waiters (waiters.h) of the steps'; not linked at the start if n is 0
+    };
     coro_state state;
     char finalized; // the memory is not used again
 };

@@ -43,6 +43,7 @@
     X(_get_close_waiter)        \
     X(_ensure_fd_no_transport)  \
     X(_force_close)             \
+    X(_get_loop)                \
     X(_loop)                    \
     X(_maybe_resume_transport)  \
     X(_read_ready)              \
@@ -57,9 +58,11 @@
     X(_transports)              \
     X(_wait_for_data)           \
     X(_wakeup_waiter)           \
+    X(_wake_up_first)           \
     X(_write_ready)             \
     X(acquire)                  \
     X(add_done_callback)        \
+    X(append)                   \
     X(buffer_updated)           \
     X(call_at)                  \
     X(call_exception_handler)   \
@@ -80,6 +83,7 @@
     X(datagram_received)        \
     X(debug)                    \
     X(do_handshake)             \
+    X(done)                     \
     X(eager_start)              \
     X(eof_received)             \
     X(error_received)           \
@@ -112,6 +116,7 @@
     X(readline)                 \
     X(readuntil)                \
     X(release)                  \
+    X(remove)                   \
     X(result)                   \
     X(resume_reading)           \
     X(resume_writing)           \
@@ -160,6 +165,8 @@
     X(stock_StreamReaderProtocol, "asyncio.streams", "StreamReaderProtocol")       \
     X(stock_StreamWriter, "asyncio.streams", "StreamWriter")                       \
     X(deque, "collections", "deque")                                               \
+    X(stock_Lock, "asyncio.locks", "Lock")                                         \
+    X(stock_Event, "asyncio.locks", "Event")                                       \
     X(InvalidStateError, "asyncio.exceptions", "InvalidStateError")                \
     X(iscoroutine, "asyncio.coroutines", "iscoroutine")                            \
     X(stock_Handle, "asyncio.events", "Handle")                                    \
@@ -195,6 +202,8 @@
     CTASK_3_14_TYPES(X)   \
     X(CoroType)           \
     X(StandinType)        \
+    X(LockType)           \
+    X(EventType)          \
     X(StreamReaderType)   \
     X(StreamProtocolType) \
     X(StreamWriterType)   \
@@ -262,6 +271,9 @@ typedef struct {
     unsigned int version; // tp_version_tag for which its methods are the socket module's own
 } socket_layout;
 
+/* The classes of sync.h. */
+typedef enum { SYNC_LOCK, SYNC_EVENT, SYNC_SEMAPHORE, SYNC_CONDITION, SYNC_KINDS } sync_kind;
+
 /* All pointers are owned. */
 typedef struct {
 #define X(name) PyTypeObject *name;
@@ -289,6 +301,10 @@ typedef struct {
     freelist free_coros;
     unsigned int plain_reader;      // tp_version_tag of the last class of readers without overrides
     unsigned int plain_protocol;    // the same for protocols
+    struct {
+        unsigned int version; // tp_version_tag of the last class of its kind (sync.h)
+        char overridden;      // what that overrides
+    } sync_types[SYNC_KINDS];
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
     struct tls_buffers *tls;        // owned; NULL until the first TLS connection
     const struct openssl_api *openssl; // NULL if OpenSSL is not called directly

@@ -1,0 +1,286 @@
+/* Lock: one at a time, in the order in which they came.
+
+   Free and with nobody before it, acquire() takes the lock at its first step; else it waits in the list.
+   release() wakes the first of the list, which takes the lock when it runs: until then nobody else does. */
+
+#include "sync.h"
+
+/* ---- overrides ---- */
+
+static sync_methods
+lock_methods(ctask_state *st)
+{
+    return (sync_methods){
+        .names = {st->str._get_loop, st->str._wake_up_first, st->str.acquire, st->str.release},
+        .n_internals = 2,
+        .n = 4,
+    };
+}
+
+PART int
+lock_look(SyncObj *sync)
+{
+    sync_methods methods = lock_methods(sync->st);
+    return sync_look(sync, SYNC_LOCK, &methods, sync->st->LockType, sync->st->stock_Lock);
+}
+
+PART int
+lock_setattro(PyObject *self, PyObject *name, PyObject *value)
+{
+    sync_methods methods = lock_methods(((SyncObj *)self)->st);
+    return sync_setattro(self, name, value, &methods);
+}
+
+/* ---- acquire and release ---- */
+
+/* 1 if it was free and is ours now, 0 if we have to wait, -1 with an exception. */
+static inline int
+lock_take(LockObj *lock)
+{
+    if (lock->locked) {
+        return 0;
+    }
+    if (UNLIKELY(!waiters_are_none(&lock->waiters))) {
+        int free = waiters_all_cancelled(&lock->waiters, lock->st);
+        if (free <= 0) {
+            return free;
+        }
+    }
+    lock->locked = 1;
+    return 1;
+}
+
+/* Cancelled while it waited; perhaps after release() had chosen it. */
+static int
+lock_acquire_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
+{
+    LockObj *lock = (LockObj *)coro->owner;
+    if (!lock->locked && PyErr_ExceptionMatches(coro->st->CancelledError)) {
+        PyObject *raised = PyErr_GetRaisedException();
+        if (waiters_wake_first(&lock->waiters, coro->st) < 0) {
+            PyObject *error = PyErr_GetRaisedException();
+            PyException_SetContext(error, raised);
+            raised = error;
+        }
+        PyErr_SetRaisedException(raised);
+    }
+    return CORO_ERROR;
+}
+
+static int
+lock_acquire_woken(CoroObj *coro, PyObject **result)
+{
+    ((LockObj *)coro->owner)->locked = 1;
+    *result = Py_NewRef(Py_True);
+    return CORO_RETURN;
+}
+
+static int
+lock_acquire_start(CoroObj *coro, PyObject **result)
+{
+    LockObj *lock = (LockObj *)coro->owner;
+    int taken = lock_take(lock);
+    if (taken == 0) {
+        return sync_wait(coro, (SyncObj *)lock, lock_acquire_woken, lock_acquire_failed, sync_unwait);
+    }
+    *result = taken > 0 ? Py_NewRef(Py_True) : NULL;
+    return taken;
+}
+
+static int
+lock_enter_woken(CoroObj *coro, PyObject **result)
+{
+    ((LockObj *)coro->owner)->locked = 1;
+    *result = Py_NewRef(Py_None);
+    return CORO_RETURN;
+}
+
+static int
+lock_enter_start(CoroObj *coro, PyObject **result)
+{
+    LockObj *lock = (LockObj *)coro->owner;
+    int taken = lock_take(lock);
+    if (taken == 0) {
+        return sync_wait(coro, (SyncObj *)lock, lock_enter_woken, lock_acquire_failed, sync_unwait);
+    }
+    *result = taken > 0 ? Py_NewRef(Py_None) : NULL;
+    return taken;
+}
+
+static int
+lock_release(LockObj *lock)
+{
+    if (UNLIKELY(!lock->locked)) {
+        PyErr_SetString(PyExc_RuntimeError, "Lock is not acquired.");
+        return -1;
+    }
+    lock->locked = 0;
+    return waiters_wake_first(&lock->waiters, lock->st);
+}
+
+static int
+lock_exit_start(CoroObj *coro, PyObject **result)
+{
+    if (lock_release((LockObj *)coro->owner) < 0) {
+        return CORO_ERROR;
+    }
+    *result = Py_NewRef(Py_None);
+    return CORO_RETURN;
+}
+
+/* ---- methods ---- */
+
+static PyObject *
+Lock_acquire(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+             PyObject *stock)
+{
+    if (UNLIKELY(sync_overridden((SyncObj *)self, lock_look) & SYNC_INTERNALS || kwnames != NULL ||
+                 nargs != 1)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return coro_new(st, self, lock_acquire_start, "Lock.acquire", 0, NULL);
+}
+
+static PyObject *
+Lock_enter(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+           PyObject *stock)
+{
+    if (UNLIKELY(sync_overridden((SyncObj *)self, lock_look) || kwnames != NULL || nargs != 1)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return coro_new(st, self, lock_enter_start, "_ContextManagerMixin.__aenter__", 0, NULL);
+}
+
+static PyObject *
+Lock_exit(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+          PyObject *stock)
+{
+    if (UNLIKELY(sync_overridden((SyncObj *)self, lock_look) || kwnames != NULL || nargs != 4)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return coro_new(st, self, lock_exit_start, "_ContextManagerMixin.__aexit__", 0, NULL);
+}
+
+PyDoc_STRVAR(lock_release_doc,
+"release($self, /)\n--\n\n"
+"Unlock, and let the first of those who wait have the lock.\n\n"
+"Raises RuntimeError if it is not locked.  (asyncio.Lock.release)");
+
+static PyObject *
+Lock_release(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    SyncObj *sync = (SyncObj *)self;
+    if (UNLIKELY(sync_overridden(sync, lock_look) & SYNC_INTERNALS)) {
+        return PyObject_CallMethodOneArg(sync->st->stock_Lock, sync->st->str.release, self);
+    }
+    return lock_release((LockObj *)self) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+Lock_get_locked(PyObject *self, void *Py_UNUSED(closure))
+{
+    LockObj *lock = (LockObj *)self;
+    if (lock->locked == LOCK_UNSET) {
+        PyErr_SetString(PyExc_AttributeError, "_locked");
+        return NULL;
+    }
+    return PyBool_FromLong(lock->locked);
+}
+
+static int
+Lock_set_locked(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    int locked = value == NULL ? LOCK_UNSET : PyObject_IsTrue(value);
+    if (locked < 0 && value != NULL) {
+        return -1;
+    }
+    ((LockObj *)self)->locked = (char)locked;
+    return 0;
+}
+
+PyDoc_STRVAR(lock_locked_doc,
+"locked($self, /)\n--\n\n"
+"Return True if somebody has the lock.  (asyncio.Lock.locked)");
+
+static PyObject *
+Lock_locked(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Lock_get_locked(self, NULL);
+}
+
+static int
+Lock___init__(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    LockObj *lock = (LockObj *)self;
+    if (PyTuple_GET_SIZE(args) != 0 || (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0)) {
+        return sync_init_stock(self, args, kwargs, lock->st->stock_Lock);
+    }
+    if (waiters_set(&lock->waiters, lock->st, Py_None) < 0) {
+        return -1;
+    }
+    lock->locked = 0;
+    lock->ready = 1;
+    return 0;
+}
+
+static PyObject *
+Lock___new__(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *self = sync_new(type, args, kwargs);
+    if (self != NULL) {
+        ((LockObj *)self)->locked = LOCK_UNSET;
+    }
+    return self;
+}
+
+static PyMethodDef Lock_methods[] = {
+    {"locked", Lock_locked, METH_NOARGS, lock_locked_doc},
+    {"release", Lock_release, METH_NOARGS, lock_release_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Lock_getset[] = {
+    {"_waiters", Sync_get_waiters, Sync_set_waiters, NULL, NULL},
+    {"_locked", Lock_get_locked, Lock_set_locked, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef Lock_members[] = {
+    {"_loop", T_OBJECT, offsetof(LockObj, loop), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(Lock_doc,
+"The C core of ctask.Lock.");
+
+static PyType_Slot Lock_slots[] = {
+    {Py_tp_doc, (void *)Lock_doc},
+    {Py_tp_new, Lock___new__},
+    {Py_tp_init, Lock___init__},
+    {Py_tp_dealloc, sync_dealloc},
+    {Py_tp_traverse, sync_traverse},
+    {Py_tp_clear, sync_clear},
+    {Py_tp_setattro, lock_setattro},
+    {Py_tp_methods, Lock_methods},
+    {Py_tp_members, Lock_members},
+    {Py_tp_getset, Lock_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Lock_spec = {
+    .name = "ctask._ctask.Lock",
+    .basicsize = sizeof(LockObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = Lock_slots,
+};
+
+PART int
+lock_setup(PyObject *module, ctask_state *st)
+{
+    if (add_type(module, "Lock", &st->LockType, &Lock_spec, NULL) < 0 ||
+        standin_method(st, st->LockType, st->stock_Lock, "acquire", Lock_acquire) < 0 ||
+        standin_method(st, st->LockType, st->stock_Lock, "__aenter__", Lock_enter) < 0) {
+        return -1;
+    }
+    return standin_method(st, st->LockType, st->stock_Lock, "__aexit__", Lock_exit);
+}

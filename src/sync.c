@@ -1,0 +1,180 @@
+/* What locks, events, semaphores and conditions share: the loop that they belong to, what a subclass overrides,
+   and how to wait. */
+
+#include "sync.h"
+
+/* ---- overrides ---- */
+
+PART int
+sync_look(SyncObj *sync, sync_kind kind, const sync_methods *methods, PyTypeObject *core, PyObject *stock)
+{
+    ctask_state *st = sync->st;
+    PyTypeObject *type = Py_TYPE(sync);
+    if (!sync->ready || sync->overridden & SYNC_INSTANCE) {
+        return SYNC_INTERNALS | SYNC_PUBLIC;
+    }
+    if (st->sync_types[kind].version == 0 || st->sync_types[kind].version != type->tp_version_tag) {
+        size_t n = methods->n_internals;
+        int overridden = 0;
+        if (standin_overrides(type, core, stock, methods->names, n)) {
+            overridden |= SYNC_INTERNALS;
+        }
+        if (standin_overrides(type, core, stock, methods->names + n, methods->n - n)) {
+            overridden |= SYNC_PUBLIC;
+        }
+        st->sync_types[kind].overridden = (char)overridden;
+        st->sync_types[kind].version = type->tp_version_tag;
+    }
+    sync->overridden = st->sync_types[kind].overridden;
+    sync->type_version = type->tp_version_tag;
+    return sync->overridden;
+}
+
+PART int
+sync_setattro(PyObject *self, PyObject *name, PyObject *value, const sync_methods *methods)
+{
+    SyncObj *sync = (SyncObj *)self;
+    int status = PyObject_GenericSetAttr(self, name, value);
+    if (UNLIKELY(standin_is_one_of(name, methods->names, methods->n))) {
+        sync->overridden = SYNC_INSTANCE;
+        sync->type_version = 0;
+    }
+    return status;
+}
+
+/* ---- waiting ---- */
+
+/* What _LoopBoundMixin._get_loop() does: the first to wait binds the object to the running loop. */
+static PyObject *
+sync_get_loop(SyncObj *sync)
+{
+    PyObject *loop = running_loop(sync->st);
+    if (UNLIKELY(loop == NULL)) {
+        if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+        loop = Py_NewRef(Py_None); /* which has no create_future(), as asyncio's code finds */
+    }
+    PyObject *bound = sync->loop == Py_None ? NULL : sync->loop;
+    if (UNLIKELY(bound == NULL)) {
+        Py_XSETREF(sync->loop, Py_NewRef(loop));
+    }
+    else if (UNLIKELY(bound != loop)) {
+        Py_DECREF(loop);
+        PyErr_Format(PyExc_RuntimeError, "%R is bound to a different event loop", sync);
+        return NULL;
+    }
+    return loop;
+}
+
+PART int
+sync_wait(CoroObj *coro, SyncObj *sync, coro_step next, coro_step failed, void (*unwait)(CoroObj *))
+{
+    sync->waiters.kind = WAITERS_DEQUE; /* also if nobody comes to wait */
+    PyObject *loop = sync_get_loop(sync);
+    if (UNLIKELY(loop == NULL)) {
+        return CORO_ERROR;
+    }
+    PyObject *fut = loop_new_future(coro->st, loop);
+    Py_DECREF(loop);
+    if (UNLIKELY(fut == NULL)) {
+        return CORO_ERROR;
+    }
+    Py_XSETREF(coro->waiter, fut);
+    if (UNLIKELY(waiters_add(&sync->waiters, coro) < 0)) {
+        return CORO_ERROR;
+    }
+    if (UNLIKELY(coro_await(coro, Py_NewRef(fut), next) == CORO_ERROR)) {
+        PyObject *raised = PyErr_GetRaisedException();
+        unwait(coro);
+        PyErr_SetRaisedException(raised);
+        return CORO_ERROR;
+    }
+    coro->failed = failed;
+    coro->unwait = unwait;
+    return CORO_AWAIT;
+}
+
+PART void
+sync_unwait(CoroObj *coro)
+{
+    waiters_remove(&((SyncObj *)coro->owner)->waiters, coro);
+}
+
+/* ---- attributes ---- */
+
+PART PyObject *
+Sync_get_waiters(PyObject *self, void *Py_UNUSED(closure))
+{
+    return waiters_show(&((SyncObj *)self)->waiters, ((SyncObj *)self)->st);
+}
+
+PART int
+Sync_set_waiters(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    return waiters_set(&((SyncObj *)self)->waiters, ((SyncObj *)self)->st, value);
+}
+
+/* ---- life ---- */
+
+PART PyObject *
+sync_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *module = PyType_GetModuleByDef(type, &ctask_module);
+    SyncObj *sync = module == NULL ? NULL : (SyncObj *)type->tp_alloc(type, 0);
+    if (sync != NULL) {
+        sync->st = PyModule_GetState(module);
+        waiters_init(&sync->waiters);
+    }
+    return (PyObject *)sync;
+}
+
+PART int
+sync_init_stock(PyObject *self, PyObject *args, PyObject *kwargs, PyObject *stock)
+{
+    PyObject *init = PyObject_GetAttrString(stock, "__init__");
+    PyObject *head = PyTuple_Pack(1, self);
+    PyObject *all = head == NULL ? NULL : PySequence_Concat(head, args);
+    PyObject *res = init == NULL || all == NULL ? NULL : PyObject_Call(init, all, kwargs);
+    Py_XDECREF(init);
+    Py_XDECREF(head);
+    Py_XDECREF(all);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+PART int
+sync_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    SyncObj *sync = (SyncObj *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(sync->loop);
+    return waiters_traverse(&sync->waiters, visit, arg);
+}
+
+PART int
+sync_clear(PyObject *self)
+{
+    SyncObj *sync = (SyncObj *)self;
+    waiters_clear(&sync->waiters);
+    Py_CLEAR(sync->waiters.shown);
+    Py_CLEAR(sync->loop);
+    return 0;
+}
+
+PART void
+sync_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    (void)sync_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PART int
+sync_setup(PyObject *module, ctask_state *st)
+{
+    return lock_setup(module, st) < 0 || event_setup(module, st) < 0 ? -1 : 0;
+}

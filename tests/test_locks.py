@@ -1,0 +1,690 @@
+"""Lock and Event: who waits, who is woken, and in which order; the same on asyncio's own."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import gc
+import inspect
+import types
+import warnings
+import weakref
+
+import pytest
+
+NAMES = ("Lock", "Event")
+
+
+@pytest.fixture
+def sync(impl):
+    """The classes under test."""
+    if impl.name == "asyncio":
+        return asyncio
+    import ctask
+
+    return ctask
+
+
+@pytest.fixture
+def start(loop, turn):
+    """start(coro): a task that has begun to run."""
+
+    def start(coro):
+        task = loop.create_task(coro)
+        turn()
+        return task
+
+    return start
+
+
+@pytest.fixture(params=["loop's", "foreign"])
+def futures(request, loop, monkeypatch):
+    """Waiters are what loop.create_future() returns, which may be anything like a future."""
+    if request.param == "foreign":
+
+        class Future(asyncio.Future):
+            pass
+
+        monkeypatch.setattr(loop, "create_future", lambda: Future(loop=loop))
+    return request.param
+
+
+def shape(waiters):
+    assert type(waiters) is collections.deque
+    return ["cancelled" if w.cancelled() else "done" if w.done() else "pending" for w in waiters]
+
+
+# ---- Lock ----
+
+
+def test_lock_is_taken_without_a_turn_if_it_is_free(sync, run):
+    async def main():
+        lock = sync.Lock()
+        assert not lock.locked()
+        assert await lock.acquire() is True
+        assert lock.locked() is True
+        assert lock.release() is None
+        assert lock.locked() is False
+        async with lock as got:
+            assert got is None
+            assert lock.locked()
+        assert not lock.locked()
+
+    run(main())
+
+
+def test_lock_goes_to_those_who_wait_in_their_order(sync, run, futures):
+    async def main():
+        lock, seen = sync.Lock(), []
+
+        async def worker(name):
+            async with lock:
+                seen.append(name)
+                await asyncio.sleep(0)
+                assert lock.locked()
+            await lock.acquire()
+            seen.append(name.upper())
+            lock.release()
+
+        await asyncio.gather(*[worker(name) for name in "abcd"])
+        assert seen == list("abcdABCD")
+        assert not lock.locked()
+
+    run(main())
+
+
+def test_nobody_overtakes_the_one_who_was_chosen(sync, run, futures):
+    async def main():
+        lock, seen = sync.Lock(), []
+
+        async def worker(name):
+            await lock.acquire()
+            seen.append(name)
+
+        await lock.acquire()
+        first = asyncio.create_task(worker("first"))
+        await asyncio.sleep(0)
+        lock.release()
+        assert not lock.locked()
+        late = asyncio.create_task(worker("late"))
+        await worker_or_wait(worker("now"), lock)
+        assert seen == ["first"]
+        lock.release()
+        await late
+        assert seen == ["first", "late"]
+        lock.release()
+        await first
+
+    async def worker_or_wait(coro, lock):
+        task = asyncio.create_task(coro)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    run(main())
+
+
+def test_who_is_cancelled_after_being_chosen_passes_the_lock_on(sync, run, futures):
+    async def main():
+        lock, seen = sync.Lock(), []
+
+        async def worker(name):
+            async with lock:
+                seen.append(name)
+
+        await lock.acquire()
+        tasks = [asyncio.create_task(worker(name)) for name in "abc"]
+        await asyncio.sleep(0)
+        lock.release()
+        tasks[0].cancel()
+        await asyncio.wait(tasks)
+        assert tasks[0].cancelled()
+        assert seen == ["b", "c"]
+        assert not lock.locked()
+        assert shape(lock._waiters) == []
+
+    run(main())
+
+
+def test_cancelled_waiters_do_not_keep_a_free_lock(sync, run, futures):
+    async def main():
+        lock = sync.Lock()
+        await lock.acquire()
+        tasks = [asyncio.create_task(lock.acquire()) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in tasks[1:]:
+            task.cancel()
+        assert shape(lock._waiters) == ["pending", "cancelled", "cancelled"]
+        tasks[0].cancel()
+        lock.release()
+        assert await lock.acquire() is True  # at once: all who wait are cancelled
+        await asyncio.wait(tasks)
+        assert all(task.cancelled() for task in tasks)
+        assert lock.locked()
+        lock.release()
+
+    run(main())
+
+
+def test_cancel_message_and_instance_come_through_acquire(sync, run):
+    async def main():
+        lock = sync.Lock()
+        await lock.acquire()
+        caught = []
+
+        async def worker():
+            try:
+                await lock.acquire()
+            except asyncio.CancelledError as exc:
+                caught.append(exc.args)
+                raise
+
+        task = asyncio.create_task(worker())
+        await asyncio.sleep(0)
+        task.cancel("why")
+        await asyncio.wait([task])
+        assert caught == [("why",)]
+        lock.release()
+        assert not lock.locked()
+
+    run(main())
+
+
+def test_release_of_a_free_lock_is_an_error(sync, run):
+    async def main():
+        lock = sync.Lock()
+        with pytest.raises(RuntimeError, match=r"^Lock is not acquired\.$"):
+            lock.release()
+        with pytest.raises(RuntimeError, match=r"^Lock is not acquired\.$"):
+            async with lock:
+                lock.release()
+
+    run(main())
+
+
+def test_an_exception_leaves_the_block_and_the_lock(sync, run):
+    async def main():
+        lock = sync.Lock()
+        with pytest.raises(ZeroDivisionError):
+            async with lock:
+                1 / 0  # noqa: B018
+        assert not lock.locked()
+
+    run(main())
+
+
+def test_acquire_and_exit_do_nothing_until_awaited(sync, run):
+    async def main():
+        lock = sync.Lock()
+        taking = lock.acquire()
+        assert not lock.locked()
+        await taking
+        leaving = lock.__aexit__(None, None, None)
+        assert lock.locked()
+        assert await leaving is None
+        assert not lock.locked()
+
+    run(main())
+
+
+def test_closing_a_waiting_acquire_takes_it_off_the_list(sync, run, futures):
+    async def main():
+        lock = sync.Lock()
+        await lock.acquire()
+        waits = [lock.acquire(), lock.acquire(), lock.acquire()]
+        for coro in waits:
+            coro.send(None)
+        assert shape(lock._waiters) == ["pending"] * 3
+        waits[1].close()
+        assert shape(lock._waiters) == ["pending"] * 2
+        del waits[0], coro
+        gc.collect()
+        assert len(lock._waiters) == 1
+        with pytest.raises(KeyError):
+            waits[1].throw(KeyError())
+        assert shape(lock._waiters) == []
+
+    run(main())
+
+
+def test_waiters_are_released_without_being_looked_at(sync, run):
+    async def main():
+        lock = sync.Lock()
+        await lock.acquire()
+        waits = [lock.acquire() for _ in range(5)]
+        for coro in waits:
+            coro.send(None)
+        for i in 2, 3, 0:
+            waits[i].close()
+        del waits[0], coro
+        gc.collect()
+        assert shape(lock._waiters) == ["pending", "pending"]
+        for coro in waits:
+            coro.close()
+
+    run(main())
+
+
+# ---- Event ----
+
+
+def test_event_wakes_all_in_their_order(sync, run, futures):
+    async def main():
+        event, seen = sync.Event(), []
+
+        async def worker(name):
+            assert await event.wait() is True
+            seen.append(name)
+
+        tasks = [asyncio.create_task(worker(name)) for name in "abc"]
+        await asyncio.sleep(0)
+        assert event.is_set() is False
+        assert event.set() is None
+        assert event.is_set() is True
+        assert event.clear() is None
+        assert event.is_set() is False
+        assert seen == []
+        await asyncio.wait(tasks)
+        assert seen == ["a", "b", "c"]
+        event.set()
+        event.set()
+        assert await event.wait() is True
+
+    run(main())
+
+
+def test_event_passes_over_who_is_cancelled(sync, run, futures):
+    async def main():
+        event = sync.Event()
+        tasks = [asyncio.create_task(event.wait()) for _ in range(5)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        tasks[3].cancel()
+        event.set()
+        await asyncio.wait(tasks)
+        assert [task.cancelled() for task in tasks] == [True, False, False, True, False]
+        assert shape(event._waiters) == []
+
+    run(main())
+
+
+def test_waiting_again_after_clear(sync, run, futures):
+    async def main():
+        event, turns = sync.Event(), 0
+
+        async def worker():
+            nonlocal turns
+            for _ in range(3):
+                await event.wait()
+                turns += 1
+                event.clear()
+
+        task = asyncio.create_task(worker())
+        for expected in 1, 2, 3:
+            await asyncio.sleep(0)
+            event.set()
+            await asyncio.sleep(0)
+            assert turns == expected
+        await task
+
+    run(main())
+
+
+# ---- what both share ----
+
+
+def wait(primitive):
+    """A coroutine that has to wait, once block() was called."""
+    return primitive.wait() if hasattr(primitive, "wait") else primitive.acquire()
+
+
+def block(primitive):
+    if isinstance(primitive, asyncio.Lock):
+        primitive._locked = True
+
+
+def wake(primitive):
+    if hasattr(primitive, "set"):
+        primitive.set()
+    else:
+        primitive.release()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_loop_is_refused(sync, impl, loop, run, name):
+    primitive = getattr(sync, name)()
+    assert primitive._loop is None
+    block(primitive)
+
+    async def wait_a_little():
+        task = asyncio.ensure_future(wait(primitive))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    run(wait_a_little())
+    assert primitive._loop is loop
+    other = impl.new_event_loop()
+    try:
+        with pytest.raises(RuntimeError) as caught:
+            other.run_until_complete(wait(primitive))
+    finally:
+        other.close()
+    assert str(caught.value) == f"{primitive!r} is bound to a different event loop"
+    assert shape(primitive._waiters) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_repr(sync, run, name):
+    async def main():
+        primitive = getattr(sync, name)()
+        free, busy = {
+            "Lock": ("unlocked", "locked"),
+            "Event": ("unset", "unset"),
+        }[name]
+        assert repr(primitive).endswith(f"[{free}]>")
+        block(primitive)
+        tasks = [asyncio.create_task(wait(primitive)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert repr(primitive).endswith(f"[{busy}, waiters:2]>")
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arguments_are_checked(sync, name):
+    cls = getattr(sync, name)
+    with pytest.raises(TypeError) as caught:
+        cls(loop=None)
+    assert f"{name}.__init__() got an unexpected keyword argument 'loop'" in str(caught.value)
+    with pytest.raises(TypeError):
+        wait(cls)(1)
+    with pytest.raises(TypeError):
+        cls().wait(1) if name == "Event" else cls().acquire(1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_derived_from_asyncios(sync, name):
+    cls = getattr(sync, name)
+    assert issubclass(cls, getattr(asyncio, name))
+    primitive = cls()
+    primitive.label = "of a program"
+    assert vars(primitive)["label"] == "of a program"
+    ref = weakref.ref(primitive)
+    del primitive
+    assert ref() is None
+
+
+@pytest.mark.parametrize(("name", "method"), [("Lock", "acquire"), ("Event", "wait")])
+def test_methods_are_coroutine_functions(sync, name, method):
+    primitive = getattr(sync, name)()
+    assert inspect.iscoroutinefunction(getattr(primitive, method))
+    coro = getattr(primitive, method)()
+    assert inspect.iscoroutine(coro)
+    assert isinstance(coro, types.CoroutineType)
+    assert coro.__qualname__ == f"{name}.{method}"
+    with pytest.warns(RuntimeWarning, match=f"coroutine '{name}.{method}' was never awaited"):
+        del coro
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_waiting_without_a_loop(sync, name):
+    primitive = getattr(sync, name)()
+    block(primitive)
+    coro = wait(primitive)
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'create_future'"):
+        coro.send(None)
+    assert shape(primitive._waiters) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_looked_at_deque_goes_on_to_be_the_list(sync, run, futures, name):
+    async def main():
+        primitive = getattr(sync, name)()
+        block(primitive)
+        tasks = [asyncio.create_task(wait(primitive)) for _ in range(3)]
+        await asyncio.sleep(0)
+        deque = primitive._waiters
+        assert shape(deque) == ["pending"] * 3
+        assert primitive._waiters is deque
+        tasks.append(asyncio.create_task(wait(primitive)))
+        await asyncio.sleep(0)
+        assert shape(deque) == ["pending"] * 4
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        assert shape(deque) == ["pending"] * 3
+        wake(primitive)
+        await tasks[0]
+        assert primitive._waiters is deque
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert primitive._waiters is deque
+        assert shape(deque) == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_waiters_keep_their_tasks_alive(sync, loop, turn, name):
+    primitive = getattr(sync, name)()
+    block(primitive)
+    seen = []
+
+    async def worker():
+        await wait(primitive)
+        seen.append(name)
+
+    ref = weakref.ref(loop.create_task(worker()))
+    turn()
+    gc.collect()
+    assert ref() is not None
+    wake(primitive)
+    turn(2)
+    assert seen == [name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_nobody_can_reach_any_more_is_collected(sync, loop, turn, logs, name):
+    primitive = getattr(sync, name)()
+    block(primitive)
+    task = loop.create_task(wait(primitive))
+    turn()
+    refs = [weakref.ref(primitive), weakref.ref(task)]
+    del primitive, task
+    gc.collect()
+    gc.collect()  # the report of a pending task may keep it in the first
+    assert [ref() for ref in refs] == [None, None]
+    assert "Task was destroyed but it is pending!" in logs.take()[0].getMessage()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_uninitialised_object_has_no_state(sync, name):
+    cls = getattr(sync, name)
+    primitive = cls.__new__(cls)
+    for attribute in ("_waiters", "_locked" if name == "Lock" else "_value"):
+        with pytest.raises(AttributeError, match=attribute):
+            getattr(primitive, attribute)
+    with pytest.raises(AttributeError):
+        wait(primitive).send(None)
+
+
+def test_private_attributes_can_be_set(sync, run):
+    async def main():
+        lock, event = sync.Lock(), sync.Event()
+        lock._locked = True
+        assert lock.locked() is True
+        lock.release()
+        assert lock._locked is False
+        event._value = True
+        assert event.is_set()
+        assert await event.wait()
+        event._waiters = collections.deque()
+        event._value = False
+        future = asyncio.get_running_loop().create_future()
+        event._waiters.append(future)
+        event.set()
+        assert future.result() is True
+        lock._waiters = None
+        assert lock._waiters is None
+        assert await lock.acquire()
+
+    run(main())
+
+
+def test_overridden_methods_are_called(sync, run, futures):
+    calls = []
+
+    class Lock(sync.Lock):
+        def release(self):
+            calls.append("release")
+            super().release()
+
+        async def acquire(self):
+            calls.append("acquire")
+            return await super().acquire()
+
+    class Choosy(sync.Lock):
+        def _wake_up_first(self):
+            calls.append("wake")
+            super()._wake_up_first()
+
+    class Bound(sync.Event):
+        def _get_loop(self):
+            calls.append("loop")
+            return super()._get_loop()
+
+    async def main():
+        lock = Lock()
+
+        async def worker(lock):
+            async with lock:
+                await asyncio.sleep(0)
+
+        await asyncio.gather(worker(lock), worker(lock))
+        assert calls == ["acquire", "acquire", "release", "release"]
+        calls.clear()
+        lock = Choosy()
+        await asyncio.gather(worker(lock), worker(lock))
+        assert calls == ["wake", "wake"]
+        calls.clear()
+        event = Bound()
+        task = asyncio.create_task(event.wait())
+        await asyncio.sleep(0)
+        event.set()
+        await task
+        assert calls == ["loop"]
+        calls.clear()
+        lock = sync.Lock()
+        lock.release = lambda: calls.append("mine")
+        async with lock:
+            pass
+        assert calls == ["mine"]
+        assert lock.locked()
+
+    run(main())
+
+
+def test_a_method_may_be_replaced_in_the_class_later(sync, run, monkeypatch):
+    calls = []
+
+    class Lock(sync.Lock):
+        pass
+
+    async def main():
+        lock = Lock()
+        async with lock:
+            pass
+        assert calls == []
+        release = Lock.release
+        monkeypatch.setattr(Lock, "release", lambda self: (calls.append(self), release(self)))
+        async with lock:
+            pass
+        assert calls == [lock]
+        assert not lock.locked()
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_works_on_asyncios_loop(sync, name):
+    async def main():
+        primitive = getattr(sync, name)()
+        block(primitive)
+        tasks = [asyncio.create_task(wait(primitive)) for _ in range(3)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        wake(primitive)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        done = [task.done() for task in tasks]
+        assert done == [True, True, name == "Event"]
+        if name == "Lock":
+            wake(primitive)
+        await asyncio.wait(tasks)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        loop = asyncio.SelectorEventLoop()
+    loop.run_until_complete(main())
+    loop.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_debug_mode(sync, loop, run, name):
+    loop.set_debug(True)
+
+    async def main():
+        primitive = getattr(sync, name)()
+        block(primitive)
+        tasks = [asyncio.create_task(wait(primitive)) for _ in range(2)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        wake(primitive)
+        await asyncio.wait(tasks)
+        assert tasks[0].cancelled()
+        assert tasks[1].result() is True
+
+    run(main())
+
+
+def test_a_future_that_changes_the_list_stops_set(sync, run, loop, monkeypatch):
+    """As a deque that is changed while it is iterated over."""
+    event = sync.Event()
+    waits = []
+
+    class Future(asyncio.Future):
+        def set_result(self, result):
+            super().set_result(result)
+            waits.pop().close()
+
+    async def main():
+        monkeypatch.setattr(loop, "create_future", lambda: Future(loop=loop))
+        waits.extend(event.wait() for _ in range(4))
+        for coro in waits:
+            coro.send(None)
+        with pytest.raises(RuntimeError, match="deque mutated during iteration"):
+            event.set()
+        assert event.is_set()
+        assert len(event._waiters) == 3
+        for coro in waits:
+            coro.close()
+
+    run(main())
+
+
+def test_an_awaitable_of_the_loops_that_is_none(sync, run, loop, monkeypatch):
+    async def main():
+        lock = sync.Lock()
+        await lock.acquire()
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "create_future", lambda: "no future")
+            with pytest.raises(TypeError):
+                await lock.acquire()
+        assert lock._waiters == collections.deque()
+
+    run(main())
