@@ -23,6 +23,8 @@
 
        src/coro.c        coroutines without a frame            src/standin.c    methods that pass for asyncio's
        src/sleep.c       sleep()
+       src/done.c        a done callback in C, for:            src/ensure.c     ensure_future()
+       src/gather.c      gather()
 
        src/sync.h        what locks and their like share:      src/waiters.h    who waits for them
        src/lock.c        Lock                                  src/event.c      Event
@@ -35,6 +37,9 @@
 
 #include "src/ctask.h"
 
+#include "src/done.h"
+#include "src/ensure.h"
+#include "src/gather.h"
 #include "src/loop.h"
 #include "src/pipe.h"
 #include "src/streams.h"
@@ -59,6 +64,9 @@
 #include "src/sync.c"
 #include "src/lock.c"
 #include "src/event.c"
+#include "src/done.c"
+#include "src/ensure.c"
+#include "src/gather.c"
 #include "src/streamreader.c"
 #include "src/streamprotocol.c"
 #include "src/streamwriter.c"
@@ -84,7 +92,7 @@ state_of(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     destructor dealloc = type->tp_dealloc;
     if (LIKELY(dealloc == future_dealloc || dealloc == task_dealloc || dealloc == handle_dealloc ||
-               dealloc == timer_dealloc)) {
+               dealloc == timer_dealloc || dealloc == gather_dealloc)) {
         return PyType_GetModuleState(type);
     }
 #if THREADSAFE_HANDLES
@@ -197,11 +205,13 @@ import_all(ctask_state *st)
     st->stock_remove_callback = PyObject_GetAttrString(st->stock_Future, "remove_done_callback");
     st->stock_callbacks = PyObject_GetAttrString(st->stock_Future, "_callbacks");
     st->stock_create_task = PyObject_GetAttrString(st->stock_Loop, "create_task");
+    st->stock_task_cancel = PyObject_GetAttrString(st->stock_Task, "cancel");
     st->context_kwnames = PyTuple_Pack(1, st->str.context);
+    st->msg_kwnames = PyTuple_Pack(1, st->str.msg);
     st->empty_tuple = PyTuple_New(0);
     if (st->stock_set_exception == NULL || st->stock_result == NULL || st->stock_remove_callback == NULL ||
         st->stock_callbacks == NULL || st->stock_create_task == NULL || st->context_kwnames == NULL ||
-        st->empty_tuple == NULL) {
+        st->stock_task_cancel == NULL || st->msg_kwnames == NULL || st->empty_tuple == NULL) {
         return -1;
     }
 #if PY_VERSION_HEX >= 0x030C0000
@@ -362,6 +372,7 @@ module_exec(PyObject *module)
     if (import_all(st) < 0 || check_layout(st) < 0 || context_pool_check(&st->contexts) < 0) {
         return -1;
     }
+    // clang-format off: one a line, in the order in which they depend on each other
     static int (*const setups[])(PyObject *, ctask_state *) = {
         registry_setup,
         future_setup,
@@ -379,10 +390,14 @@ module_exec(PyObject *module)
         standin_setup,
         sleep_setup,
         sync_setup,
+        done_setup,
+        ensure_setup,
+        gather_setup,
         streamreader_setup,
         streamprotocol_setup,
         streamwriter_setup,
     };
+    // clang-format on
     for (size_t i = 0; i < Py_ARRAY_LENGTH(setups); i++) {
         if (setups[i](module, st) < 0) {
             return -1;

@@ -16,7 +16,7 @@ except ImportError:
 
     __path__ = extend_path(__path__, __name__)
     from ctask import _ctask
-from ctask._ctask import Future, Handle, Task, TimerHandle, sleep
+from ctask._ctask import Future, Handle, Task, TimerHandle, ensure_future, gather, sleep
 from ctask._install import EventLoopPolicy, install, uninstall
 from ctask._locks import Event, Lock
 from ctask._loop import EventLoop, new_event_loop
@@ -43,6 +43,8 @@ __all__ = (
     "StreamWriter",
     "Task",
     "TimerHandle",
+    "ensure_future",
+    "gather",
     "install",
     "new_event_loop",
     "run",

@@ -5,6 +5,8 @@ from _asyncio import _set_running_loop as _set_running_loop
 from _asyncio import get_event_loop as get_event_loop
 from _asyncio import get_running_loop as get_running_loop
 from asyncio import AbstractEventLoop
+from asyncio import ensure_future as ensure_future
+from asyncio import gather as gather
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from socket import socket
@@ -233,6 +235,15 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol): ...
 @disjoint_base
 class StreamWriter(asyncio.StreamWriter):
     def __del__(self) -> None: ...  # type: ignore[override, unused-ignore]
+
+@disjoint_base
+class _GatheringFuture(Future[list[Any]]):
+    _children: Any
+    _cancel_requested: Any
+    def __init__(
+        self, children: Iterable[asyncio.Future[Any]], *, loop: AbstractEventLoop
+    ) -> None: ...
+    def cancel(self, msg: Any | None = None) -> bool: ...
 
 def _registered_tasks() -> list[Task[Any]]: ...
 @overload

@@ -1,8 +1,8 @@
 """install() and uninstall(): ctask as the default of everything that uses asyncio.
 
 What asyncio's modules hold by name is replaced by ctask's.  They look these names up when they
-need them, with two exceptions that were made from asyncio's own classes when it was imported and
-are made anew: `eager_task_factory` and the future that gather() returns.
+need them, with one exception that was made from asyncio's own class when it was imported and is
+made anew: `eager_task_factory`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import threading
 from asyncio import events, futures, locks, streams, tasks, unix_events
 from typing import TYPE_CHECKING, Any
 
-from ctask._ctask import Future, Task, sleep
+from ctask._ctask import Future, Task, _GatheringFuture, ensure_future, gather, sleep
 from ctask._locks import Event, Lock
 from ctask._loop import EventLoop
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
@@ -66,10 +66,6 @@ class CommandPolicy(DefaultPolicy):
             if threading.current_thread() is threading.main_thread():
                 self._was_set = True
             super().set_event_loop(loop)
-
-
-class _GatheringFuture(tasks._GatheringFuture, Future[Any]):  # type: ignore[name-defined, misc]
-    """asyncio's, which derives from asyncio's Future, as a ctask.Future."""
 
 
 _lock = threading.RLock()
@@ -132,6 +128,10 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         (tasks, "Task", Task),
         (tasks, "_CTask", Task),
         (tasks, "_GatheringFuture", _GatheringFuture),
+        (asyncio, "ensure_future", ensure_future),
+        (tasks, "ensure_future", ensure_future),
+        (asyncio, "gather", gather),
+        (tasks, "gather", gather),
         (asyncio, "sleep", sleep),
         (tasks, "sleep", sleep),
         *_both(locks, Event, Lock),

@@ -150,6 +150,7 @@ typedef struct {
 #define FUTURE_VISIT_DICT(fut) Py_VISIT((fut)->dict)
 #define FUTURE_CLEAR_DICT(fut) Py_CLEAR((fut)->dict)
 #define FUTURE_HAS_ATTRIBUTES(fut) 0 /* once it is cleared */
+#define FUTURE_HAS_DICT(fut) ((fut)->dict != NULL)
 #else
 #define FUTURE_VISIT_DICT(fut)                                                  \
     do {                                                                        \
@@ -165,6 +166,7 @@ typedef struct {
         }                                                 \
     } while (0)
 #define FUTURE_HAS_ATTRIBUTES(fut) object_has_attributes((PyObject *)(fut))
+#define FUTURE_HAS_DICT(fut) FUTURE_HAS_ATTRIBUTES(fut)
 
 /* Most have none, in a dictionary or in the values that 3.14 lays behind the object.  One that had some does
    not look like new again. */

@@ -33,6 +33,7 @@
     X(_asyncio_future_blocking) \
     X(_attach)                  \
     X(_call_connection_lost)    \
+    X(_cancel_message)          \
     X(_check_callback)          \
     X(_check_handshake_timeout) \
     X(_check_shutdown_timeout)  \
@@ -40,11 +41,13 @@
     X(_detach)                  \
     X(_do_read)                 \
     X(_drain_helper)            \
-    X(_get_close_waiter)        \
     X(_ensure_fd_no_transport)  \
     X(_force_close)             \
+    X(_get_close_waiter)        \
     X(_get_loop)                \
+    X(_log_destroy_pending)     \
     X(_loop)                    \
+    X(_make_cancelled_error)    \
     X(_maybe_resume_transport)  \
     X(_read_ready)              \
     X(_resume)                  \
@@ -57,8 +60,8 @@
     X(_timer_handle_cancelled)  \
     X(_transports)              \
     X(_wait_for_data)           \
-    X(_wakeup_waiter)           \
     X(_wake_up_first)           \
+    X(_wakeup_waiter)           \
     X(_write_ready)             \
     X(acquire)                  \
     X(add_done_callback)        \
@@ -78,6 +81,7 @@
     X(context)                  \
     X(coro)                     \
     X(create_future)            \
+    X(create_task)              \
     X(data)                     \
     X(data_received)            \
     X(datagram_received)        \
@@ -104,6 +108,7 @@
     X(join)                     \
     X(loop)                     \
     X(message)                  \
+    X(msg)                      \
     X(name)                     \
     X(pause_reading)            \
     X(pause_writing)            \
@@ -117,9 +122,11 @@
     X(readuntil)                \
     X(release)                  \
     X(remove)                   \
+    X(remove_done_callback)     \
     X(result)                   \
     X(resume_reading)           \
     X(resume_writing)           \
+    X(return_exceptions)        \
     X(set_exception)            \
     X(set_result)               \
     X(slow_callback_duration)   \
@@ -158,6 +165,9 @@
     X(stock_get_running_loop, "_asyncio", "get_running_loop")                      \
     X(stock_sleep, "asyncio.tasks", "sleep")                                       \
     X(stock_wake, "asyncio.futures", "_set_result_unless_cancelled")               \
+    X(stock_GatheringFuture, "asyncio.tasks", "_GatheringFuture")                  \
+    X(stock_ensure_future, "asyncio.tasks", "ensure_future")                       \
+    X(stock_gather, "asyncio.tasks", "gather")                                     \
     X(CancelledError, "asyncio.exceptions", "CancelledError")                      \
     X(IncompleteReadError, "asyncio.exceptions", "IncompleteReadError")            \
     X(LimitOverrunError, "asyncio.exceptions", "LimitOverrunError")                \
@@ -202,6 +212,8 @@
     CTASK_3_14_TYPES(X)   \
     X(CoroType)           \
     X(StandinType)        \
+    X(DoneType)           \
+    X(GatherType)         \
     X(LockType)           \
     X(EventType)          \
     X(StreamReaderType)   \
@@ -235,6 +247,8 @@
     X(stock_remove_callback)  \
     X(stock_callbacks)        \
     X(stock_create_task)      \
+    X(stock_task_cancel)      \
+    X(msg_kwnames)            \
     X(socket_accept)          \
     X(swap_current_task)      \
     X(current_tasks)          \
@@ -342,6 +356,9 @@ PART int future_set_exception(FutureObj *fut, ctask_state *st, PyObject *exc);
 PART int future_cancel(FutureObj *fut, ctask_state *st, PyObject *msg);
 PART PyObject *future_cancelled_error(FutureObj *fut, ctask_state *st);
 PART int future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task);
+PART int future_add_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject *context);
+PART int future_cancel_any(PyObject *fut, ctask_state *st, PyObject *msg);
+PART PyObject *future_get_loop(ctask_state *st, PyObject *fut);
 PART PyObject *Future_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                                         PyObject *kwnames);
 PART PyObject *Future_remove_done_callback(PyObject *self, PyObject *callback);
@@ -353,9 +370,15 @@ PART int task_setup(PyObject *module, ctask_state *st);
 PART PyObject *task_create(ctask_state *st, PyObject *loop, PyObject *coro, PyObject *name, PyObject *context,
                            int eager_start);
 PART void task_dealloc(PyObject *self);
+PART int task_cancel(TaskObj *task, ctask_state *st, PyObject *msg);
 PART int task_run(LoopObj *loop, TaskObj *task, PyObject *exc, PyObject *fut);
 PART PyObject *task_wakeup_callback(TaskObj *task);
 PART PyObject *task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc);
+
+/* ---- gather.c ---- */
+
+PART void gather_dealloc(PyObject *self);
+PART int gather_cancel(PyObject *self, ctask_state *st, PyObject *msg);
 
 /* ---- sleep.c ---- */
 
@@ -503,6 +526,7 @@ struct LoopObj {
     char debug;
     char stopping;
     char overridden; // a method that the fast path stands for was replaced
+    char tasks_overridden; // create_task() was
     char sleeping; // in the kernel, without the interpreter lock
 };
 
@@ -512,6 +536,7 @@ PART int loop_setattro(PyObject *self, PyObject *name, PyObject *value);
 PART int loop_check_overrides(LoopObj *loop);
 PART int loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context);
 PART int loop_timer_remove(PyObject *loop, TimerObj *timer);
+PART PyObject *loop_new_task(ctask_state *st, PyObject *loop, PyObject *coro);
 
 /* ---- tls.c ---- */
 
@@ -570,13 +595,13 @@ call_vector(PyObject *callable, PyObject *const *args, Py_ssize_t nargs)
 
 /* ---- type tests that need no state ---- */
 
-/* Exactly ctask.Future or ctask.Task, of whichever interpreter: a subclass made in Python gets the
-   tp_dealloc of its metatype. */
+/* Exactly ctask.Future or ctask.Task, or what gather() returns, of whichever interpreter: a subclass made in
+   Python gets the tp_dealloc of its metatype.  How it is cancelled differs: future_cancel_any(). */
 static inline int
 future_is_exact(PyObject *obj)
 {
     destructor dealloc = Py_TYPE(obj)->tp_dealloc;
-    return dealloc == future_dealloc || dealloc == task_dealloc;
+    return dealloc == future_dealloc || dealloc == task_dealloc || dealloc == gather_dealloc;
 }
 
 static inline int
@@ -607,6 +632,48 @@ loop_plain(PyObject *obj)
         loop_check_overrides(loop);
     }
     return loop->overridden ? NULL : loop;
+}
+
+/* ---- the call graph (3.14+): who waits for whom ---- */
+
+#if FUTURE_CALL_GRAPH
+PART int awaited_by_call(ctask_state *st, PyObject *function, PyObject *fut, TaskObj *task);
+#endif
+
+static inline int
+awaited_by_add(ctask_state *st, PyObject *fut, TaskObj *task)
+{
+#if FUTURE_CALL_GRAPH
+    if (LIKELY(future_is_exact(fut) && ((FutureObj *)fut)->awaited_by == NULL)) {
+        ((FutureObj *)fut)->awaited_by = Py_NewRef(task);
+        return 0;
+    }
+    return awaited_by_call(st, st->stock_awaited_by_add, fut, task);
+#else
+    (void)st, (void)fut, (void)task;
+    return 0;
+#endif
+}
+
+static inline int
+awaited_by_discard(ctask_state *st, PyObject *fut, TaskObj *task)
+{
+#if FUTURE_CALL_GRAPH
+    if (LIKELY(future_is_exact(fut))) {
+        PyObject *awaited_by = ((FutureObj *)fut)->awaited_by;
+        if (LIKELY(awaited_by == (PyObject *)task)) {
+            Py_CLEAR(((FutureObj *)fut)->awaited_by);
+            return 0;
+        }
+        if (awaited_by == NULL) {
+            return 0;
+        }
+    }
+    return awaited_by_call(st, st->stock_awaited_by_discard, fut, task);
+#else
+    (void)st, (void)fut, (void)task;
+    return 0;
+#endif
 }
 
 #endif

@@ -88,6 +88,22 @@ future_schedule_callbacks(FutureObj *fut, ctask_state *st)
     return result;
 }
 
+/* asyncio.futures._get_loop() */
+PART PyObject *
+future_get_loop(ctask_state *st, PyObject *fut)
+{
+    PyObject *method;
+    if (PyObject_GetOptionalAttr(fut, st->str.get_loop, &method) < 0) {
+        return NULL;
+    }
+    if (method == NULL) {
+        return PyObject_GetAttr(fut, st->str._loop);
+    }
+    PyObject *loop = PyObject_CallNoArgs(method);
+    Py_DECREF(method);
+    return loop;
+}
+
 /* ---- callbacks ---- */
 
 static int
@@ -123,7 +139,7 @@ waiter_as_callback(FutureObj *fut)
     return 0;
 }
 
-static int
+PART int
 future_add_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject *context)
 {
     if (fut->state != FUTURE_PENDING) {
@@ -229,6 +245,26 @@ future_cancel(FutureObj *fut, ctask_state *st, PyObject *msg)
     fut->state = FUTURE_CANCELLED;
     Py_XSETREF(fut->cancel_msg, Py_XNewRef(msg));
     return future_schedule_callbacks(fut, st) < 0 ? -1 : 1;
+}
+
+/* fut.cancel(msg=msg), of any future: 1, 0, or -1. */
+PART int
+future_cancel_any(PyObject *obj, ctask_state *st, PyObject *msg)
+{
+    FutureObj *fut = (FutureObj *)obj;
+    destructor dealloc = Py_TYPE(obj)->tp_dealloc;
+    /* A program may have set a `cancel` of its own on the object. */
+    if (LIKELY(future_is_exact(obj) && fut->loop != NULL && !FUTURE_HAS_DICT(fut))) {
+        if (dealloc == task_dealloc) {
+            return task_cancel((TaskObj *)obj, st, msg);
+        }
+        return dealloc == future_dealloc ? future_cancel(fut, st, msg) : gather_cancel(obj, st, msg);
+    }
+    PyObject *stack[] = {obj, msg};
+    PyObject *res = PyObject_VectorcallMethod(st->str.cancel, stack, 1, st->msg_kwnames);
+    int cancelled = res == NULL ? -1 : PyObject_IsTrue(res);
+    Py_XDECREF(res);
+    return cancelled;
 }
 
 /* The CancelledError to raise: the one that ended the task, given out once, or a new one. */

@@ -7,6 +7,7 @@
    ctask.EventLoop, which is this type over asyncio.SelectorEventLoop. */
 
 #include "loop.h"
+#include "done.h"
 
 #include <math.h>
 
@@ -59,6 +60,7 @@ look_for_overrides(LoopObj *loop)
             loop->overridden = 1;
         }
     }
+    loop->tasks_overridden = (char)!is_our_method(loop, loop->st->str.create_task);
     loop->type_version = Py_TYPE(loop)->tp_version_tag;
     PyErr_SetRaisedException(raised);
     return loop->overridden;
@@ -83,6 +85,9 @@ loop_setattro(PyObject *self, PyObject *name, PyObject *value)
         if (PyUnicode_Check(name) && PyUnicode_Compare(name, watched) == 0) {
             loop->type_version = 0; /* look again */
         }
+    }
+    if (PyUnicode_Check(name) && PyUnicode_Compare(name, loop->st->str.create_task) == 0) {
+        loop->type_version = 0;
     }
     return result;
 }
@@ -379,6 +384,10 @@ run_entry(LoopObj *loop, ring_entry *entry)
     }
     else if (kind == READY_WAKE) {
         status = task_run(loop, (TaskObj *)subject, NULL, entry->arg);
+    }
+    else if (kind == READY_CALL && done_is(subject) && ((DoneObj *)subject)->silent && !loop->overridden &&
+             future_is_exact(entry->arg)) {
+        status = ((DoneObj *)subject)->function((DoneObj *)subject, entry->arg);
     }
     else {
         if (UNLIKELY(current_flush(loop) < 0)) {

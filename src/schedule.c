@@ -346,6 +346,18 @@ Loop_create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
     return PyObject_Vectorcall(st->stock_create_task, stack, (size_t)nargs + 1, kwnames);
 }
 
+/* loop.create_task(coro), of any loop. */
+PART PyObject *
+loop_new_task(ctask_state *st, PyObject *obj, PyObject *coro)
+{
+    LoopObj *loop = loop_plain(obj);
+    if (LIKELY(loop != NULL && !loop->tasks_overridden && loop->task_factory == Py_None &&
+               !task_class_is_foreign(st))) {
+        return task_create(st, obj, coro, NULL, NULL, 0);
+    }
+    return PyObject_CallMethodOneArg(obj, st->str.create_task, coro);
+}
+
 static PyMethodDef schedule_methods[] = {
     {"call_soon", (PyCFunction)(void (*)(void))Loop_call_soon, METH_FASTCALL | METH_KEYWORDS, call_soon_doc},
     {"call_later", (PyCFunction)(void (*)(void))Loop_call_later, METH_FASTCALL | METH_KEYWORDS, call_later_doc},

@@ -5,7 +5,7 @@
    wherever a call must be seen (debug mode, an overridden call_soon), the same step is wrapped in a
    callable and goes through loop.call_soon() as asyncio's own does.
 
-   As with Future, what is cold (names of states, get_stack(), reprs, cancel(), uncancel(), the report of a
+   As with Future, what is cold (names of states, get_stack(), reprs, uncancel(), the report of a
    destroyed pending task) is inherited from `_asyncio.Task`. */
 
 #include "ctask.h"
@@ -62,9 +62,8 @@ schedule_error(TaskObj *task, ctask_state *st, const char *format, ...)
 
 /* ---- waiting ---- */
 
-/* The call graph (3.14+): who waits for whom. */
 #if FUTURE_CALL_GRAPH
-static int
+PART int
 awaited_by_call(ctask_state *st, PyObject *function, PyObject *fut, TaskObj *task)
 {
     if (!PyObject_TypeCheck(fut, (PyTypeObject *)st->stock_Future)) {
@@ -76,36 +75,6 @@ awaited_by_call(ctask_state *st, PyObject *function, PyObject *fut, TaskObj *tas
     return res == NULL ? -1 : 0;
 }
 #endif
-
-static inline int
-awaited_by_add(ctask_state *st, PyObject *fut, TaskObj *task)
-{
-#if FUTURE_CALL_GRAPH
-    if (LIKELY(future_is_exact(fut) && ((FutureObj *)fut)->awaited_by == NULL)) {
-        ((FutureObj *)fut)->awaited_by = Py_NewRef(task);
-        return 0;
-    }
-    return awaited_by_call(st, st->stock_awaited_by_add, fut, task);
-#else
-    (void)st, (void)fut, (void)task;
-    return 0;
-#endif
-}
-
-static inline int
-awaited_by_discard(ctask_state *st, PyObject *fut, TaskObj *task)
-{
-#if FUTURE_CALL_GRAPH
-    if (LIKELY(future_is_exact(fut) && ((FutureObj *)fut)->awaited_by == (PyObject *)task)) {
-        Py_CLEAR(((FutureObj *)fut)->awaited_by);
-        return 0;
-    }
-    return awaited_by_call(st, st->stock_awaited_by_discard, fut, task);
-#else
-    (void)st, (void)fut, (void)task;
-    return 0;
-#endif
-}
 
 /* The task waits for `fut` from now on (steals it); a cancellation that came too early reaches it now. */
 static int
@@ -129,22 +98,6 @@ wait_for(TaskObj *task, ctask_state *st, PyObject *fut)
         task->must_cancel = 0;
     }
     return cancelled < 0 ? -1 : 0;
-}
-
-/* asyncio.futures._get_loop() */
-static PyObject *
-get_loop_of(ctask_state *st, PyObject *fut)
-{
-    PyObject *method;
-    if (PyObject_GetOptionalAttr(fut, st->str.get_loop, &method) < 0) {
-        return NULL;
-    }
-    if (method == NULL) {
-        return PyObject_GetAttr(fut, st->str._loop);
-    }
-    PyObject *loop = PyObject_CallNoArgs(method);
-    Py_DECREF(method);
-    return loop;
 }
 
 /* The coroutine yielded something that is not exactly one of our futures (steals it): another future, a
@@ -177,7 +130,7 @@ wait_for_foreign(TaskObj *task, ctask_state *st, PyObject *obj)
     if (blocking < 0) {
         goto finally;
     }
-    PyObject *loop = get_loop_of(st, obj);
+    PyObject *loop = future_get_loop(st, obj);
     if (loop == NULL) {
         goto finally;
     }
@@ -536,6 +489,34 @@ static PyType_Spec TaskStep_spec = {
     .slots = TaskStep_slots,
 };
 
+/* ---- cancellation ---- */
+
+/* 1 if the task will be told, 0 if it is done. */
+PART int
+task_cancel(TaskObj *task, ctask_state *st, PyObject *msg)
+{
+    task->log_traceback = 0;
+    if (task->state != FUTURE_PENDING) {
+        return 0;
+    }
+    task->num_cancels_requested++;
+    if (task->fut_waiter != NULL) {
+        if (Py_EnterRecursiveCall(" while cancelling a task")) {
+            return -1;
+        }
+        PyObject *waiter = Py_NewRef(task->fut_waiter);
+        int cancelled = future_cancel_any(waiter, st, msg);
+        Py_DECREF(waiter);
+        Py_LeaveRecursiveCall();
+        if (LIKELY(cancelled != 0)) {
+            return cancelled;
+        }
+    }
+    task->must_cancel = 1;
+    Py_XSETREF(task->cancel_msg, Py_NewRef(msg));
+    return 1;
+}
+
 /* ---- life ---- */
 
 /* The coroutine runs now, up to where it first waits, in place of a step through the ring. */
@@ -580,7 +561,7 @@ eager_start(TaskObj *task, ctask_state *st)
 static int
 is_coroutine(ctask_state *st, PyObject *obj)
 {
-    if (PyCoro_CheckExact(obj)) {
+    if (PyCoro_CheckExact(obj) || Py_IS_TYPE(obj, st->CoroType)) {
         return 1;
     }
     PyObject *res = PyObject_CallOneArg(st->iscoroutine, obj);
@@ -760,6 +741,30 @@ Task___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     return task_init((TaskObj *)self, state_of(self), coro, loop, name, context, eager);
 }
 
+PyDoc_STRVAR(Task_cancel_doc,
+"cancel($self, /, msg=None)\n--\n\n"
+"Have CancelledError(msg) thrown into the coroutine; return False if the task is done.\n\n"
+"(asyncio.Task.cancel)");
+
+static PyObject *
+Task_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    ctask_state *st = state_of(self);
+    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (UNLIKELY(nargs + nkw > 1 ||
+                 (nkw == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "msg") != 0))) {
+        PyObject *stack[4] = {self};
+        if (nargs + nkw > 3) {
+            PyErr_SetString(PyExc_TypeError, "cancel() takes at most 1 argument");
+            return NULL;
+        }
+        memcpy(stack + 1, args, (size_t)(nargs + nkw) * sizeof(PyObject *));
+        return PyObject_Vectorcall(st->stock_task_cancel, stack, (size_t)nargs + 1, kwnames);
+    }
+    int result = task_cancel((TaskObj *)self, st, nargs + nkw == 1 ? args[0] : Py_None);
+    return result < 0 ? NULL : PyBool_FromLong(result);
+}
+
 PyDoc_STRVAR(Task_get_name_doc,
 "get_name($self, /)\n--\n\n"
 "Return the name of the task, a str.  (asyncio.Task.get_name)");
@@ -836,6 +841,7 @@ static PyMethodDef Task_methods[] = {
      METH_FASTCALL | METH_KEYWORDS,
      Task_add_done_callback_doc},
     {"remove_done_callback", Future_remove_done_callback, METH_O, Task_remove_done_callback_doc},
+    {"cancel", (PyCFunction)(void (*)(void))Task_cancel, METH_FASTCALL | METH_KEYWORDS, Task_cancel_doc},
     {"get_name", Task_get_name, METH_NOARGS, Task_get_name_doc},
     /* `_asyncio`'s of some versions crash on a task without __init__. */
     {"get_coro", Task_get_coro, METH_NOARGS, Task_get_coro_doc},

@@ -1,0 +1,14 @@
+/* What the functions over several awaitables share (ensure.c). */
+
+#ifndef CTASK_ENSURE_H
+#define CTASK_ENSURE_H
+
+#include "ctask.h"
+
+PART int ensure_setup(PyObject *module, ctask_state *st);
+/* asyncio.ensure_future(arg, loop=loop); `loop` may be NULL. */
+PART PyObject *ensure_future(ctask_state *st, PyObject *arg, PyObject *loop);
+/* asyncio._get_running_loop(): a new reference; NULL, with nothing set, if no loop runs in this thread. */
+PART PyObject *running_loop_or_null(ctask_state *st);
+
+#endif
