@@ -38,10 +38,8 @@ def runner(name: str) -> tuple[RunMain, str]:
     if name == BASELINE:
         return asyncio.run, sys.version.split()[0]
     package = name.split("-")[0]
-    compiled = ROOT / "ctask" / f"_ctask{sysconfig.get_config_var('EXT_SUFFIX')}"
-    if package == "ctask" and not compiled.exists():
-        # Not compiled in this tree: the tree's package must not hide an installed one.
-        sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+    if package == "ctask":
+        prefer_compiled()
     try:
         module = importlib.import_module(package)
     except ImportError as error:
@@ -57,6 +55,12 @@ def runner(name: str) -> tuple[RunMain, str]:
             return running.run(main)
 
     return run, version
+
+
+def prefer_compiled() -> None:
+    """If ctask is not compiled in this tree, the tree's package must not hide an installed one."""
+    if not (ROOT / "ctask" / f"_ctask{sysconfig.get_config_var('EXT_SUFFIX')}").exists():
+        sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
 
 def installed_version(name: str) -> str:

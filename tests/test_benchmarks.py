@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -178,6 +179,143 @@ def test_tables_compare_with_asyncio_and_with_the_limits():
         "rloop: no TLS (a, b)",
         "c-limit, protocol-limit: no compiler (b)",
     ]
+
+
+class TestGuard:
+    """What the guard compares, when it fails, and when it says that it cannot know."""
+
+    HERE: ClassVar = {"python": "3.13.0", "compiler": "GCC"}
+
+    @pytest.fixture
+    def guard(self, monkeypatch, tmp_path):
+        from benchmarks import guard
+
+        monkeypatch.setattr(guard, "RECORD", tmp_path / "recorded.json")
+        monkeypatch.setattr(guard, "environment", lambda: dict(self.HERE))
+        monkeypatch.setattr(guard.shutil, "which", lambda name: "/bin/" + name)
+        return guard
+
+    @pytest.fixture
+    def run(self, guard, monkeypatch, capsys):
+        """Run the command; each count of scenarios takes the next of these figures."""
+
+        def run(*arguments, counts=()):
+            left = list(counts)
+
+            def count(scenarios):
+                figures = left.pop(0)
+                return {s.name: figures[s.name] for s in scenarios if s.name in figures}
+
+            monkeypatch.setattr(guard, "count", count)
+            monkeypatch.setattr(sys, "argv", ["guard", *arguments])
+            status = guard.main()
+            assert not left
+            return status, capsys.readouterr().out
+
+        return run
+
+    def test_growth_beyond_three_percent_fails(self, run):
+        run("--record", counts=[{"lock": 1000, "event": 1000}])
+        assert run(counts=[{"lock": 1029, "event": 1000}])[0] == 0
+        status, out = run(counts=[{"lock": 1031, "event": 1000}] * 2)
+        assert status == 1
+        (line,) = [line for line in out.splitlines() if "GROWN" in line]
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        assert cells == ["lock", "1,000", "1,031", "+3.1%", "GROWN"]
+        assert "guard: 1 of 2 failed" in out
+
+    def test_growth_is_counted_again_before_it_counts(self, run):
+        run("--record", counts=[{"lock": 1000, "event": 1000}])
+        status, out = run(counts=[{"lock": 1100, "event": 1000}, {"lock": 1001}])
+        assert (status, "GROWN" in out) == (0, False)
+
+    def test_two_threads_may_grow_by_more(self, run, guard):
+        run("--record", counts=[{"call_soon_threadsafe": 1000}])
+        status, out = run(counts=[{"call_soon_threadsafe": 1110}])
+        assert status == 0
+        assert guard.LOOSE["call_soon_threadsafe"][1] in out
+        assert run(counts=[{"call_soon_threadsafe": 1130}] * 2)[0] == 1
+
+    def test_scenario_without_a_record_fails(self, run):
+        run("--record", counts=[{"lock": 1000}])
+        status, out = run(counts=[{"lock": 1000, "event": 5}])
+        assert status == 1
+        assert "not recorded: event" in out
+
+    def test_gain_asks_to_be_recorded(self, run):
+        run("--record", counts=[{"lock": 1000}])
+        status, out = run(counts=[{"lock": 900}])
+        assert status == 0
+        assert "--record" in out
+
+    def test_version_without_a_record_is_skipped(self, run, guard):
+        status, out = run()
+        assert status == 0
+        assert f"skipped: no figures are recorded for Python {guard.VERSION}" in out
+
+    def test_record_keeps_other_versions_and_what_was_not_counted(self, run, guard):
+        guard.RECORD.write_text(json.dumps({"2.7": {"environment": {}, "instructions": {}}}))
+        run("--record", counts=[{"lock": 1000, "event": 7.4}])
+        run("--record", counts=[{"lock": 900}])
+        known = json.loads(guard.RECORD.read_text())
+        assert list(known) == ["2.7", guard.VERSION]
+        assert known[guard.VERSION] == {
+            "environment": self.HERE,
+            "instructions": {"lock": 900, "event": 7},
+        }
+
+    def test_record_from_elsewhere_is_replaced_as_a_whole(self, run, guard, monkeypatch):
+        run("--record", counts=[{"lock": 1000, "event": 7}])
+        monkeypatch.setattr(guard, "environment", lambda: self.HERE | {"compiler": "clang"})
+        run("--record", counts=[{"lock": 900}])
+        known = json.loads(guard.RECORD.read_text())
+        assert known[guard.VERSION]["instructions"] == {"lock": 900}
+
+    def test_elsewhere_the_commit_that_recorded_is_counted(self, run, guard, monkeypatch):
+        run("--record", counts=[{"lock": 1000}])
+        monkeypatch.setattr(guard, "environment", lambda: self.HERE | {"compiler": "clang"})
+        monkeypatch.setattr(guard, "recording_commit", lambda: "c0ffee")
+        asked = []
+
+        def count_commit(commit, scenarios):
+            asked.append(commit)
+            return {"lock": 2000}
+
+        monkeypatch.setattr(guard, "count_commit", count_commit)
+        status, out = run(counts=[{"lock": 2001}])
+        assert (status, asked) == (0, ["c0ffee"])
+        assert "compiler: GCC when recorded, clang here" in out
+        assert run(counts=[{"lock": 2100}] * 2)[0] == 1
+
+    def test_elsewhere_without_the_commit_nothing_is_known(self, run, guard, monkeypatch):
+        run("--record", counts=[{"lock": 1000}])
+        monkeypatch.setattr(guard, "environment", lambda: self.HERE | {"compiler": "clang"})
+
+        def git(*arguments):
+            raise guard.Unknown("there is no git here")
+
+        monkeypatch.setattr(guard, "git", git)
+        status, out = run()
+        assert status == 0
+        assert "skipped: there is no git here" in out
+
+    def test_shallow_repository_does_not_tell_which_commit_recorded(self, guard, monkeypatch):
+        monkeypatch.setattr(guard, "git", lambda *arguments: b"true\n")
+        with pytest.raises(guard.Unknown, match="shallow"):
+            guard.recording_commit()
+
+    def test_compiler_is_read_from_what_it_compiled(self, guard):
+        comment = b"\0GCC: (Debian 12.2.0-14) 12.2.0\0"
+        assert guard.compiler(b"\x7fELF" + comment) == "GCC: (Debian 12.2.0-14) 12.2.0"
+        assert guard.compiler(comment + b"GNU C11 12.2.0 -O3\0") == "GNU C11 12.2.0 -O3"
+        assert guard.compiler(b"\x7fELF") == "unknown"
+
+    def test_recorded_figures_are_of_scenarios_that_exist(self):
+        from benchmarks.core import SCENARIOS
+
+        known = json.loads((PACKAGE / "recorded.json").read_text())
+        for version in known.values():
+            assert set(version["instructions"]) == set(SCENARIOS)
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
