@@ -11,6 +11,7 @@
 #include "compat.h"
 #include "context.h"
 #include "freelist.h"
+#include "glibc.h"
 #include "heap.h"
 #include "ring.h"
 
