@@ -272,6 +272,9 @@ handle_cancel(PyObject *handle, ctask_state *st)
         int cancelled = is_true_slot(((HandleObj *)handle)->cancelled);
         return cancelled != 0 ? (cancelled < 0 ? -1 : 0) : cancel_fields((HandleObj *)handle, st);
     }
+    if (LIKELY(Py_TYPE(handle)->tp_dealloc == timer_dealloc)) {
+        return cancel_timer((TimerObj *)handle, st);
+    }
     PyObject *res = PyObject_CallMethodNoArgs(handle, st->str.cancel);
     Py_XDECREF(res);
     return res == NULL ? -1 : 0;
