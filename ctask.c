@@ -67,6 +67,8 @@
 #include "src/done.c"
 #include "src/ensure.c"
 #include "src/gather.c"
+#include "src/timeout.c"
+#include "src/waitfor.c"
 #include "src/streamreader.c"
 #include "src/streamprotocol.c"
 #include "src/streamwriter.c"
@@ -393,6 +395,8 @@ module_exec(PyObject *module)
         done_setup,
         ensure_setup,
         gather_setup,
+        timeout_setup,
+        waitfor_setup,
         streamreader_setup,
         streamprotocol_setup,
         streamwriter_setup,

@@ -16,12 +16,24 @@ except ImportError:
 
     __path__ = extend_path(__path__, __name__)
     from ctask import _ctask
-from ctask._ctask import Future, Handle, Task, TimerHandle, ensure_future, gather, sleep
+from ctask._ctask import (
+    Future,
+    Handle,
+    Task,
+    TimerHandle,
+    ensure_future,
+    gather,
+    sleep,
+    timeout,
+    timeout_at,
+    wait_for,
+)
 from ctask._install import EventLoopPolicy, install, uninstall
 from ctask._locks import Event, Lock
 from ctask._loop import EventLoop, new_event_loop
 from ctask._runner import Runner, run
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
+from ctask._timeouts import Timeout
 
 if sys.version_info < (3, 14):
     from ctask import _registry
@@ -42,6 +54,7 @@ __all__ = (
     "StreamReaderProtocol",
     "StreamWriter",
     "Task",
+    "Timeout",
     "TimerHandle",
     "ensure_future",
     "gather",
@@ -49,7 +62,10 @@ __all__ = (
     "new_event_loop",
     "run",
     "sleep",
+    "timeout",
+    "timeout_at",
     "uninstall",
+    "wait_for",
 )
 
 

@@ -8,13 +8,24 @@ made anew: `eager_task_factory`.
 import asyncio
 import sys
 import threading
-from asyncio import events, futures, locks, streams, tasks, unix_events
+from asyncio import events, futures, locks, streams, tasks, timeouts, unix_events
 from typing import TYPE_CHECKING, Any
 
-from ctask._ctask import Future, Task, _GatheringFuture, ensure_future, gather, sleep
+from ctask._ctask import (
+    Future,
+    Task,
+    _GatheringFuture,
+    ensure_future,
+    gather,
+    sleep,
+    timeout,
+    timeout_at,
+    wait_for,
+)
 from ctask._locks import Event, Lock
 from ctask._loop import EventLoop
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
+from ctask._timeouts import Timeout
 
 if sys.version_info >= (3, 14):
     _POLICY_NAME = "_DefaultEventLoopPolicy"
@@ -135,6 +146,14 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         (asyncio, "sleep", sleep),
         (tasks, "sleep", sleep),
         *_both(locks, Event, Lock),
+        (asyncio, "Timeout", Timeout),
+        (timeouts, "Timeout", Timeout),
+        (asyncio, "timeout", timeout),
+        (timeouts, "timeout", timeout),
+        (asyncio, "timeout_at", timeout_at),
+        (timeouts, "timeout_at", timeout_at),
+        (asyncio, "wait_for", wait_for),
+        (tasks, "wait_for", wait_for),
         (asyncio, "StreamReader", StreamReader),
         (streams, "StreamReader", StreamReader),
         (asyncio, "StreamReaderProtocol", StreamReaderProtocol),

@@ -50,6 +50,7 @@
     X(_loop)                    \
     X(_make_cancelled_error)    \
     X(_maybe_resume_transport)  \
+    X(_on_timeout)              \
     X(_read_ready)              \
     X(_resume)                  \
     X(_run)                     \
@@ -74,6 +75,7 @@
     X(call_soon)                \
     X(cancel)                   \
     X(cancelled)                \
+    X(cancelling)               \
     X(cipher)                   \
     X(close)                    \
     X(compression)              \
@@ -81,12 +83,14 @@
     X(connection_made)          \
     X(context)                  \
     X(coro)                     \
+    X(cr_suspended)             \
     X(create_future)            \
     X(create_task)              \
     X(data)                     \
     X(data_received)            \
     X(datagram_received)        \
     X(debug)                    \
+    X(delay)                    \
     X(do_handshake)             \
     X(done)                     \
     X(eager_start)              \
@@ -124,6 +128,7 @@
     X(release)                  \
     X(remove)                   \
     X(remove_done_callback)     \
+    X(reschedule)               \
     X(result)                   \
     X(resume_reading)           \
     X(resume_writing)           \
@@ -138,9 +143,12 @@
     X(sslcontext)               \
     X(throw)                    \
     X(time)                     \
+    X(timeout)                  \
     X(transport)                \
+    X(uncancel)                 \
     X(unwrap)                   \
     X(warning)                  \
+    X(when)                     \
     X(wrap_bio)                 \
     X(write)
 
@@ -165,6 +173,11 @@
     X(stock_get_event_loop, "_asyncio", "get_event_loop")                          \
     X(stock_get_running_loop, "_asyncio", "get_running_loop")                      \
     X(stock_sleep, "asyncio.tasks", "sleep")                                       \
+    X(stock_Timeout, "asyncio.timeouts", "Timeout")                                \
+    X(stock_timeout, "asyncio.timeouts", "timeout")                                \
+    X(stock_timeout_at, "asyncio.timeouts", "timeout_at")                          \
+    X(stock_timeout_State, "asyncio.timeouts", "_State")                           \
+    X(stock_wait_for, "asyncio.tasks", "wait_for")                                 \
     X(stock_wake, "asyncio.futures", "_set_result_unless_cancelled")               \
     X(stock_GatheringFuture, "asyncio.tasks", "_GatheringFuture")                  \
     X(stock_ensure_future, "asyncio.tasks", "ensure_future")                       \
@@ -213,6 +226,7 @@
     CTASK_3_14_TYPES(X)   \
     X(CoroType)           \
     X(StandinType)        \
+    X(TimeoutType)        \
     X(DoneType)           \
     X(GatherType)         \
     X(LockType)           \
@@ -265,6 +279,15 @@
     X(loop_kwnames)           \
     X(newline)                \
     X(sleep_wake)             \
+    X(timeout_class)          \
+    X(timeout_created)        \
+    X(timeout_entered)        \
+    X(timeout_expiring)       \
+    X(timeout_expired)        \
+    X(timeout_exited)         \
+    X(stock_timeout_aenter)   \
+    X(stock_timeout_aexit)    \
+    X(stock_reschedule)       \
     X(stock_data_received)    \
     X(stock_protocol_del)     \
     X(stock_protocol_init)    \
@@ -320,6 +343,7 @@ typedef struct {
         unsigned int version; // tp_version_tag of the last class of its kind (sync.h)
         char overridden;      // what that overrides
     } sync_types[SYNC_KINDS];
+    unsigned int plain_timeout;     // the same for timeouts
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
     struct tls_buffers *tls;        // owned; NULL until the first TLS connection
     const struct openssl_api *openssl; // NULL if OpenSSL is not called directly
@@ -385,6 +409,11 @@ PART int gather_cancel(PyObject *self, ctask_state *st, PyObject *msg);
 
 PART int sleep_setup(PyObject *module, ctask_state *st);
 
+/* ---- timeout.c, waitfor.c ---- */
+
+PART int timeout_setup(PyObject *module, ctask_state *st);
+PART int waitfor_setup(PyObject *module, ctask_state *st);
+
 /* ---- registry.c ---- */
 
 PART int registry_setup(PyObject *module, ctask_state *st);
@@ -395,7 +424,7 @@ PART int current_leave(ctask_state *st, PyObject *loop, TaskObj *task);
 PART int current_leave_later(LoopObj *loop, TaskObj *task);
 PART int current_flush(LoopObj *loop);
 PART PyObject *running_loop(ctask_state *st);
-PART __attribute__((unused)) PyObject *current_task(ctask_state *st, PyObject *loop);
+PART PyObject *current_task(ctask_state *st, PyObject *loop);
 
 /* ---- handle.c ---- */
 
