@@ -22,6 +22,7 @@
        src/tls_protocol.c  TLS over a transport                src/tls_transport.c  what the application sees
 
        src/coro.c        coroutines without a frame            src/standin.c    methods that pass for asyncio's
+       src/queues.c      Queue, PriorityQueue, LifoQueue
        src/sleep.c       sleep()
        src/done.c        a done callback in C, for:            src/ensure.c     ensure_future()
        src/gather.c      gather()
@@ -60,6 +61,7 @@
 #include "src/coro.c"
 #include "src/standin.c"
 #include "src/sleep.c"
+#include "src/queues.c"
 #include "src/waiters.c"
 #include "src/sync.c"
 #include "src/lock.c"
@@ -391,6 +393,7 @@ module_exec(PyObject *module)
         coro_setup,
         standin_setup,
         sleep_setup,
+        queues_setup,
         sync_setup,
         done_setup,
         ensure_setup,

@@ -31,6 +31,7 @@ from ctask._ctask import (
 from ctask._install import EventLoopPolicy, install, uninstall
 from ctask._locks import Event, Lock
 from ctask._loop import EventLoop, new_event_loop
+from ctask._queues import LifoQueue, PriorityQueue, Queue
 from ctask._runner import Runner, run
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
 from ctask._timeouts import Timeout
@@ -48,7 +49,10 @@ __all__ = (
     "EventLoopPolicy",
     "Future",
     "Handle",
+    "LifoQueue",
     "Lock",
+    "PriorityQueue",
+    "Queue",
     "Runner",
     "StreamReader",
     "StreamReaderProtocol",

@@ -8,7 +8,7 @@ made anew: `eager_task_factory`.
 import asyncio
 import sys
 import threading
-from asyncio import events, futures, locks, streams, tasks, timeouts, unix_events
+from asyncio import events, futures, locks, queues, streams, tasks, timeouts, unix_events
 from typing import TYPE_CHECKING, Any
 
 from ctask._ctask import (
@@ -24,6 +24,7 @@ from ctask._ctask import (
 )
 from ctask._locks import Event, Lock
 from ctask._loop import EventLoop
+from ctask._queues import LifoQueue, PriorityQueue, Queue
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
 from ctask._timeouts import Timeout
 
@@ -154,6 +155,12 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         (timeouts, "timeout_at", timeout_at),
         (asyncio, "wait_for", wait_for),
         (tasks, "wait_for", wait_for),
+        (asyncio, "Queue", Queue),
+        (queues, "Queue", Queue),
+        (asyncio, "PriorityQueue", PriorityQueue),
+        (queues, "PriorityQueue", PriorityQueue),
+        (asyncio, "LifoQueue", LifoQueue),
+        (queues, "LifoQueue", LifoQueue),
         (asyncio, "StreamReader", StreamReader),
         (streams, "StreamReader", StreamReader),
         (asyncio, "StreamReaderProtocol", StreamReaderProtocol),

@@ -29,6 +29,7 @@
 /* ---- names looked up at run time, interned once ---- */
 
 #define CTASK_NAMES(X)          \
+    X(Event)                    \
     X(Task)                     \
     X(_accept_connection2)      \
     X(_asyncio_future_blocking) \
@@ -43,14 +44,23 @@
     X(_do_read)                 \
     X(_drain_helper)            \
     X(_ensure_fd_no_transport)  \
+    X(_finished)                \
     X(_force_close)             \
+    X(_get)                     \
     X(_get_close_waiter)        \
     X(_get_loop)                \
+    X(_getters)                 \
+    X(_init)                    \
+    X(_is_shutdown)             \
     X(_log_destroy_pending)     \
     X(_loop)                    \
     X(_make_cancelled_error)    \
+    X(_maxsize)                 \
     X(_maybe_resume_transport)  \
     X(_on_timeout)              \
+    X(_put)                     \
+    X(_putters)                 \
+    X(_queue)                   \
     X(_read_ready)              \
     X(_resume)                  \
     X(_run)                     \
@@ -61,8 +71,10 @@
     X(_stream_reader)           \
     X(_timer_handle_cancelled)  \
     X(_transports)              \
+    X(_unfinished_tasks)        \
     X(_wait_for_data)           \
     X(_wake_up_first)           \
+    X(_wakeup_next)             \
     X(_wakeup_waiter)           \
     X(_write_ready)             \
     X(acquire)                  \
@@ -77,6 +89,7 @@
     X(cancelled)                \
     X(cancelling)               \
     X(cipher)                   \
+    X(clear)                    \
     X(close)                    \
     X(compression)              \
     X(connection_lost)          \
@@ -94,6 +107,7 @@
     X(do_handshake)             \
     X(done)                     \
     X(eager_start)              \
+    X(empty)                    \
     X(eof_received)             \
     X(error_received)           \
     X(exc_info)                 \
@@ -101,10 +115,12 @@
     X(feed_data)                \
     X(feed_eof)                 \
     X(fileno)                   \
+    X(full)                     \
     X(get_buffer)               \
     X(get_debug)                \
     X(get_extra_info)           \
     X(get_loop)                 \
+    X(get_nowait)               \
     X(getpeercert)              \
     X(gettimeout)               \
     X(handle)                   \
@@ -121,7 +137,10 @@
     X(peername)                 \
     X(pending)                  \
     X(pipe)                     \
+    X(popleft)                  \
     X(protocol)                 \
+    X(put_nowait)               \
+    X(qsize)                    \
     X(read)                     \
     X(readline)                 \
     X(readuntil)                \
@@ -133,6 +152,7 @@
     X(resume_reading)           \
     X(resume_writing)           \
     X(return_exceptions)        \
+    X(set)                      \
     X(set_exception)            \
     X(set_result)               \
     X(slow_callback_duration)   \
@@ -147,6 +167,7 @@
     X(transport)                \
     X(uncancel)                 \
     X(unwrap)                   \
+    X(wait)                     \
     X(warning)                  \
     X(when)                     \
     X(wrap_bio)                 \
@@ -162,6 +183,12 @@
 #else
 #define CTASK_3_14_IMPORTS(X)
 #define CTASK_3_14_TYPES(X)
+#endif
+
+#if PY_VERSION_HEX >= 0x030D0000
+#define CTASK_3_13_IMPORTS(X) X(QueueShutDown, "asyncio.queues", "QueueShutDown")
+#else
+#define CTASK_3_13_IMPORTS(X)
 #endif
 
 #define CTASK_IMPORTS(X)                                                           \
@@ -185,6 +212,14 @@
     X(CancelledError, "asyncio.exceptions", "CancelledError")                      \
     X(IncompleteReadError, "asyncio.exceptions", "IncompleteReadError")            \
     X(LimitOverrunError, "asyncio.exceptions", "LimitOverrunError")                \
+    X(stock_Queue, "asyncio.queues", "Queue")                                      \
+    X(stock_PriorityQueue, "asyncio.queues", "PriorityQueue")                      \
+    X(stock_LifoQueue, "asyncio.queues", "LifoQueue")                              \
+    X(QueueEmpty, "asyncio.queues", "QueueEmpty")                                  \
+    X(QueueFull, "asyncio.queues", "QueueFull")                                    \
+    X(locks_module, "asyncio", "locks")                                            \
+    X(heappush, "heapq", "heappush")                                               \
+    X(heappop, "heapq", "heappop")                                                 \
     X(stock_StreamReader, "asyncio.streams", "StreamReader")                       \
     X(stock_StreamReaderProtocol, "asyncio.streams", "StreamReaderProtocol")       \
     X(stock_StreamWriter, "asyncio.streams", "StreamWriter")                       \
@@ -212,6 +247,7 @@
     X(base_socket_type, "_socket", "socket")                                       \
     X(Server, "asyncio.base_events", "Server")                                     \
     X(SendfileMode, "asyncio.constants", "_SendfileMode")                          \
+    CTASK_3_13_IMPORTS(X)                                                          \
     CTASK_3_14_IMPORTS(X)
 
 /* ---- what is made when the module is loaded ---- */
@@ -231,6 +267,7 @@
     X(GatherType)         \
     X(LockType)           \
     X(EventType)          \
+    X(QueueType)          \
     X(StreamReaderType)   \
     X(StreamProtocolType) \
     X(StreamWriterType)   \
@@ -296,6 +333,17 @@
     X(stock_reader_feed_data) \
     X(stock_reader_init)      \
     X(stock_writer_del)       \
+    X(deque_popleft)          \
+    X(deque_append)           \
+    X(stock_queue_full)       \
+    X(stock_queue_empty)      \
+    X(stock_queue_qsize)      \
+    X(stock_queue_task_done)  \
+    X(stock_queue_get_nowait) \
+    X(stock_queue_put_nowait) \
+    X(stock_queue_join)       \
+    X(stock_queue_get)        \
+    X(stock_queue_put)        \
     CTASK_CALL_GRAPH(X)
 
 /* What is known of socket.socket (sock.c): offsets of its members, 0 where they are not as they should. */
@@ -338,6 +386,7 @@ typedef struct {
     socket_layout sockets;
     freelist free_coros;
     unsigned int plain_reader;      // tp_version_tag of the last class of readers without overrides
+    unsigned int plain_queues[3];   // the same for queues, by kind (queues.c)
     unsigned int plain_protocol;    // the same for protocols
     struct {
         unsigned int version; // tp_version_tag of the last class of its kind (sync.h)
@@ -413,6 +462,10 @@ PART int sleep_setup(PyObject *module, ctask_state *st);
 
 PART int timeout_setup(PyObject *module, ctask_state *st);
 PART int waitfor_setup(PyObject *module, ctask_state *st);
+
+/* ---- queues.c ---- */
+
+PART int queues_setup(PyObject *module, ctask_state *st);
 
 /* ---- registry.c ---- */
 

@@ -29,7 +29,7 @@ def pipe(loop, run, settle):
 
 def overridden(impl, pipe):
     """(our class, method's name, asyncio's class) for all methods that asyncio's class has too."""
-    from ctask import _ctask
+    from ctask import LifoQueue, PriorityQueue, Queue, _ctask
 
     pairs = [
         (impl.EventLoop, asyncio.SelectorEventLoop),
@@ -40,6 +40,9 @@ def overridden(impl, pipe):
         (impl.StreamReader, asyncio.StreamReader),
         (impl.StreamReaderProtocol, asyncio.StreamReaderProtocol),
         (impl.StreamWriter, asyncio.StreamWriter),
+        (Queue, asyncio.Queue),
+        (PriorityQueue, asyncio.PriorityQueue),
+        (LifoQueue, asyncio.LifoQueue),
         (_ctask.StreamTransport, selector_events._SelectorSocketTransport),
         (_ctask.DatagramTransport, selector_events._SelectorDatagramTransport),
         (type(pipe[0]), unix_events._UnixReadPipeTransport),

@@ -1,0 +1,1188 @@
+/* Queue, PriorityQueue and LifoQueue: items, and the tasks that wait for one or for room.
+
+   A C core over asyncio's own classes (ctask/_queues.py), whose attributes it holds: put(), get(), join() are steps
+   of a coroutine, what is per item is C, and the rest (shutdown(), reprs, the hooks _init(), _put() and _get()) is
+   inherited.  Items and waiters are in the deques and lists that Python code sees.  The deques of those who wait,
+   and the event that join() waits for, are made when they are first needed.
+
+   asyncio's own methods run instead wherever a class or an instance has another of the methods or attributes that
+   they use; one with hooks of its own only has these called. */
+
+#include "coro.h"
+#include "standin.h"
+#include "waiters.h"
+
+#include <math.h>
+#include <structmember.h>
+
+#define QUEUE_SHUTDOWN (PY_VERSION_HEX >= 0x030D0000)
+
+/* How items are put and taken: asyncio's three ways in C, or by calling the hooks. */
+typedef enum { QUEUE_FIFO, QUEUE_LIFO, QUEUE_PRIORITY, QUEUE_HOOKS } queues_kind;
+
+typedef struct {
+    PyObject_HEAD
+    ctask_state *st;           // borrowed from the type's module
+    PyObject *loop;            // owned; what it is bound to, or NULL
+    PyObject *maxsize;         // owned; as it was given, NULL before __init__
+    PyObject *items;           // owned; `_queue`, NULL before _init()
+    PyObject *getters;         // owned; deque, NULL until one waits or somebody asks for it
+    PyObject *putters;         // owned; the same
+    PyObject *finished;        // owned; the event of join(), NULL until it is needed
+    Py_ssize_t limit;          // maxsize as a count of items; 0: none, -1: asyncio's own methods have to ask
+    Py_ssize_t unfinished;
+    unsigned int type_version; // tp_version_tag for which `overridden` and `kind` hold, 0: look anew
+    unsigned char kind;
+    char overridden;           // asyncio's own methods are to be called
+    char replaced;             // a method was set on the instance
+    char is_shutdown;
+    char is_finished;          // the event's state, unless others can change that:
+    char finished_shown;       // it was given out
+} QueueObj;
+
+static int queues_setattro(PyObject *self, PyObject *name, PyObject *value);
+
+/* ---- overrides ---- */
+
+/* What asyncio's code calls on the queue itself.  The hooks are looked at apart. */
+#define QUEUE_VIRTUAL(X) \
+    X(_get_loop)         \
+    X(_wakeup_next)      \
+    X(empty)             \
+    X(full)              \
+    X(get_nowait)        \
+    X(put_nowait)        \
+    X(qsize)
+
+/* The attributes, which a class could define otherwise. */
+#if QUEUE_SHUTDOWN
+#define QUEUE_SHUTDOWN_ATTRIBUTES(X) X(_is_shutdown)
+#else
+#define QUEUE_SHUTDOWN_ATTRIBUTES(X)
+#endif
+#define QUEUE_ATTRIBUTES(X)      \
+    QUEUE_SHUTDOWN_ATTRIBUTES(X) \
+    X(_finished)                 \
+    X(_getters)                  \
+    X(_loop)                     \
+    X(_maxsize)                  \
+    X(_putters)                  \
+    X(_queue)                    \
+    X(_unfinished_tasks)
+
+/* asyncio's own class of this kind. */
+static PyTypeObject *
+queues_stock(ctask_state *st, queues_kind kind)
+{
+    PyObject *const stock[] = {st->stock_Queue, st->stock_LifoQueue, st->stock_PriorityQueue};
+    return (PyTypeObject *)stock[kind];
+}
+
+/* Whose way are the hooks _put() and _get() of this class? */
+static queues_kind
+queues_kind_of(ctask_state *st, PyTypeObject *type)
+{
+    PyObject *const hooks[] = {st->str._put, st->str._get};
+    for (queues_kind kind = QUEUE_FIFO; kind < QUEUE_HOOKS; kind++) {
+        PyTypeObject *stock = queues_stock(st, kind);
+        if (!standin_overrides(type, stock, (PyObject *)stock, hooks, Py_ARRAY_LENGTH(hooks))) {
+            return kind;
+        }
+    }
+    return QUEUE_HOOKS;
+}
+
+/* The kind of a class that was seen to override nothing, _init() included; else QUEUE_HOOKS. */
+static inline queues_kind
+queues_kind_known(ctask_state *st, PyTypeObject *type)
+{
+    queues_kind kind = QUEUE_FIFO;
+    while (kind < QUEUE_HOOKS &&
+           (type->tp_version_tag == 0 || st->plain_queues[kind] != type->tp_version_tag)) {
+        kind++;
+    }
+    return kind;
+}
+
+/* Returns 1 if asyncio's own methods are to be called. */
+static __attribute__((noinline)) int
+queues_look(QueueObj *q)
+{
+    ctask_state *st = q->st;
+    PyTypeObject *type = Py_TYPE(q);
+    queues_kind kind = queues_kind_known(st, type);
+    q->overridden = 0;
+    if (kind == QUEUE_HOOKS) {
+#define X(name) st->str.name,
+        PyObject *names[] = {QUEUE_VIRTUAL(X) QUEUE_ATTRIBUTES(X)};
+#undef X
+        q->overridden = (char)standin_overrides(
+            type, st->QueueType, st->stock_Queue, names, Py_ARRAY_LENGTH(names));
+        kind = queues_kind_of(st, type);
+        if (!q->overridden && kind != QUEUE_HOOKS &&
+            !standin_overrides(type, queues_stock(st, kind), st->stock_Queue, &st->str._init, 1)) {
+            st->plain_queues[kind] = type->tp_version_tag;
+        }
+    }
+    /* After the look at the class, which its metaclass might have a say in. */
+    if (q->replaced || q->limit < 0 || q->items == NULL || q->maxsize == NULL) {
+        return 1;
+    }
+    int as_expected = kind == QUEUE_FIFO ? Py_IS_TYPE(q->items, (PyTypeObject *)st->deque)
+                                         : PyList_CheckExact(q->items);
+    q->kind = as_expected ? kind : QUEUE_HOOKS;
+    q->type_version = type->tp_version_tag;
+    return q->overridden;
+}
+
+/* The queue if it is as expected, else NULL.  `self` is one of ours. */
+static inline QueueObj *
+queues_cast(PyObject *self)
+{
+    QueueObj *q = (QueueObj *)self;
+    if (UNLIKELY(Py_TYPE(self)->tp_setattro != queues_setattro)) {
+        return NULL;
+    }
+    if (UNLIKELY(q->type_version == 0 || q->type_version != Py_TYPE(self)->tp_version_tag)) {
+        return queues_look(q) ? NULL : q;
+    }
+    return q->overridden ? NULL : q;
+}
+
+static int
+queues_setattro(PyObject *self, PyObject *name, PyObject *value)
+{
+    QueueObj *q = (QueueObj *)self;
+    ctask_state *st = q->st;
+    int status = PyObject_GenericSetAttr(self, name, value);
+#define X(virtual) st->str.virtual,
+    PyObject *names[] = {QUEUE_VIRTUAL(X) st->str._get, st->str._init, st->str._put};
+#undef X
+    if (UNLIKELY(standin_is_one_of(name, names, Py_ARRAY_LENGTH(names)))) {
+        q->replaced = 1;
+        q->type_version = 0;
+    }
+    return status;
+}
+
+/* ---- deques ---- */
+
+/* A method in C of the type of `self`, which is exact: the function that its descriptor would call. */
+static inline PyObject *
+call_descriptor(PyObject *descriptor, PyObject *self, PyObject *arg)
+{
+    if (LIKELY(Py_IS_TYPE(descriptor, &PyMethodDescr_Type))) {
+        PyMethodDef *def = ((PyMethodDescrObject *)descriptor)->d_method;
+        if (LIKELY(def->ml_flags == (arg == NULL ? METH_NOARGS : METH_O))) {
+            return def->ml_meth(self, arg);
+        }
+    }
+    PyObject *stack[] = {self, arg};
+    return PyObject_Vectorcall(descriptor, stack, arg == NULL ? 1 : 2, NULL);
+}
+
+/* For `_getters` and `_putters`, where Python code may have put anything that has a deque's methods. */
+
+static PyObject *
+queues_new_deque(ctask_state *st)
+{
+    return PyObject_CallNoArgs(st->deque);
+}
+
+static int
+queues_append_waiter(ctask_state *st, PyObject *waiters, PyObject *waiter)
+{
+    PyObject *res = LIKELY(Py_IS_TYPE(waiters, (PyTypeObject *)st->deque))
+                        ? call_descriptor(st->deque_append, waiters, waiter)
+                        : PyObject_CallMethodOneArg(waiters, st->str.append, waiter);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+static int
+queues_remove_waiter(ctask_state *st, PyObject *waiters, PyObject *waiter)
+{
+    PyObject *res = PyObject_CallMethodOneArg(waiters, st->str.remove, waiter);
+    Py_XDECREF(res);
+    if (res == NULL && !PyErr_ExceptionMatches(PyExc_ValueError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+/* A method that answers yes or no. */
+static int
+queues_ask(PyObject *obj, PyObject *method)
+{
+    PyObject *res = PyObject_CallMethodNoArgs(obj, method);
+    int answer = res == NULL ? -1 : PyObject_IsTrue(res);
+    Py_XDECREF(res);
+    return answer;
+}
+
+/* Sets the result of `waiter` unless it is done: 1 if so, 0 if it was done. */
+static int
+queues_wake(ctask_state *st, PyObject *waiter)
+{
+    if (LIKELY(future_is_exact(waiter))) {
+        if (((FutureObj *)waiter)->state != FUTURE_PENDING) {
+            return 0;
+        }
+        return future_set_result((FutureObj *)waiter, st, Py_None) < 0 ? -1 : 1;
+    }
+    int done = waiter_is_done(waiter, st);
+    if (done != 0) {
+        return done < 0 ? -1 : 0;
+    }
+    PyObject *res = PyObject_CallMethodOneArg(waiter, st->str.set_result, Py_None);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 1;
+}
+
+static __attribute__((noinline)) int
+queues_wake_next_of(ctask_state *st, PyObject *waiters)
+{
+    int status = 0;
+    Py_ssize_t n;
+    Py_INCREF(waiters);
+    while (status == 0 && (n = PyObject_Size(waiters)) != 0) {
+        PyObject *waiter = NULL;
+        if (n > 0) {
+            waiter = LIKELY(Py_IS_TYPE(waiters, (PyTypeObject *)st->deque))
+                         ? call_descriptor(st->deque_popleft, waiters, NULL)
+                         : PyObject_CallMethodNoArgs(waiters, st->str.popleft);
+        }
+        status = waiter == NULL ? -1 : queues_wake(st, waiter);
+        Py_XDECREF(waiter);
+    }
+    Py_DECREF(waiters);
+    return status < 0 ? -1 : 0;
+}
+
+/* _wakeup_next(): the first of `waiters` (which may be NULL) that is not done. */
+static inline int
+queues_wake_next(QueueObj *q, PyObject *waiters)
+{
+    if (waiters == NULL || (Py_IS_TYPE(waiters, (PyTypeObject *)q->st->deque) &&
+                            Py_TYPE(waiters)->tp_as_sequence->sq_length(waiters) == 0)) {
+        return 0;
+    }
+    return queues_wake_next_of(q->st, waiters);
+}
+
+/* ---- the event of join() ---- */
+
+static __attribute__((noinline)) PyObject *
+queues_make_finished(QueueObj *q)
+{
+    PyObject *event = PyObject_CallMethodNoArgs(q->st->locks_module, q->st->str.Event);
+    if (event != NULL && q->is_finished) {
+        PyObject *res = PyObject_CallMethodNoArgs(event, q->st->str.set);
+        if (res == NULL) {
+            Py_CLEAR(event);
+        }
+        Py_XDECREF(res);
+    }
+    if (event != NULL) {
+        Py_XSETREF(q->finished, event);
+    }
+    return event;
+}
+
+static __attribute__((noinline)) int
+queues_call_finished(QueueObj *q, PyObject *method)
+{
+    PyObject *event = Py_NewRef(q->finished);
+    PyObject *res = PyObject_CallMethodNoArgs(event, method);
+    Py_DECREF(event);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* _finished.set() or .clear() */
+static inline int
+queues_set_finished(QueueObj *q, int value)
+{
+    int before = q->is_finished;
+    q->is_finished = (char)value;
+    if (LIKELY(q->finished == NULL || (before == value && !q->finished_shown))) {
+        return 0;
+    }
+    return queues_call_finished(q, value ? q->st->str.set : q->st->str.clear);
+}
+
+/* ---- items ---- */
+
+/* qsize() of a queue as expected */
+static inline Py_ssize_t
+queues_length(QueueObj *q)
+{
+    if (LIKELY(q->kind == QUEUE_FIFO)) {
+        return Py_TYPE(q->items)->tp_as_sequence->sq_length(q->items);
+    }
+    if (q->kind != QUEUE_HOOKS) {
+        return PyList_GET_SIZE(q->items);
+    }
+    PyObject *items = Py_NewRef(q->items);
+    Py_ssize_t length = PyObject_Size(items);
+    Py_DECREF(items);
+    return length;
+}
+
+/* empty(); -1 with an exception */
+static inline int
+queues_empty(QueueObj *q)
+{
+    if (UNLIKELY(q->kind == QUEUE_HOOKS)) {
+        PyObject *items = Py_NewRef(q->items);
+        int is_true = PyObject_IsTrue(items);
+        Py_DECREF(items);
+        return is_true < 0 ? -1 : !is_true;
+    }
+    return queues_length(q) == 0;
+}
+
+/* full(); -1 with an exception */
+static inline int
+queues_full(QueueObj *q)
+{
+    if (q->limit == 0) {
+        return 0;
+    }
+    Py_ssize_t length = queues_length(q);
+    return length < 0 ? -1 : length >= q->limit;
+}
+
+/* _put() */
+static inline int
+queues_add(QueueObj *q, PyObject *item)
+{
+    ctask_state *st = q->st;
+    if (UNLIKELY(q->kind == QUEUE_HOOKS)) {
+        PyObject *res = PyObject_CallMethodOneArg((PyObject *)q, st->str._put, item);
+        Py_XDECREF(res);
+        return res == NULL ? -1 : 0;
+    }
+    PyObject *items = q->items;
+    if (q->kind == QUEUE_LIFO) {
+        return PyList_Append(items, item);
+    }
+    /* A comparison, or an item that a deque with a limit lets go, may be anybody's. */
+    Py_INCREF(items);
+    PyObject *res;
+    if (LIKELY(q->kind == QUEUE_FIFO)) {
+        res = call_descriptor(st->deque_append, items, item);
+    }
+    else {
+        PyObject *stack[] = {items, item};
+        res = call_vector(st->heappush, stack, 2);
+    }
+    Py_DECREF(items);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* _get() of a queue that is not empty */
+static inline PyObject *
+queues_take(QueueObj *q)
+{
+    ctask_state *st = q->st;
+    PyObject *items = q->items;
+    if (LIKELY(q->kind == QUEUE_FIFO)) {
+        return call_descriptor(st->deque_popleft, items, NULL);
+    }
+    if (q->kind == QUEUE_LIFO) {
+        Py_ssize_t last = PyList_GET_SIZE(items) - 1;
+        PyObject *item = Py_NewRef(PyList_GET_ITEM(items, last));
+        if (PyList_SetSlice(items, last, last + 1, NULL) < 0) {
+            Py_CLEAR(item);
+        }
+        return item;
+    }
+    if (q->kind == QUEUE_PRIORITY) {
+        Py_INCREF(items);
+        PyObject *item = call_vector(st->heappop, &items, 1);
+        Py_DECREF(items);
+        return item;
+    }
+    return PyObject_CallMethodNoArgs((PyObject *)q, st->str._get);
+}
+
+static __attribute__((noinline)) int
+queues_raise(PyObject *type)
+{
+    PyErr_SetNone(type);
+    return -1;
+}
+
+static int
+queues_refuse(QueueObj *q)
+{
+#if QUEUE_SHUTDOWN
+    return queues_raise(q->st->QueueShutDown);
+#else
+    return queues_raise(q->st->QueueFull); /* never */
+#endif
+}
+
+/* put_nowait() of a queue that is neither full nor shut down */
+static inline int
+queues_put(QueueObj *q, PyObject *item)
+{
+    if (queues_add(q, item) < 0) {
+        return -1;
+    }
+    q->unfinished++;
+    if (queues_set_finished(q, 0) < 0) {
+        return -1;
+    }
+    return queues_wake_next(q, q->getters);
+}
+
+/* get_nowait() of a queue that is not empty */
+static inline PyObject *
+queues_get(QueueObj *q)
+{
+    PyObject *item = queues_take(q);
+    if (LIKELY(item != NULL) && UNLIKELY(queues_wake_next(q, q->putters) < 0)) {
+        Py_CLEAR(item);
+    }
+    return item;
+}
+
+/* ---- waiting ---- */
+
+/* self._get_loop().create_future() */
+static PyObject *
+queues_new_future(QueueObj *q)
+{
+    ctask_state *st = q->st;
+    PyObject *loop = running_loop(st);
+    if (UNLIKELY(loop == NULL)) {
+        if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+    }
+    else if (!is_set(q->loop)) {
+        Py_XSETREF(q->loop, Py_NewRef(loop));
+    }
+    if (UNLIKELY(loop == NULL || q->loop != loop)) {
+        /* An error, which asyncio words. */
+        Py_XSETREF(loop, PyObject_CallMethodNoArgs((PyObject *)q, st->str._get_loop));
+        if (loop == NULL) {
+            return NULL;
+        }
+    }
+    PyObject *fut = loop_new_future(st, loop);
+    Py_DECREF(loop);
+    return fut;
+}
+
+/* full() and empty(), of a queue that may have changed its class while somebody waited. */
+
+static int
+queues_ask_full(QueueObj *q)
+{
+    return queues_cast((PyObject *)q) != NULL ? queues_full(q) : queues_ask((PyObject *)q, q->st->str.full);
+}
+
+static int
+queues_ask_empty(QueueObj *q)
+{
+    return queues_cast((PyObject *)q) != NULL ? queues_empty(q) : queues_ask((PyObject *)q, q->st->str.empty);
+}
+
+/* One who waited gives up; if he was called already, the next has his turn.  Returns -1 with an exception. */
+static int
+queues_withdraw(CoroObj *coro, PyObject **waiters, int (*nothing_to_do)(QueueObj *))
+{
+    QueueObj *q = (QueueObj *)coro->owner;
+    ctask_state *st = q->st;
+    PyObject *waiter = coro->waiter;
+    if (LIKELY(future_is_exact(waiter))) {
+        if (future_cancel((FutureObj *)waiter, st, Py_None) < 0) {
+            return -1;
+        }
+    }
+    else {
+        PyObject *res = PyObject_CallMethodNoArgs(waiter, st->str.cancel);
+        Py_XDECREF(res);
+        if (res == NULL) {
+            return -1;
+        }
+    }
+    if (*waiters != NULL) {
+        PyObject *deque = Py_NewRef(*waiters);
+        int status = queues_remove_waiter(st, deque, waiter);
+        Py_DECREF(deque);
+        if (status < 0) {
+            return -1;
+        }
+    }
+    int nothing = nothing_to_do(q);
+    if (nothing != 0) {
+        return nothing < 0 ? -1 : 0;
+    }
+    int cancelled = waiter_is_cancelled(waiter, st);
+    if (cancelled != 0 || *waiters == NULL) {
+        return cancelled < 0 ? -1 : 0;
+    }
+    if (LIKELY(queues_cast((PyObject *)q) != NULL)) {
+        return queues_wake_next(q, *waiters);
+    }
+    PyObject *deque = Py_NewRef(*waiters);
+    PyObject *res = PyObject_CallMethodOneArg((PyObject *)q, st->str._wakeup_next, deque);
+    Py_DECREF(deque);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* asyncio's `except:` clause: what went wrong in it has the exception as its context, else that goes on. */
+static int
+queues_failed(CoroObj *coro, PyObject **waiters, int (*nothing_to_do)(QueueObj *))
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    if (UNLIKELY(queues_withdraw(coro, waiters, nothing_to_do) < 0)) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (exc != raised) {
+            PyException_SetContext(exc, raised);
+            raised = exc;
+        }
+        else {
+            Py_DECREF(exc);
+        }
+    }
+    PyErr_SetRaisedException(raised);
+    return CORO_ERROR;
+}
+
+static int
+queues_put_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
+{
+    return queues_failed(coro, &((QueueObj *)coro->owner)->putters, queues_ask_full);
+}
+
+static int
+queues_get_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
+{
+    return queues_failed(coro, &((QueueObj *)coro->owner)->getters, queues_ask_empty);
+}
+
+/* For a step: wait among `waiters`, then call `next`. */
+static __attribute__((noinline)) int
+queues_wait(CoroObj *coro, QueueObj *q, PyObject **waiters, coro_step next, coro_step failed)
+{
+    ctask_state *st = q->st;
+    PyObject *fut = queues_new_future(q);
+    if (UNLIKELY(fut == NULL)) {
+        return CORO_ERROR;
+    }
+    Py_XSETREF(coro->waiter, fut);
+    if (UNLIKELY(*waiters == NULL)) {
+        PyObject *deque = queues_new_deque(st);
+        if (deque == NULL) {
+            return CORO_ERROR;
+        }
+        Py_XSETREF(*waiters, deque);
+    }
+    PyObject *deque = Py_NewRef(*waiters);
+    int status = queues_append_waiter(st, deque, fut);
+    Py_DECREF(deque);
+    if (UNLIKELY(status < 0)) {
+        return CORO_ERROR;
+    }
+    status = coro_await(coro, Py_NewRef(fut), next);
+    if (UNLIKELY(status < 0)) {
+        return failed(coro, NULL);
+    }
+    coro->failed = failed;
+    return status;
+}
+
+/* asyncio's own coroutine from here on. */
+static __attribute__((noinline)) int
+queues_go_on_as_stock(CoroObj *coro, PyObject *stock, PyObject *arg)
+{
+    PyObject *stack[] = {coro->owner, arg};
+    return coro_await(coro, PyObject_Vectorcall(stock, stack, arg == NULL ? 1 : 2, NULL), NULL);
+}
+
+static int
+queues_put_step(CoroObj *coro, PyObject **result)
+{
+    QueueObj *q = queues_cast(coro->owner);
+    if (UNLIKELY(q == NULL)) {
+        return queues_go_on_as_stock(coro, coro->st->stock_queue_put, coro->arg);
+    }
+    int full = queues_full(q);
+    if (full != 0) {
+        if (full < 0) {
+            return CORO_ERROR;
+        }
+        if (UNLIKELY(q->is_shutdown)) {
+            return queues_refuse(q);
+        }
+        return queues_wait(coro, q, &q->putters, queues_put_step, queues_put_failed);
+    }
+    if (UNLIKELY(q->is_shutdown)) {
+        return queues_refuse(q);
+    }
+    if (UNLIKELY(queues_put(q, coro->arg) < 0)) {
+        return CORO_ERROR;
+    }
+    *result = Py_NewRef(Py_None);
+    return CORO_RETURN;
+}
+
+static int
+queues_get_step(CoroObj *coro, PyObject **result)
+{
+    QueueObj *q = queues_cast(coro->owner);
+    if (UNLIKELY(q == NULL)) {
+        return queues_go_on_as_stock(coro, coro->st->stock_queue_get, NULL);
+    }
+    int empty = queues_empty(q);
+    if (empty != 0) {
+        if (empty < 0) {
+            return CORO_ERROR;
+        }
+        if (UNLIKELY(q->is_shutdown)) {
+            return queues_refuse(q);
+        }
+        return queues_wait(coro, q, &q->getters, queues_get_step, queues_get_failed);
+    }
+    *result = queues_get(q);
+    return LIKELY(*result != NULL) ? CORO_RETURN : CORO_ERROR;
+}
+
+static int
+queues_joined(CoroObj *Py_UNUSED(coro), PyObject **result)
+{
+    *result = Py_NewRef(Py_None);
+    return CORO_RETURN;
+}
+
+static int
+queues_join_step(CoroObj *coro, PyObject **result)
+{
+    QueueObj *q = queues_cast(coro->owner);
+    if (UNLIKELY(q == NULL)) {
+        return queues_go_on_as_stock(coro, coro->st->stock_queue_join, NULL);
+    }
+    if (q->unfinished <= 0) {
+        return queues_joined(coro, result);
+    }
+    if (q->finished == NULL && queues_make_finished(q) == NULL) {
+        return CORO_ERROR;
+    }
+    PyObject *event = Py_NewRef(q->finished);
+    PyObject *wait = PyObject_CallMethodNoArgs(event, q->st->str.wait);
+    Py_DECREF(event);
+    return coro_await(coro, wait, queues_joined);
+}
+
+/* ---- the methods that return coroutines ---- */
+
+static PyObject *
+Queue_put(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+          PyObject *stock)
+{
+    if (UNLIKELY(nargs != 2 || kwnames != NULL || queues_cast(self) == NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return coro_new(st, self, queues_put_step, "Queue.put", 0, args[1]);
+}
+
+static PyObject *
+Queue_get(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+          PyObject *stock)
+{
+    if (UNLIKELY(nargs != 1 || kwnames != NULL || queues_cast(self) == NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return coro_new(st, self, queues_get_step, "Queue.get", 0, NULL);
+}
+
+static PyObject *
+Queue_join(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+           PyObject *stock)
+{
+    if (UNLIKELY(nargs != 1 || kwnames != NULL || queues_cast(self) == NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return coro_new(st, self, queues_join_step, "Queue.join", 0, NULL);
+}
+
+/* ---- the other methods ---- */
+
+PyDoc_STRVAR(queues_put_nowait_doc,
+"put_nowait($self, item)\n--\n\n"
+"Put an item into the queue, or raise asyncio.QueueFull if there is no room.\n\n"
+"From 3.13 on, raises asyncio.QueueShutDown if it was shut down.  (asyncio.Queue.put_nowait)");
+
+static PyObject *
+Queue_put_nowait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *item = single_argument(self, "put_nowait", "item", args, nargs, kwnames);
+    if (UNLIKELY(item == NULL)) {
+        return NULL;
+    }
+    QueueObj *q = queues_cast(self);
+    if (UNLIKELY(q == NULL)) {
+        PyObject *stack[] = {self, item};
+        return PyObject_Vectorcall(((QueueObj *)self)->st->stock_queue_put_nowait, stack, 2, NULL);
+    }
+    if (UNLIKELY(q->is_shutdown)) {
+        (void)queues_refuse(q);
+        return NULL;
+    }
+    int full = queues_full(q);
+    if (UNLIKELY(full != 0)) {
+        if (full > 0) {
+            (void)queues_raise(q->st->QueueFull);
+        }
+        return NULL;
+    }
+    return queues_put(q, item) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(queues_get_nowait_doc,
+"get_nowait($self)\n--\n\n"
+"Take an item out of the queue and return it, or raise asyncio.QueueEmpty if there is none.\n\n"
+"From 3.13 on, raises asyncio.QueueShutDown if there is none and it was shut down.\n"
+"(asyncio.Queue.get_nowait)");
+
+static PyObject *
+Queue_get_nowait(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    QueueObj *q = queues_cast(self);
+    if (UNLIKELY(q == NULL)) {
+        return PyObject_CallOneArg(((QueueObj *)self)->st->stock_queue_get_nowait, self);
+    }
+    int empty = queues_empty(q);
+    if (UNLIKELY(empty != 0)) {
+        if (empty > 0) {
+            (void)(q->is_shutdown ? queues_refuse(q) : queues_raise(q->st->QueueEmpty));
+        }
+        return NULL;
+    }
+    return queues_get(q);
+}
+
+PyDoc_STRVAR(queues_task_done_doc,
+"task_done($self)\n--\n\n"
+"One of the items that were taken out is dealt with; join() returns when all are.\n\n"
+"Raises ValueError if called more often than items were put.  (asyncio.Queue.task_done)");
+
+static PyObject *
+Queue_task_done(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    QueueObj *q = queues_cast(self);
+    if (UNLIKELY(q == NULL)) {
+        return PyObject_CallOneArg(((QueueObj *)self)->st->stock_queue_task_done, self);
+    }
+    if (UNLIKELY(q->unfinished <= 0)) {
+        PyErr_SetString(PyExc_ValueError, "task_done() called too many times");
+        return NULL;
+    }
+    if (--q->unfinished == 0 && queues_set_finished(q, 1) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(queues_qsize_doc,
+"qsize($self)\n--\n\n"
+"Return the number of items in the queue.  (asyncio.Queue.qsize)");
+
+static PyObject *
+Queue_qsize(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    QueueObj *q = queues_cast(self);
+    if (UNLIKELY(q == NULL)) {
+        return PyObject_CallOneArg(((QueueObj *)self)->st->stock_queue_qsize, self);
+    }
+    Py_ssize_t length = queues_length(q);
+    return length < 0 ? NULL : PyLong_FromSsize_t(length);
+}
+
+PyDoc_STRVAR(queues_empty_doc,
+"empty($self)\n--\n\n"
+"Return True if there is no item in the queue.  (asyncio.Queue.empty)");
+
+static PyObject *
+Queue_empty(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    QueueObj *q = queues_cast(self);
+    if (UNLIKELY(q == NULL)) {
+        return PyObject_CallOneArg(((QueueObj *)self)->st->stock_queue_empty, self);
+    }
+    int empty = queues_empty(q);
+    return empty < 0 ? NULL : PyBool_FromLong(empty);
+}
+
+PyDoc_STRVAR(queues_full_doc,
+"full($self)\n--\n\n"
+"Return True if there are `maxsize` items in the queue; never if that is 0.  (asyncio.Queue.full)");
+
+static PyObject *
+Queue_full(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    QueueObj *q = queues_cast(self);
+    if (UNLIKELY(q == NULL)) {
+        return PyObject_CallOneArg(((QueueObj *)self)->st->stock_queue_full, self);
+    }
+    int full = queues_full(q);
+    return full < 0 ? NULL : PyBool_FromLong(full);
+}
+
+static PyMethodDef Queue_methods[] = {
+    {"put_nowait",
+     (PyCFunction)(void (*)(void))Queue_put_nowait,
+     METH_FASTCALL | METH_KEYWORDS,
+     queues_put_nowait_doc},
+    {"get_nowait", Queue_get_nowait, METH_NOARGS, queues_get_nowait_doc},
+    {"task_done", Queue_task_done, METH_NOARGS, queues_task_done_doc},
+    {"qsize", Queue_qsize, METH_NOARGS, queues_qsize_doc},
+    {"empty", Queue_empty, METH_NOARGS, queues_empty_doc},
+    {"full", Queue_full, METH_NOARGS, queues_full_doc},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- attributes ---- */
+
+static PyObject *
+queues_attribute_error(const char *name)
+{
+    PyErr_SetString(PyExc_AttributeError, name);
+    return NULL;
+}
+
+static int
+queues_cannot_delete(const char *name)
+{
+    PyErr_Format(PyExc_AttributeError, "cannot delete %s", name);
+    return -1;
+}
+
+/* `_getters` and `_putters`: the closure is the field's offset. */
+
+static PyObject *
+Queue_get_waiters(PyObject *self, void *offset)
+{
+    QueueObj *q = (QueueObj *)self;
+    PyObject **waiters = (PyObject **)((char *)self + (size_t)offset);
+    if (*waiters == NULL) {
+        if (q->maxsize == NULL) {
+            return queues_attribute_error(waiters == &q->getters ? "_getters" : "_putters");
+        }
+        PyObject *deque = queues_new_deque(q->st);
+        if (deque == NULL) {
+            return NULL;
+        }
+        Py_XSETREF(*waiters, deque);
+    }
+    return Py_NewRef(*waiters);
+}
+
+static int
+Queue_set_waiters(PyObject *self, PyObject *value, void *offset)
+{
+    PyObject **waiters = (PyObject **)((char *)self + (size_t)offset);
+    if (value == NULL) {
+        return queues_cannot_delete("waiters");
+    }
+    Py_XSETREF(*waiters, Py_NewRef(value));
+    return 0;
+}
+
+static PyObject *
+Queue_get_items(PyObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *items = ((QueueObj *)self)->items;
+    return items == NULL ? queues_attribute_error("_queue") : Py_NewRef(items);
+}
+
+static int
+Queue_set_items(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    QueueObj *q = (QueueObj *)self;
+    q->type_version = 0;
+    Py_XSETREF(q->items, Py_XNewRef(value));
+    return 0;
+}
+
+static PyObject *
+Queue_get_maxsize(PyObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *maxsize = ((QueueObj *)self)->maxsize;
+    return maxsize == NULL ? queues_attribute_error("_maxsize") : Py_NewRef(maxsize);
+}
+
+/* Whether a queue of n items is full is whether n >= maxsize, but never if that is 0 or less. */
+static Py_ssize_t
+queues_limit(PyObject *maxsize)
+{
+    if (PyFloat_CheckExact(maxsize)) {
+        double limit = ceil(PyFloat_AS_DOUBLE(maxsize));
+        return limit > 0 && limit < (double)PY_SSIZE_T_MAX ? (Py_ssize_t)limit : 0;
+    }
+    if (!PyLong_CheckExact(maxsize) && !PyBool_Check(maxsize)) {
+        return -1;
+    }
+    Py_ssize_t limit = PyLong_AsSsize_t(maxsize);
+    if (UNLIKELY(limit == -1 && PyErr_Occurred())) {
+        PyErr_Clear();
+        return 0; /* there are never that many; below zero means none as well */
+    }
+    return limit > 0 ? limit : 0;
+}
+
+static int
+Queue_set_maxsize(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    QueueObj *q = (QueueObj *)self;
+    if (value == NULL) {
+        return queues_cannot_delete("_maxsize");
+    }
+    q->limit = queues_limit(value);
+    q->type_version = 0;
+    Py_XSETREF(q->maxsize, Py_NewRef(value));
+    return 0;
+}
+
+static PyObject *
+Queue_get_finished(PyObject *self, void *Py_UNUSED(closure))
+{
+    QueueObj *q = (QueueObj *)self;
+    if (q->finished == NULL) {
+        if (q->maxsize == NULL) {
+            return queues_attribute_error("_finished");
+        }
+        if (queues_make_finished(q) == NULL) {
+            return NULL;
+        }
+    }
+    q->finished_shown = 1;
+    return Py_NewRef(q->finished);
+}
+
+static int
+Queue_set_finished(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    QueueObj *q = (QueueObj *)self;
+    if (value == NULL) {
+        return queues_cannot_delete("_finished");
+    }
+    q->finished_shown = 1;
+    Py_XSETREF(q->finished, Py_NewRef(value));
+    return 0;
+}
+
+#if QUEUE_SHUTDOWN
+static PyObject *
+Queue_get_is_shutdown(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((QueueObj *)self)->is_shutdown);
+}
+
+static int
+Queue_set_is_shutdown(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == NULL) {
+        return queues_cannot_delete("_is_shutdown");
+    }
+    int is_true = PyObject_IsTrue(value);
+    if (is_true < 0) {
+        return -1;
+    }
+    ((QueueObj *)self)->is_shutdown = (char)is_true;
+    return 0;
+}
+#endif
+
+static PyGetSetDef Queue_getset[] = {
+    {"_getters", Queue_get_waiters, Queue_set_waiters, NULL, (void *)offsetof(QueueObj, getters)},
+    {"_putters", Queue_get_waiters, Queue_set_waiters, NULL, (void *)offsetof(QueueObj, putters)},
+    {"_queue", Queue_get_items, Queue_set_items, NULL, NULL},
+    {"_maxsize", Queue_get_maxsize, Queue_set_maxsize, NULL, NULL},
+    {"_finished", Queue_get_finished, Queue_set_finished, NULL, NULL},
+#if QUEUE_SHUTDOWN
+    {"_is_shutdown", Queue_get_is_shutdown, Queue_set_is_shutdown, NULL, NULL},
+#endif
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef Queue_members[] = {
+    {"_loop", T_OBJECT, offsetof(QueueObj, loop), 0, NULL},
+    {"_unfinished_tasks", T_PYSSIZET, offsetof(QueueObj, unfinished), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+/* ---- life ---- */
+
+static PyObject *
+Queue___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *module = PyType_GetModuleByDef(type, &ctask_module);
+    PyObject *self = module == NULL ? NULL : type->tp_alloc(type, 0);
+    if (self != NULL) {
+        ((QueueObj *)self)->st = PyModule_GetState(module);
+        ((QueueObj *)self)->is_finished = 1;
+    }
+    return self;
+}
+
+/* _init(maxsize): what holds the items is made here unless the class has a way of its own. */
+static int
+queues_make_items(QueueObj *q)
+{
+    ctask_state *st = q->st;
+    queues_kind kind = queues_kind_known(st, Py_TYPE(q));
+    if (kind != QUEUE_HOOKS && !q->replaced && Py_TYPE(q)->tp_setattro == queues_setattro) {
+        PyObject *items = kind == QUEUE_FIFO ? queues_new_deque(st) : PyList_New(0);
+        if (items == NULL) {
+            return -1;
+        }
+        Py_XSETREF(q->items, items);
+        return 0;
+    }
+    PyObject *res = PyObject_CallMethodOneArg((PyObject *)q, st->str._init, q->maxsize);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+static int
+Queue___init__(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"maxsize", NULL};
+    QueueObj *q = (QueueObj *)self;
+    PyObject *maxsize = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Queue", keywords, &maxsize)) {
+        return -1;
+    }
+    maxsize = maxsize == NULL ? PyLong_FromLong(0) : Py_NewRef(maxsize);
+    PyObject *before[] = {q->maxsize, q->getters, q->putters, q->finished};
+    q->maxsize = maxsize;
+    q->limit = queues_limit(maxsize);
+    q->getters = q->putters = q->finished = NULL;
+    q->is_finished = 1;
+    q->finished_shown = 0;
+    q->unfinished = 0;
+    q->is_shutdown = 0;
+    q->type_version = 0;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(before); i++) {
+        Py_XDECREF(before[i]);
+    }
+    return queues_make_items(q);
+}
+
+static int
+queues_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    QueueObj *q = (QueueObj *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(q->loop);
+    Py_VISIT(q->maxsize);
+    Py_VISIT(q->items);
+    Py_VISIT(q->getters);
+    Py_VISIT(q->putters);
+    Py_VISIT(q->finished);
+    return 0;
+}
+
+static int
+queues_clear(PyObject *self)
+{
+    QueueObj *q = (QueueObj *)self;
+    q->type_version = 0; /* look anew: it has no items */
+    Py_CLEAR(q->loop);
+    Py_CLEAR(q->maxsize);
+    Py_CLEAR(q->items);
+    Py_CLEAR(q->getters);
+    Py_CLEAR(q->putters);
+    Py_CLEAR(q->finished);
+    return 0;
+}
+
+static void
+queues_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    (void)queues_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(Queue_doc,
+"The C core of ctask.Queue, ctask.PriorityQueue and ctask.LifoQueue.");
+
+static PyType_Slot Queue_slots[] = {
+    {Py_tp_doc, (void *)Queue_doc},
+    {Py_tp_new, Queue___new__},
+    {Py_tp_init, Queue___init__},
+    {Py_tp_dealloc, queues_dealloc},
+    {Py_tp_traverse, queues_traverse},
+    {Py_tp_clear, queues_clear},
+    {Py_tp_setattro, queues_setattro},
+    {Py_tp_methods, Queue_methods},
+    {Py_tp_members, Queue_members},
+    {Py_tp_getset, Queue_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Queue_spec = {
+    .name = "ctask._ctask.Queue",
+    .basicsize = sizeof(QueueObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = Queue_slots,
+};
+
+PART int
+queues_setup(PyObject *module, ctask_state *st)
+{
+    static const struct {
+        const char *name;
+        standin_call function;
+    } methods[] = {
+        {"put", Queue_put},
+        {"get", Queue_get},
+        {"join", Queue_join},
+    };
+    const struct {
+        PyObject **slot;
+        PyObject *type;
+        const char *name;
+    } stock[] = {
+        {&st->stock_queue_put, st->stock_Queue, "put"},
+        {&st->stock_queue_get, st->stock_Queue, "get"},
+        {&st->stock_queue_join, st->stock_Queue, "join"},
+        {&st->stock_queue_put_nowait, st->stock_Queue, "put_nowait"},
+        {&st->stock_queue_get_nowait, st->stock_Queue, "get_nowait"},
+        {&st->stock_queue_task_done, st->stock_Queue, "task_done"},
+        {&st->stock_queue_qsize, st->stock_Queue, "qsize"},
+        {&st->stock_queue_empty, st->stock_Queue, "empty"},
+        {&st->stock_queue_full, st->stock_Queue, "full"},
+        {&st->deque_append, st->deque, "append"},
+        {&st->deque_popleft, st->deque, "popleft"},
+    };
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(stock); i++) {
+        *stock[i].slot = PyObject_GetAttrString(stock[i].type, stock[i].name);
+        if (*stock[i].slot == NULL) {
+            return -1;
+        }
+    }
+    if (add_type(module, "Queue", &st->QueueType, &Queue_spec, NULL) < 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(methods); i++) {
+        if (standin_method(st, st->QueueType, st->stock_Queue, methods[i].name, methods[i].function) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
