@@ -29,6 +29,7 @@
 
        src/sync.h        what locks and their like share:      src/waiters.h    who waits for them
        src/lock.c        Lock                                  src/event.c      Event
+       src/semaphore.c   Semaphore, BoundedSemaphore
 
        src/streams.h     StreamReader and StreamWriter:         src/streambuf.h    the bytes
        src/streamreader.c  read()
@@ -66,6 +67,7 @@
 #include "src/sync.c"
 #include "src/lock.c"
 #include "src/event.c"
+#include "src/semaphore.c"
 #include "src/done.c"
 #include "src/ensure.c"
 #include "src/gather.c"

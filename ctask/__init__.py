@@ -29,7 +29,7 @@ from ctask._ctask import (
     wait_for,
 )
 from ctask._install import EventLoopPolicy, install, uninstall
-from ctask._locks import Event, Lock
+from ctask._locks import BoundedSemaphore, Event, Lock, Semaphore
 from ctask._loop import EventLoop, new_event_loop
 from ctask._queues import LifoQueue, PriorityQueue, Queue
 from ctask._runner import Runner, run
@@ -44,6 +44,7 @@ if sys.version_info < (3, 14):
 __version__ = "0.1.0"
 
 __all__ = (
+    "BoundedSemaphore",
     "Event",
     "EventLoop",
     "EventLoopPolicy",
@@ -54,6 +55,7 @@ __all__ = (
     "PriorityQueue",
     "Queue",
     "Runner",
+    "Semaphore",
     "StreamReader",
     "StreamReaderProtocol",
     "StreamWriter",

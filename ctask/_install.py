@@ -22,7 +22,7 @@ from ctask._ctask import (
     timeout_at,
     wait_for,
 )
-from ctask._locks import Event, Lock
+from ctask._locks import BoundedSemaphore, Event, Lock, Semaphore
 from ctask._loop import EventLoop
 from ctask._queues import LifoQueue, PriorityQueue, Queue
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
@@ -146,7 +146,7 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         (tasks, "gather", gather),
         (asyncio, "sleep", sleep),
         (tasks, "sleep", sleep),
-        *_both(locks, Event, Lock),
+        *_both(locks, BoundedSemaphore, Event, Lock, Semaphore),
         (asyncio, "Timeout", Timeout),
         (timeouts, "Timeout", Timeout),
         (asyncio, "timeout", timeout),

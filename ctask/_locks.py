@@ -21,3 +21,21 @@ class Event(_ctask.Event, asyncio.Event):
     """
 
     __slots__ = ()
+
+
+class Semaphore(_ctask.Semaphore, asyncio.Semaphore):
+    """A number of places, which tasks get in the order in which they ask for them.
+
+    Stands for asyncio.Semaphore, which it derives from.
+    """
+
+    __slots__ = ()
+
+
+class BoundedSemaphore(_ctask.BoundedSemaphore, Semaphore, asyncio.BoundedSemaphore):
+    """A Semaphore that is never released more often than it was acquired: ValueError.
+
+    Stands for asyncio.BoundedSemaphore, which it derives from.
+    """
+
+    __slots__ = ()

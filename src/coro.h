@@ -37,7 +37,7 @@ struct CoroObj {
             Py_ssize_t n; // for the steps
             Py_ssize_t offset; // for the steps
         };
-        struct list_node node; // in a list of waiters (waiters.h) of the steps'; not linked at the start if n is 0
+        struct list_node node; // in a list of waiters (waiters.h)
     };
     coro_state state;
     char finalized; // the memory is not used again

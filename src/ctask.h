@@ -74,6 +74,7 @@
     X(_unfinished_tasks)        \
     X(_wait_for_data)           \
     X(_wake_up_first)           \
+    X(_wake_up_next)            \
     X(_wakeup_next)             \
     X(_wakeup_waiter)           \
     X(_write_ready)             \
@@ -127,6 +128,7 @@
     X(is_closing)               \
     X(is_running)               \
     X(join)                     \
+    X(locked)                   \
     X(loop)                     \
     X(message)                  \
     X(msg)                      \
@@ -226,6 +228,8 @@
     X(deque, "collections", "deque")                                               \
     X(stock_Lock, "asyncio.locks", "Lock")                                         \
     X(stock_Event, "asyncio.locks", "Event")                                       \
+    X(stock_Semaphore, "asyncio.locks", "Semaphore")                               \
+    X(stock_BoundedSemaphore, "asyncio.locks", "BoundedSemaphore")                 \
     X(InvalidStateError, "asyncio.exceptions", "InvalidStateError")                \
     X(iscoroutine, "asyncio.coroutines", "iscoroutine")                            \
     X(stock_Handle, "asyncio.events", "Handle")                                    \
@@ -267,6 +271,8 @@
     X(GatherType)         \
     X(LockType)           \
     X(EventType)          \
+    X(SemaphoreType)      \
+    X(BoundedType)        \
     X(QueueType)          \
     X(StreamReaderType)   \
     X(StreamProtocolType) \
@@ -358,7 +364,7 @@ typedef struct {
 } socket_layout;
 
 /* The classes of sync.h. */
-typedef enum { SYNC_LOCK, SYNC_EVENT, SYNC_SEMAPHORE, SYNC_CONDITION, SYNC_KINDS } sync_kind;
+typedef enum { SYNC_LOCK, SYNC_EVENT, SYNC_SEMAPHORE, SYNC_BOUNDED, SYNC_KINDS } sync_kind;
 
 /* All pointers are owned. */
 typedef struct {
@@ -393,6 +399,7 @@ typedef struct {
         char overridden;      // what that overrides
     } sync_types[SYNC_KINDS];
     unsigned int plain_timeout;     // the same for timeouts
+    char semaphore_wakes_all; // as asyncio's own (semaphore.c)
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
     struct tls_buffers *tls;        // owned; NULL until the first TLS connection
     const struct openssl_api *openssl; // NULL if OpenSSL is not called directly

@@ -58,11 +58,11 @@ lock_acquire_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
     if (!lock->locked && PyErr_ExceptionMatches(coro->st->CancelledError)) {
         PyObject *raised = PyErr_GetRaisedException();
         if (waiters_wake_first(&lock->waiters, coro->st) < 0) {
-            PyObject *error = PyErr_GetRaisedException();
-            PyException_SetContext(error, raised);
-            raised = error;
+            sync_set_context(raised);
         }
-        PyErr_SetRaisedException(raised);
+        else {
+            PyErr_SetRaisedException(raised);
+        }
     }
     return CORO_ERROR;
 }

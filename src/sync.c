@@ -102,6 +102,19 @@ sync_unwait(CoroObj *coro)
     waiters_remove(&((SyncObj *)coro->owner)->waiters, coro);
 }
 
+PART void
+sync_set_context(PyObject *raised)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    if (error == raised) {
+        Py_DECREF(raised);
+    }
+    else {
+        PyException_SetContext(error, raised);
+    }
+    PyErr_SetRaisedException(error);
+}
+
 /* ---- attributes ---- */
 
 PART PyObject *
@@ -176,5 +189,8 @@ sync_dealloc(PyObject *self)
 PART int
 sync_setup(PyObject *module, ctask_state *st)
 {
-    return lock_setup(module, st) < 0 || event_setup(module, st) < 0 ? -1 : 0;
+    if (lock_setup(module, st) < 0 || event_setup(module, st) < 0 || semaphore_setup(module, st) < 0) {
+        return -1;
+    }
+    return 0;
 }

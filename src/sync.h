@@ -56,6 +56,10 @@ PART int lock_setup(PyObject *module, ctask_state *st);
 
 PART int event_setup(PyObject *module, ctask_state *st);
 
+/* semaphore.c */
+
+PART int semaphore_setup(PyObject *module, ctask_state *st);
+
 /* sync.c */
 
 PART int sync_setup(PyObject *module, ctask_state *st);
@@ -71,6 +75,8 @@ PART int sync_setattro(PyObject *self, PyObject *name, PyObject *value, const sy
 PART int sync_wait(CoroObj *coro, SyncObj *sync, coro_step next, coro_step failed, void (*unwait)(CoroObj *));
 /* `unwait` if the list is that of the coroutine's owner. */
 PART void sync_unwait(CoroObj *coro);
+/* An exception is set: it came while `raised` (stolen) was, which becomes its context. */
+PART void sync_set_context(PyObject *raised);
 PART int sync_traverse(PyObject *self, visitproc visit, void *arg);
 PART int sync_clear(PyObject *self);
 PART void sync_dealloc(PyObject *self);

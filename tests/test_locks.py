@@ -1,4 +1,4 @@
-"""Lock and Event: who waits, who is woken, and in which order; the same on asyncio's own."""
+"""Lock, Event, Semaphore: who waits, who is woken, in which order; the same on asyncio's own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import collections
 import gc
 import inspect
+import random
 import types
 import warnings
 import weakref
 
 import pytest
 
-NAMES = ("Lock", "Event")
+NAMES = ("Lock", "Event", "Semaphore", "BoundedSemaphore")
 
 
 @pytest.fixture
@@ -331,7 +332,211 @@ def test_waiting_again_after_clear(sync, run, futures):
     run(main())
 
 
-# ---- what both share ----
+# ---- Semaphore and BoundedSemaphore ----
+
+
+@pytest.fixture(params=["Semaphore", "BoundedSemaphore"])
+def semaphore(request, sync):
+    return getattr(sync, request.param)
+
+
+def test_semaphore_has_as_many_places_as_its_value(run, semaphore, futures):
+    async def main():
+        places, inside, most = semaphore(3), 0, 0
+
+        async def worker():
+            nonlocal inside, most
+            async with places as got:
+                assert got is None
+                inside += 1
+                most = max(most, inside)
+                await asyncio.sleep(0)
+                inside -= 1
+
+        assert not places.locked()
+        await asyncio.gather(*[worker() for _ in range(10)])
+        assert most == 3
+        assert places._value == 3
+        assert await places.acquire() is True
+        assert places._value == 2
+        assert places.release() is None
+        assert shape(places._waiters) == []
+
+    run(main())
+
+
+def test_semaphore_gives_places_in_their_order(run, semaphore, futures):
+    async def main():
+        places, seen = semaphore(2), []
+
+        async def worker(name):
+            await places.acquire()
+            seen.append(name)
+
+        tasks = [asyncio.create_task(worker(name)) for name in "abcdef"]
+        await asyncio.sleep(0)
+        assert seen == ["a", "b"]
+        assert places.locked()
+        places.release()
+        places.release()
+        assert places._value == 0  # both are promised
+        tasks[2].cancel()
+        await asyncio.wait(tasks[2:4])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert seen == ["a", "b", "d", "e"]
+        places.release()
+        await tasks[5]
+        assert seen == ["a", "b", "d", "e", "f"]
+
+    run(main())
+
+
+def test_bounded_semaphore_is_not_released_too_often(sync, run):
+    async def main():
+        places = sync.BoundedSemaphore(2)
+        assert places._bound_value == 2
+        await places.acquire()
+        places.release()
+        with pytest.raises(ValueError, match=r"^BoundedSemaphore released too many times$"):
+            places.release()
+        assert places._value == 2
+        with pytest.raises(ValueError, match="released too many times"):
+            async with places:
+                places.release()
+        places = sync.Semaphore(2)
+        places.release()
+        assert places._value == 3
+        assert not hasattr(places, "_bound_value")
+
+    run(main())
+
+
+def test_semaphores_arguments(semaphore):
+    with pytest.raises(ValueError, match=r"^Semaphore initial value must be >= 0$"):
+        semaphore(-1)
+    with pytest.raises(TypeError):
+        semaphore("1")
+    with pytest.raises(TypeError):
+        semaphore(1, 2)
+    assert semaphore(value=4)._value == 4
+    assert semaphore()._value == 1
+    assert semaphore(True)._value is True
+    assert semaphore(0).locked()
+
+
+def test_bounded_semaphore_is_a_semaphore(sync):
+    assert issubclass(sync.BoundedSemaphore, sync.Semaphore)
+    assert isinstance(sync.BoundedSemaphore(), asyncio.BoundedSemaphore)
+
+
+@pytest.mark.parametrize("value", [2.0, 2**100, 2**62])
+def test_unusual_values_of_a_semaphore(run, semaphore, value):
+    async def main():
+        places = semaphore(value)
+        async with places:
+            assert places._value == value - 1
+        assert places._value == value
+        assert not places.locked()
+        places._value = 0.0
+        task = asyncio.create_task(places.acquire())
+        await asyncio.sleep(0)
+        assert places.locked()
+        places.release()
+        await task
+        assert places._value == 0
+        places._value = 1
+        await places.acquire()
+
+    run(main())
+
+
+def test_overridden_methods_of_a_semaphore_are_called(run, semaphore):
+    calls = []
+
+    class Places(semaphore):
+        def locked(self):
+            calls.append("locked")
+            return super().locked()
+
+        def _wake_up_next(self):
+            calls.append("wake")
+            return super()._wake_up_next()
+
+        def release(self):
+            calls.append("release")
+            super().release()
+
+    async def main():
+        places = Places(1)
+
+        async def worker():
+            async with places:
+                await asyncio.sleep(0)
+
+        await asyncio.gather(worker(), worker())
+        assert calls == ["locked", "locked", "release", "wake", "release", "wake"]
+        assert places._value == 1
+
+    run(main())
+
+
+# ---- the same as asyncio's own, whatever happens ----
+
+
+async def play(make, seed):
+    """What a semaphore or lock does in a random program, step by step."""
+    choose = random.Random(seed)
+    primitive, trace, tasks, held = make(), [], [], []
+
+    async def worker(name):
+        try:
+            assert await primitive.acquire()
+        except asyncio.CancelledError:
+            trace.append(("cancelled", name))
+            raise
+        trace.append(("acquired", name))
+        held.append(name)
+
+    def release():
+        if held:
+            trace.append(("released by", held.pop(0)))
+            primitive.release()
+
+    def cancel():
+        waiting = [task for task in tasks if not task.done()]
+        if waiting:
+            choose.choice(waiting).cancel()
+
+    def begin():
+        tasks.append(asyncio.create_task(worker(len(tasks))))
+
+    actions = [release] * 4 + [begin] * 4 + [cancel] * 3
+    for _ in range(60):
+        for _ in range(choose.randrange(4)):
+            choose.choice(actions)()
+            if choose.random() < 0.2:
+                trace.append((primitive.locked(), repr(primitive).partition("[")[2]))
+        trace.append(getattr(primitive, "_value", None))
+        await asyncio.sleep(0)
+    for _ in range(200):
+        release()
+        await asyncio.sleep(0)
+    assert all(task.done() for task in tasks)
+    trace.append(repr(primitive).partition("[")[2])
+    return trace
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("name", ["Lock", "Semaphore", "BoundedSemaphore"])
+def test_random_programs_do_what_they_do_with_asyncios(sync, run, name, seed):
+    value = () if name == "Lock" else (1 + seed % 3,)
+    stock = getattr(asyncio.locks, name)
+    ours = run(play(lambda: getattr(sync, name)(*value), seed))
+    assert ours == run(play(lambda: stock(*value), seed))
+
+
+# ---- what all share ----
 
 
 def wait(primitive):
@@ -342,6 +547,8 @@ def wait(primitive):
 def block(primitive):
     if isinstance(primitive, asyncio.Lock):
         primitive._locked = True
+    elif isinstance(primitive, asyncio.Semaphore):
+        primitive._value = 0
 
 
 def wake(primitive):
@@ -382,6 +589,8 @@ def test_repr(sync, run, name):
         free, busy = {
             "Lock": ("unlocked", "locked"),
             "Event": ("unset", "unset"),
+            "Semaphore": ("unlocked, value:1", "locked"),
+            "BoundedSemaphore": ("unlocked, value:1", "locked"),
         }[name]
         assert repr(primitive).endswith(f"[{free}]>")
         block(primitive)
@@ -402,9 +611,7 @@ def test_arguments_are_checked(sync, name):
         cls(loop=None)
     assert f"{name}.__init__() got an unexpected keyword argument 'loop'" in str(caught.value)
     with pytest.raises(TypeError):
-        wait(cls)(1)
-    with pytest.raises(TypeError):
-        cls().wait(1) if name == "Event" else cls().acquire(1)
+        getattr(cls(), "wait" if name == "Event" else "acquire")(1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -419,7 +626,9 @@ def test_derived_from_asyncios(sync, name):
     assert ref() is None
 
 
-@pytest.mark.parametrize(("name", "method"), [("Lock", "acquire"), ("Event", "wait")])
+@pytest.mark.parametrize(
+    ("name", "method"), [("Lock", "acquire"), ("Event", "wait"), ("Semaphore", "acquire")]
+)
 def test_methods_are_coroutine_functions(sync, name, method):
     primitive = getattr(sync, name)()
     assert inspect.iscoroutinefunction(getattr(primitive, method))
@@ -506,6 +715,7 @@ def test_what_nobody_can_reach_any_more_is_collected(sync, loop, turn, logs, nam
 def test_an_uninitialised_object_has_no_state(sync, name):
     cls = getattr(sync, name)
     primitive = cls.__new__(cls)
+    assert primitive._loop is None
     for attribute in ("_waiters", "_locked" if name == "Lock" else "_value"):
         with pytest.raises(AttributeError, match=attribute):
             getattr(primitive, attribute)
@@ -623,7 +833,7 @@ def test_it_works_on_asyncios_loop(sync, name):
         await asyncio.sleep(0)
         done = [task.done() for task in tasks]
         assert done == [True, True, name == "Event"]
-        if name == "Lock":
+        if name != "Event":
             wake(primitive)
         await asyncio.wait(tasks)
 

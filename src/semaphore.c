@@ -1,0 +1,506 @@
+/* Semaphore and BoundedSemaphore: a number of places, given out in the order in which they are asked for.
+
+   release() gives its place to the first who waits, so `value` counts the places that nobody was promised.
+   asyncio's rules of who wakes whom when a wait is cancelled have changed within 3.11 and 3.12: which ones hold
+   is asked of its class when the module is loaded. */
+
+#include "sync.h"
+
+typedef struct {
+    SYNC_FIELDS
+    char bounded;         // a BoundedSemaphore
+    char has_value;       // `_value` was set
+    char has_bound;       // `_bound_value` was set
+    Py_ssize_t value;
+    Py_ssize_t bound;
+    PyObject *value_obj;  // owned; what is no int of this size, left to asyncio's methods, or NULL
+    PyObject *bound_obj;  // owned; the same
+} SemaphoreObj;
+
+/* ---- overrides ---- */
+
+static sync_methods
+semaphore_methods(ctask_state *st)
+{
+    return (sync_methods){
+        .names = {st->str._get_loop, st->str._wake_up_next, st->str.locked, st->str.acquire, st->str.release},
+        .n_internals = 3,
+        .n = 5,
+    };
+}
+
+static PyObject *
+semaphore_stock(SemaphoreObj *sem)
+{
+    return sem->bounded ? sem->st->stock_BoundedSemaphore : sem->st->stock_Semaphore;
+}
+
+static int
+semaphore_look(SyncObj *sync)
+{
+    ctask_state *st = sync->st;
+    sync_methods methods = semaphore_methods(st);
+    SemaphoreObj *sem = (SemaphoreObj *)sync;
+    return sem->bounded ? sync_look(sync, SYNC_BOUNDED, &methods, st->BoundedType, st->stock_BoundedSemaphore)
+                        : sync_look(sync, SYNC_SEMAPHORE, &methods, st->SemaphoreType, st->stock_Semaphore);
+}
+
+static int
+semaphore_setattro(PyObject *self, PyObject *name, PyObject *value)
+{
+    sync_methods methods = semaphore_methods(((SyncObj *)self)->st);
+    return sync_setattro(self, name, value, &methods);
+}
+
+/* ---- acquire and release ---- */
+
+/* 1 if who comes now has to wait, 0 if not, -1 with an exception. */
+static inline int
+semaphore_is_locked(SemaphoreObj *sem)
+{
+    if (sem->value == 0) {
+        return 1;
+    }
+    if (LIKELY(waiters_are_none(&sem->waiters))) {
+        return 0;
+    }
+    int free = waiters_all_cancelled(&sem->waiters, sem->st);
+    return free < 0 ? -1 : !free;
+}
+
+/* Give one place to the first who waits: 1, 0 if nobody does, -1 with an exception. */
+static int
+semaphore_wake_next(SemaphoreObj *sem)
+{
+    if (waiters_are_none(&sem->waiters)) {
+        return 0;
+    }
+    sem->value--;
+    Py_ssize_t woken = waiters_wake(&sem->waiters, sem->st, 1, Py_True);
+    if (woken == 0) {
+        sem->value++;
+    }
+    return (int)woken;
+}
+
+/* Places may have become free while those who wait had to let others pass. */
+static int
+semaphore_wake_more(SemaphoreObj *sem)
+{
+    int woken = 1;
+    while (woken > 0 && sem->value > 0) {
+        woken = semaphore_wake_next(sem);
+        if (!sem->st->semaphore_wakes_all) {
+            break;
+        }
+    }
+    return woken < 0 ? -1 : 0;
+}
+
+static int
+semaphore_cancelled(SemaphoreObj *sem, PyObject *fut)
+{
+    ctask_state *st = sem->st;
+    int chosen = waiter_is_cancelled(fut, st);
+    if (chosen == 0 && st->semaphore_wakes_all) {
+        chosen = waiter_is_done(fut, st);
+    }
+    else if (chosen >= 0) {
+        chosen = !chosen;
+    }
+    if (chosen > 0) {
+        sem->value++; /* the place that it was given, and will not take */
+        if (!st->semaphore_wakes_all) {
+            chosen = semaphore_wake_next(sem);
+        }
+    }
+    return chosen < 0 ? -1 : 0;
+}
+
+static int
+semaphore_acquire_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
+{
+    SemaphoreObj *sem = (SemaphoreObj *)coro->owner;
+    int was_cancelled = PyErr_ExceptionMatches(coro->st->CancelledError);
+    PyObject *raised = PyErr_GetRaisedException();
+    if ((was_cancelled && semaphore_cancelled(sem, coro->waiter) < 0) ||
+        (coro->st->semaphore_wakes_all && semaphore_wake_more(sem) < 0)) {
+        sync_set_context(raised);
+        return CORO_ERROR;
+    }
+    PyErr_SetRaisedException(raised);
+    return CORO_ERROR;
+}
+
+static int
+semaphore_acquire_woken(CoroObj *coro, PyObject **result)
+{
+    if (UNLIKELY(semaphore_wake_more((SemaphoreObj *)coro->owner) < 0)) {
+        return CORO_ERROR;
+    }
+    *result = Py_NewRef(Py_True);
+    return CORO_RETURN;
+}
+
+static int
+semaphore_enter_woken(CoroObj *coro, PyObject **result)
+{
+    if (UNLIKELY(semaphore_wake_more((SemaphoreObj *)coro->owner) < 0)) {
+        return CORO_ERROR;
+    }
+    *result = Py_NewRef(Py_None);
+    return CORO_RETURN;
+}
+
+static inline int
+semaphore_take(CoroObj *coro, PyObject **result, PyObject *value, coro_step woken)
+{
+    SemaphoreObj *sem = (SemaphoreObj *)coro->owner;
+    int locked = semaphore_is_locked(sem);
+    if (locked > 0) {
+        return sync_wait(coro, (SyncObj *)sem, woken, semaphore_acquire_failed, sync_unwait);
+    }
+    if (UNLIKELY(locked < 0)) {
+        return CORO_ERROR;
+    }
+    sem->value--;
+    *result = Py_NewRef(value);
+    return CORO_RETURN;
+}
+
+static int
+semaphore_acquire_start(CoroObj *coro, PyObject **result)
+{
+    return semaphore_take(coro, result, Py_True, semaphore_acquire_woken);
+}
+
+static int
+semaphore_enter_start(CoroObj *coro, PyObject **result)
+{
+    return semaphore_take(coro, result, Py_None, semaphore_enter_woken);
+}
+
+static int
+semaphore_release(SemaphoreObj *sem)
+{
+    if (sem->bounded && UNLIKELY(sem->value >= sem->bound)) {
+        PyErr_SetString(PyExc_ValueError, "BoundedSemaphore released too many times");
+        return -1;
+    }
+    sem->value++;
+    return semaphore_wake_next(sem) < 0 ? -1 : 0;
+}
+
+static int
+semaphore_exit_start(CoroObj *coro, PyObject **result)
+{
+    if (semaphore_release((SemaphoreObj *)coro->owner) < 0) {
+        return CORO_ERROR;
+    }
+    *result = Py_NewRef(Py_None);
+    return CORO_RETURN;
+}
+
+/* ---- methods ---- */
+
+static PyObject *
+Semaphore_acquire(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                  PyObject *stock)
+{
+    if (UNLIKELY(sync_overridden((SyncObj *)self, semaphore_look) & SYNC_INTERNALS || kwnames != NULL ||
+                 nargs != 1)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return coro_new(st, self, semaphore_acquire_start, "Semaphore.acquire", 0, NULL);
+}
+
+static PyObject *
+Semaphore_enter(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                PyObject *stock)
+{
+    if (UNLIKELY(sync_overridden((SyncObj *)self, semaphore_look) || kwnames != NULL || nargs != 1)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return coro_new(st, self, semaphore_enter_start, "_ContextManagerMixin.__aenter__", 0, NULL);
+}
+
+static PyObject *
+Semaphore_exit(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+               PyObject *stock)
+{
+    if (UNLIKELY(sync_overridden((SyncObj *)self, semaphore_look) || kwnames != NULL || nargs != 4)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return coro_new(st, self, semaphore_exit_start, "_ContextManagerMixin.__aexit__", 0, NULL);
+}
+
+PyDoc_STRVAR(semaphore_release_doc,
+"release($self, /)\n--\n\n"
+"Give a place back, to the first of those who wait for one.  (asyncio.Semaphore.release)");
+
+PyDoc_STRVAR(bounded_semaphore_release_doc,
+"release($self, /)\n--\n\n"
+"Give a place back, to the first of those who wait for one.\n\n"
+"Raises ValueError if that makes more places than there were.  (asyncio.BoundedSemaphore.release)");
+
+static PyObject *
+Semaphore_release(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    SemaphoreObj *sem = (SemaphoreObj *)self;
+    if (UNLIKELY(sync_overridden((SyncObj *)sem, semaphore_look) & SYNC_INTERNALS)) {
+        return PyObject_CallMethodOneArg(semaphore_stock(sem), sem->st->str.release, self);
+    }
+    return semaphore_release(sem) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(semaphore_locked_doc,
+"locked($self, /)\n--\n\n"
+"Return True if acquire() would have to wait.  (asyncio.Semaphore.locked)");
+
+static PyObject *
+Semaphore_locked(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    SemaphoreObj *sem = (SemaphoreObj *)self;
+    if (UNLIKELY(!sem->ready || sem->value_obj != NULL)) {
+        return PyObject_CallMethodOneArg(sem->st->stock_Semaphore, sem->st->str.locked, self);
+    }
+    int locked = semaphore_is_locked(sem);
+    return locked < 0 ? NULL : PyBool_FromLong(locked);
+}
+
+/* ---- attributes ---- */
+
+/* An int with room for release(); 0 and no exception if it is not one. */
+static int
+semaphore_size(PyObject *obj, Py_ssize_t *n)
+{
+    if (!PyLong_CheckExact(obj)) {
+        return 0;
+    }
+    *n = PyLong_AsSsize_t(obj);
+    if (*n == -1 && PyErr_Occurred()) {
+        PyErr_Clear();
+        return 0;
+    }
+    return *n < PY_SSIZE_T_MAX / 2 && *n > PY_SSIZE_T_MIN / 2;
+}
+
+static PyObject *
+semaphore_get(const char *name, char has, Py_ssize_t n, PyObject *obj)
+{
+    if (!has) {
+        PyErr_SetString(PyExc_AttributeError, name);
+        return NULL;
+    }
+    return obj != NULL ? Py_NewRef(obj) : PyLong_FromSsize_t(n);
+}
+
+static void
+semaphore_set(SemaphoreObj *sem, PyObject *value, char *has, Py_ssize_t *n, PyObject **obj)
+{
+    Py_ssize_t size = 0;
+    PyObject *before = *obj;
+    *has = value != NULL;
+    if (value == NULL || semaphore_size(value, &size)) {
+        *n = size;
+        *obj = NULL;
+    }
+    else {
+        sem->overridden = SYNC_INSTANCE;
+        sem->type_version = 0;
+        *obj = Py_NewRef(value);
+    }
+    Py_XDECREF(before);
+}
+
+static PyObject *
+Semaphore_get_value(PyObject *self, void *Py_UNUSED(closure))
+{
+    SemaphoreObj *sem = (SemaphoreObj *)self;
+    return semaphore_get("_value", sem->has_value, sem->value, sem->value_obj);
+}
+
+static int
+Semaphore_set_value(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    SemaphoreObj *sem = (SemaphoreObj *)self;
+    semaphore_set(sem, value, &sem->has_value, &sem->value, &sem->value_obj);
+    return 0;
+}
+
+static PyObject *
+BoundedSemaphore_get_bound_value(PyObject *self, void *Py_UNUSED(closure))
+{
+    SemaphoreObj *sem = (SemaphoreObj *)self;
+    return semaphore_get("_bound_value", sem->has_bound, sem->bound, sem->bound_obj);
+}
+
+static int
+BoundedSemaphore_set_bound_value(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    SemaphoreObj *sem = (SemaphoreObj *)self;
+    semaphore_set(sem, value, &sem->has_bound, &sem->bound, &sem->bound_obj);
+    return 0;
+}
+
+/* ---- life ---- */
+
+/* The ordinary case here; asyncio's own __init__ fills the same attributes, or refuses the value. */
+static int
+Semaphore___init__(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    SemaphoreObj *sem = (SemaphoreObj *)self;
+    Py_ssize_t n = PyTuple_GET_SIZE(args), size = 1;
+    PyObject *value = n == 1 ? PyTuple_GET_ITEM(args, 0) : NULL;
+    if (n > 1 || (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) ||
+        (value != NULL && !semaphore_size(value, &size)) || size < 0) {
+        if (sync_init_stock(self, args, kwargs, semaphore_stock(sem)) < 0) {
+            return -1;
+        }
+        sem->ready = 1;
+        return 0;
+    }
+    if (waiters_set(&sem->waiters, sem->st, Py_None) < 0) {
+        return -1;
+    }
+    sem->value = sem->bound = size;
+    sem->has_value = sem->has_bound = 1;
+    Py_CLEAR(sem->value_obj);
+    Py_CLEAR(sem->bound_obj);
+    sem->ready = 1;
+    return 0;
+}
+
+static PyObject *
+BoundedSemaphore___new__(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *self = sync_new(type, args, kwargs);
+    if (self != NULL) {
+        ((SemaphoreObj *)self)->bounded = 1;
+    }
+    return self;
+}
+
+static int
+semaphore_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(((SemaphoreObj *)self)->value_obj);
+    Py_VISIT(((SemaphoreObj *)self)->bound_obj);
+    return sync_traverse(self, visit, arg);
+}
+
+static int
+semaphore_clear(PyObject *self)
+{
+    Py_CLEAR(((SemaphoreObj *)self)->value_obj);
+    Py_CLEAR(((SemaphoreObj *)self)->bound_obj);
+    return sync_clear(self);
+}
+
+static void
+semaphore_dealloc(PyObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    Py_CLEAR(((SemaphoreObj *)self)->value_obj);
+    Py_CLEAR(((SemaphoreObj *)self)->bound_obj);
+    sync_dealloc(self);
+}
+
+static PyMethodDef Semaphore_methods[] = {
+    {"locked", Semaphore_locked, METH_NOARGS, semaphore_locked_doc},
+    {"release", Semaphore_release, METH_NOARGS, semaphore_release_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef BoundedSemaphore_methods[] = {
+    {"release", Semaphore_release, METH_NOARGS, bounded_semaphore_release_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Semaphore_getset[] = {
+    {"_waiters", Sync_get_waiters, Sync_set_waiters, NULL, NULL},
+    {"_value", Semaphore_get_value, Semaphore_set_value, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyGetSetDef BoundedSemaphore_getset[] = {
+    {"_bound_value", BoundedSemaphore_get_bound_value, BoundedSemaphore_set_bound_value, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef Semaphore_members[] = {
+    {"_loop", T_OBJECT, offsetof(SemaphoreObj, loop), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(Semaphore_doc,
+"The C core of ctask.Semaphore.");
+
+PyDoc_STRVAR(BoundedSemaphore_doc,
+"The C core of ctask.BoundedSemaphore.");
+
+static PyType_Slot Semaphore_slots[] = {
+    {Py_tp_doc, (void *)Semaphore_doc},
+    {Py_tp_new, sync_new},
+    {Py_tp_init, Semaphore___init__},
+    {Py_tp_dealloc, semaphore_dealloc},
+    {Py_tp_traverse, semaphore_traverse},
+    {Py_tp_clear, semaphore_clear},
+    {Py_tp_setattro, semaphore_setattro},
+    {Py_tp_methods, Semaphore_methods},
+    {Py_tp_members, Semaphore_members},
+    {Py_tp_getset, Semaphore_getset},
+    {0, NULL},
+};
+
+static PyType_Slot BoundedSemaphore_slots[] = {
+    {Py_tp_doc, (void *)BoundedSemaphore_doc},
+    {Py_tp_new, BoundedSemaphore___new__},
+    {Py_tp_init, Semaphore___init__},
+    {Py_tp_dealloc, semaphore_dealloc},
+    {Py_tp_traverse, semaphore_traverse},
+    {Py_tp_clear, semaphore_clear},
+    {Py_tp_methods, BoundedSemaphore_methods},
+    {Py_tp_getset, BoundedSemaphore_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Semaphore_spec = {
+    .name = "ctask._ctask.Semaphore",
+    .basicsize = sizeof(SemaphoreObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = Semaphore_slots,
+};
+
+static PyType_Spec BoundedSemaphore_spec = {
+    .name = "ctask._ctask.BoundedSemaphore",
+    .basicsize = sizeof(SemaphoreObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = BoundedSemaphore_slots,
+};
+
+/* Which rules asyncio's semaphores follow.  With the newer ones _wake_up_next() says whether it woke somebody. */
+static int
+semaphore_ask_stock(ctask_state *st)
+{
+    PyObject *stock = PyObject_CallNoArgs(st->stock_Semaphore);
+    PyObject *res = stock == NULL ? NULL : PyObject_CallMethodNoArgs(stock, st->str._wake_up_next);
+    Py_XDECREF(stock);
+    st->semaphore_wakes_all = res == Py_False;
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+PART int
+semaphore_setup(PyObject *module, ctask_state *st)
+{
+    if (semaphore_ask_stock(st) < 0 ||
+        add_type(module, "Semaphore", &st->SemaphoreType, &Semaphore_spec, NULL) < 0 ||
+        standin_method(st, st->SemaphoreType, st->stock_Semaphore, "acquire", Semaphore_acquire) < 0 ||
+        standin_method(st, st->SemaphoreType, st->stock_Semaphore, "__aenter__", Semaphore_enter) < 0 ||
+        standin_method(st, st->SemaphoreType, st->stock_Semaphore, "__aexit__", Semaphore_exit) < 0) {
+        return -1;
+    }
+    return add_type(
+        module, "BoundedSemaphore", &st->BoundedType, &BoundedSemaphore_spec, (PyObject *)st->SemaphoreType);
+}
