@@ -17,6 +17,13 @@ typedef struct {
     standin_call function;
 } StandinObj;
 
+/* PyType_IsSubtype(), but first of all the class over the core, which `self` is of nearly always. */
+static inline int
+standin_is_owner(PyTypeObject *owner, PyTypeObject *type)
+{
+    return LIKELY(type->tp_base == owner) || PyType_IsSubtype(type, owner);
+}
+
 static PyObject *
 standin_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
@@ -25,7 +32,7 @@ standin_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyO
     if (standin->owner == NULL) {
         return standin->function(standin->st, NULL, args, nargs, kwnames, standin->stock);
     }
-    if (UNLIKELY(nargs < 1 || !PyObject_TypeCheck(args[0], standin->owner))) {
+    if (UNLIKELY(nargs < 1 || !standin_is_owner(standin->owner, Py_TYPE(args[0])))) {
         /* Not one of ours: asyncio's function takes whatever has the right attributes. */
         return PyObject_Vectorcall(standin->stock, args, nargsf, kwnames);
     }
