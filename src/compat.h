@@ -229,21 +229,31 @@ PyErr_SetRaisedException(PyObject *exc)
 extern int _PyGen_FetchStopIterationValue(PyObject **);
 #endif
 
-/* Set StopIteration(value), as an iterator or coroutine ends; -1 with MemoryError instead.  What
-   _PyGen_SetStopIterationValue() does by calling the type, at a quarter of the price: `await` on an object in C
-   costs one of these for each result that is not None. */
-static inline int
-set_stop_iteration(PyObject *value)
+/* StopIteration(value).  What _PyGen_SetStopIterationValue() does by calling the type, at a quarter of the price. */
+static inline PyStopIterationObject *
+new_stop_iteration(PyObject *value)
 {
     PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
     PyObject *args = PyTuple_Pack(1, value);
     PyStopIterationObject *stop = args == NULL ? NULL : (PyStopIterationObject *)type->tp_alloc(type, 0);
     if (stop == NULL) {
         Py_XDECREF(args);
-        return -1;
+        return NULL;
     }
     stop->args = args;
     stop->value = Py_NewRef(value);
+    return stop;
+}
+
+/* Set StopIteration(value), as an iterator or coroutine ends; -1 with MemoryError instead.  `await` on an object in
+   C costs one of these for each result that is not None (see coro_set_stop(), too). */
+static inline int
+set_stop_iteration(PyObject *value)
+{
+    PyStopIterationObject *stop = new_stop_iteration(value);
+    if (stop == NULL) {
+        return -1;
+    }
     PyErr_SetRaisedException((PyObject *)stop);
     return 0;
 }

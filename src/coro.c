@@ -172,11 +172,84 @@ coro_outcome(PySendResult outcome, PyObject *result, int explicit)
     return NULL;
 }
 
+/* ---- results for `await` ----
+
+   The interpreter gets a result that is not None by a StopIteration, which it takes apart at once.  To make and
+   to free one is most of what a short coroutine costs, so one is kept.  It has the result until the coroutine is
+   let go, which the interpreter does next, if nobody else has the coroutine. */
+
+/* As good as new, but for its value? */
+static int
+stop_is_plain(PyStopIterationObject *stop)
+{
+    PyObject *args = stop->args;
+    return Py_REFCNT(stop) == 1 && args != NULL && Py_REFCNT(args) == 1 && PyTuple_GET_SIZE(args) == 1 &&
+           stop->dict == NULL && stop->notes == NULL && stop->traceback == NULL && stop->context == NULL &&
+           stop->cause == NULL && !stop->suppress_context;
+}
+
+static void
+stop_set_value(PyStopIterationObject *stop, PyObject *value)
+{
+    PyObject *before = stop->value, *item = PyTuple_GET_ITEM(stop->args, 0);
+    stop->value = Py_NewRef(value);
+    PyTuple_SET_ITEM(stop->args, 0, Py_NewRef(value));
+    Py_XDECREF(before);
+    Py_DECREF(item);
+}
+
+static void
+coro_set_stop(CoroObj *coro, PyObject *value)
+{
+    ctask_state *st = coro->st;
+    PyStopIterationObject *stop = (PyStopIterationObject *)st->stop_iteration;
+    if (UNLIKELY(Py_REFCNT(coro) != 1)) {
+        (void)set_stop_iteration(value);
+        return;
+    }
+    if (LIKELY(stop != NULL && stop_is_plain(stop))) {
+        Py_INCREF(stop); /* letting go of what it had may run anything */
+        stop_set_value(stop, value);
+        if (UNLIKELY(!PyObject_GC_IsTracked(stop->args))) {
+            PyObject_GC_Track(stop->args); /* a collection has found nothing in it that it had to follow */
+        }
+    }
+    else {
+        stop = new_stop_iteration(value);
+        if (stop == NULL) {
+            return;
+        }
+        Py_XSETREF(st->stop_iteration, Py_NewRef(stop));
+    }
+    PyErr_SetRaisedException((PyObject *)stop);
+}
+
+/* The result is not ours any more. */
+static inline void
+coro_release_stop(ctask_state *st)
+{
+    PyStopIterationObject *stop = (PyStopIterationObject *)st->stop_iteration;
+    if (stop == NULL || stop->value == Py_None) {
+        return;
+    }
+    if (LIKELY(stop_is_plain(stop))) {
+        stop_set_value(stop, Py_None);
+    }
+    else {
+        Py_CLEAR(st->stop_iteration); /* somebody has it */
+    }
+}
+
 static PyObject *
 coro_iternext(PyObject *self)
 {
     PyObject *result;
     PySendResult outcome = coro_send(self, Py_None, &result);
+    if (outcome == PYGEN_RETURN && result != Py_None) {
+        coro_set_stop((CoroObj *)self, result);
+        Py_CLEAR(result);
+        return NULL;
+    }
     return coro_outcome(outcome, result, 0);
 }
 
@@ -414,7 +487,9 @@ coro_dealloc(PyObject *self)
         coro->state = CORO_RUNNING;
         (void)coro_clear(self);
     }
-    freelist_give(&coro->st->free_coros, self, coro->finalized);
+    ctask_state *st = coro->st;
+    freelist_give(&st->free_coros, self, coro->finalized);
+    coro_release_stop(st);
 }
 
 static PyMethodDef Coro_methods[] = {

@@ -296,7 +296,8 @@
 #define CTASK_CALL_GRAPH(X)
 #endif
 
-/* stock_*: functions of `_asyncio`'s and asyncio's types, unbound.  swap_current_task: _asyncio's, NULL before
+/* stop_iteration: kept by coro.c, NULL if there is none.
+   stock_*: functions of `_asyncio`'s and asyncio's types, unbound.  swap_current_task: _asyncio's, NULL before
    3.12.  current_tasks: {loop: task} of 3.13 and earlier, shared with _asyncio.  ssl_*: of Python's ssl,
    NULL until the first TLS connection. */
 #define CTASK_OBJECTS(X)      \
@@ -339,6 +340,7 @@
     X(stock_reader_feed_data) \
     X(stock_reader_init)      \
     X(stock_writer_del)       \
+    X(stop_iteration)         \
     X(deque_popleft)          \
     X(deque_append)           \
     X(stock_queue_full)       \

@@ -1253,6 +1253,59 @@ def test_an_item_is_let_go_when_it_was_got(cls, run):
     run(main())
 
 
+def test_each_item_let_go_runs_code_that_gets_the_next(ns, run):
+    class Chain:
+        def __init__(self, depth):
+            self.depth = depth
+
+        def __del__(self):
+            if self.depth:
+                q.put_nowait(Chain(self.depth - 1))
+                coro = once()
+                with pytest.raises(StopIteration):
+                    coro.send(None)
+            seen.append(self.depth)
+
+    async def once():
+        coro = q.get()
+        await coro
+
+    q = ns.Queue()
+    seen: list[int] = []
+    q.put_nowait(Chain(5))
+    run(once())
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.ctask_only
+def test_the_exception_that_carries_an_item_can_be_kept(ns):
+    def stop():
+        with pytest.raises(StopIteration) as caught:
+            next(q.get())
+        return caught.value
+
+    q = ns.Queue()
+    for i in range(5):
+        q.put_nowait([i])
+    first = stop()
+    gc.collect()
+    second = stop()
+    assert first is not second
+    assert (first.value, first.args) == ([0], ([0],))
+    assert (second.value, second.args) == ([1], ([1],))
+    first.args = second.args = ()
+    second.value = None
+    del first, second
+    third = stop()
+    assert (third.value, third.args) == ([2], ([2],))
+    assert gc.is_tracked(third.args)
+    third.mine = 1
+    del third
+    assert not hasattr(stop(), "mine")
+    gc.collect()
+    assert stop().args == ([4],)
+
+
 def test_a_queue_in_a_cycle_is_collected(cls):
     class Sub(cls):
         pass
