@@ -25,7 +25,7 @@
        src/queues.c      Queue, PriorityQueue, LifoQueue
        src/sleep.c       sleep()
        src/done.c        a done callback in C, for:            src/ensure.c     ensure_future()
-       src/gather.c      gather()
+       src/gather.c      gather()                              src/wait.c       wait()
 
        src/sync.h        what locks and their like share:      src/waiters.h    who waits for them
        src/lock.c        Lock                                  src/event.c      Event
@@ -47,6 +47,7 @@
 #include "src/streams.h"
 #include "src/sync.h"
 #include "src/stream.h"
+#include "src/wait.h"
 
 #ifndef CTASK_SPLIT
 #include "src/registry.c"
@@ -73,6 +74,7 @@
 #include "src/gather.c"
 #include "src/timeout.c"
 #include "src/waitfor.c"
+#include "src/wait.c"
 #include "src/streamreader.c"
 #include "src/streamprotocol.c"
 #include "src/streamwriter.c"
@@ -402,6 +404,7 @@ module_exec(PyObject *module)
         gather_setup,
         timeout_setup,
         waitfor_setup,
+        wait_setup,
         streamreader_setup,
         streamprotocol_setup,
         streamwriter_setup,

@@ -26,6 +26,7 @@ from ctask._ctask import (
     sleep,
     timeout,
     timeout_at,
+    wait,
     wait_for,
 )
 from ctask._install import EventLoopPolicy, install, uninstall
@@ -71,6 +72,7 @@ __all__ = (
     "timeout",
     "timeout_at",
     "uninstall",
+    "wait",
     "wait_for",
 )
 

@@ -20,6 +20,7 @@ from ctask._ctask import (
     sleep,
     timeout,
     timeout_at,
+    wait,
     wait_for,
 )
 from ctask._locks import BoundedSemaphore, Event, Lock, Semaphore
@@ -147,6 +148,9 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         (asyncio, "sleep", sleep),
         (tasks, "sleep", sleep),
         *_both(locks, BoundedSemaphore, Event, Lock, Semaphore),
+        (asyncio, "wait", wait),
+        (tasks, "wait", wait),
+        *_both(locks, Event, Lock),
         (asyncio, "Timeout", Timeout),
         (timeouts, "Timeout", Timeout),
         (asyncio, "timeout", timeout),

@@ -154,6 +154,7 @@
     X(resume_reading)           \
     X(resume_writing)           \
     X(return_exceptions)        \
+    X(return_when)              \
     X(set)                      \
     X(set_exception)            \
     X(set_result)               \
@@ -211,6 +212,8 @@
     X(stock_GatheringFuture, "asyncio.tasks", "_GatheringFuture")                  \
     X(stock_ensure_future, "asyncio.tasks", "ensure_future")                       \
     X(stock_gather, "asyncio.tasks", "gather")                                     \
+    X(stock_wait, "asyncio.tasks", "wait")                                         \
+    X(stock_release_waiter, "asyncio.tasks", "_release_waiter")                    \
     X(CancelledError, "asyncio.exceptions", "CancelledError")                      \
     X(IncompleteReadError, "asyncio.exceptions", "IncompleteReadError")            \
     X(LimitOverrunError, "asyncio.exceptions", "LimitOverrunError")                \
@@ -308,6 +311,9 @@
     X(stock_create_task)      \
     X(stock_task_cancel)      \
     X(msg_kwnames)            \
+    X(wait_release)           \
+    X(wait_all)               \
+    X(wait_kwnames)           \
     X(socket_accept)          \
     X(swap_current_task)      \
     X(current_tasks)          \

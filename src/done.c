@@ -31,7 +31,7 @@ done_new(ctask_state *st, done_function function, const char *name, PyObject *ow
     done->function = function;
     done->st = st;
     done->owner = Py_XNewRef(owner);
-    done->task = NULL;
+    done->task = done->timer = NULL;
     done->name = name;
     done->n = done->total = 0;
     done->flag = done->silent = 0;
@@ -47,6 +47,24 @@ done_add(DoneObj *done, PyObject *fut, PyObject *context)
         return future_add_callback((FutureObj *)fut, st, (PyObject *)done, context);
     }
     PyObject *res = PyObject_CallMethodOneArg(fut, st->str.add_done_callback, (PyObject *)done);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+PART int
+done_remove(DoneObj *done, PyObject *obj)
+{
+    FutureObj *fut = (FutureObj *)obj;
+    if (LIKELY(future_is_exact(obj) && fut->callbacks == NULL)) {
+        if (fut->callback0 == (PyObject *)done) {
+            PyObject *context = fut->context0;
+            fut->callback0 = fut->context0 = NULL;
+            Py_DECREF(done);
+            Py_XDECREF(context);
+        }
+        return 0;
+    }
+    PyObject *res = PyObject_CallMethodOneArg(obj, done->st->str.remove_done_callback, (PyObject *)done);
     Py_XDECREF(res);
     return res == NULL ? -1 : 0;
 }
@@ -87,6 +105,7 @@ done_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(((DoneObj *)self)->owner);
     Py_VISIT(((DoneObj *)self)->task);
+    Py_VISIT(((DoneObj *)self)->timer);
     return 0;
 }
 
@@ -96,6 +115,7 @@ done_clear(PyObject *self)
 {
     Py_CLEAR(((DoneObj *)self)->owner);
     Py_CLEAR(((DoneObj *)self)->task);
+    Py_CLEAR(((DoneObj *)self)->timer);
     return 0;
 }
 

@@ -19,6 +19,7 @@ struct DoneObj {
     ctask_state *st; // borrowed from the type's module
     PyObject *owner; // owned; for the function, or NULL
     PyObject *task; // owned; who waits, for the call graph, or NULL
+    PyObject *timer; // owned; the handle of a timeout, or NULL
     const char *name; // what asyncio's function is called
     Py_ssize_t n; // for the function
     Py_ssize_t total; // for the function
@@ -31,6 +32,8 @@ PART DoneObj *done_new(ctask_state *st, done_function function, const char *name
 PART void done_dealloc(PyObject *self);
 /* fut.add_done_callback(done), of any future.  `context` (borrowed) is a copy of the current one. */
 PART int done_add(DoneObj *done, PyObject *fut, PyObject *context);
+/* fut.remove_done_callback(done), of any future. */
+PART int done_remove(DoneObj *done, PyObject *fut);
 
 static inline int
 done_is(PyObject *obj)

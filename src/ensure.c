@@ -54,6 +54,18 @@ running_loop_or_null(ctask_state *st)
     return loop;
 }
 
+#if FUTURE_CALL_GRAPH
+PART PyObject *
+task_for_call_graph(ctask_state *st, PyObject *loop)
+{
+    PyObject *task = current_task(st, loop);
+    if (task != NULL && !PyObject_TypeCheck(task, (PyTypeObject *)st->stock_Future)) {
+        Py_CLEAR(task);
+    }
+    return task;
+}
+#endif
+
 /* ensure_future(coro_or_future, *, loop=None) */
 static PyObject *
 ensure_call(ctask_state *st, PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs,

@@ -10,5 +10,10 @@ PART int ensure_setup(PyObject *module, ctask_state *st);
 PART PyObject *ensure_future(ctask_state *st, PyObject *arg, PyObject *loop);
 /* asyncio._get_running_loop(): a new reference; NULL, with nothing set, if no loop runs in this thread. */
 PART PyObject *running_loop_or_null(ctask_state *st);
+#if FUTURE_CALL_GRAPH
+/* The task that runs on `loop`, as one that waits in the call graph; owned.  NULL if there is none, also with an
+   exception. */
+PART PyObject *task_for_call_graph(ctask_state *st, PyObject *loop);
+#endif
 
 #endif

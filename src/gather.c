@@ -11,6 +11,7 @@
 #include "coro.h"
 #include "done.h"
 #include "ensure.h"
+#include "seen.h"
 #include "standin.h"
 
 #include <structmember.h>
@@ -173,59 +174,6 @@ child_done(DoneObj *done, PyObject *fut)
 
 /* ---- gather() ---- */
 
-/* Which arguments were there: a table of their positions + 1, by address.  Few are compared one by one. */
-#define FEW 8
-
-typedef struct {
-    uint32_t *places; // NULL for few
-    size_t mask;
-} seen_table;
-
-static int
-seen_open(seen_table *seen, Py_ssize_t n)
-{
-    seen->places = NULL;
-    if (n <= FEW) {
-        return 0;
-    }
-    size_t size = 32;
-    while (size < (size_t)n * 2) {
-        size *= 2;
-    }
-    seen->mask = size - 1;
-    seen->places = calloc(size, sizeof(uint32_t));
-    if (seen->places == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    return 0;
-}
-
-/* Where args[i] was before, or -1. */
-static inline Py_ssize_t
-seen_before(seen_table *seen, PyObject *const *args, Py_ssize_t i)
-{
-    if (seen->places == NULL) {
-        for (Py_ssize_t k = 0; k < i; k++) {
-            if (args[k] == args[i]) {
-                return k;
-            }
-        }
-        return -1;
-    }
-    size_t place = ((uintptr_t)args[i] >> 4) * 0x9E3779B97F4A7C15u >> 24;
-    for (;; place++) {
-        uint32_t *entry = &seen->places[place & seen->mask];
-        if (*entry == 0) {
-            *entry = (uint32_t)i + 1;
-            return -1;
-        }
-        if (args[*entry - 1] == args[i]) {
-            return *entry - 1;
-        }
-    }
-}
-
 static int
 is_told_by_address(PyObject *obj)
 {
@@ -324,9 +272,12 @@ gather_run(gathering *g, PyObject *const *args, Py_ssize_t nargs)
     /* The futures that were done already, in order; borrowed from the children. */
     PyObject **done_futs = NULL;
     Py_ssize_t n_done = 0;
-    int status = seen_open(&seen, nargs);
+    int status = seen_open(&seen, (size_t)nargs);
+    if (status < 0) {
+        PyErr_NoMemory();
+    }
     for (Py_ssize_t i = 0; status == 0 && i < nargs; i++) {
-        Py_ssize_t before = seen_before(&seen, args, i);
+        Py_ssize_t before = seen_before(&seen, (void *const *)args, (size_t)i);
         if (UNLIKELY(before >= 0)) {
             outer->children[outer->n_children++] = Py_NewRef(outer->children[before]);
             continue;
@@ -344,7 +295,7 @@ gather_run(gathering *g, PyObject *const *args, Py_ssize_t nargs)
             done_futs[n_done++] = outer->children[i];
         }
     }
-    free(seen.places);
+    seen_close(&seen);
     if (status == 0) {
         status = future_init((FutureObj *)outer, g->st, g->loop);
     }
@@ -366,15 +317,9 @@ gather_find_task(gathering *g)
 {
 #if FUTURE_CALL_GRAPH
     g->loop = Py_NewRef(g->running);
-    PyObject *task = current_task(g->st, g->running);
-    if (task == NULL) {
+    g->done->task = task_for_call_graph(g->st, g->running);
+    if (g->done->task == NULL && PyErr_Occurred()) {
         return -1;
-    }
-    if (!PyObject_TypeCheck(task, (PyTypeObject *)g->st->stock_Future)) {
-        Py_DECREF(task);
-    }
-    else {
-        g->done->task = task;
     }
 #else
     (void)g;
