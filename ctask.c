@@ -75,6 +75,7 @@
 #include "src/timeout.c"
 #include "src/waitfor.c"
 #include "src/wait.c"
+#include "src/taskgroup.c"
 #include "src/streamreader.c"
 #include "src/streamprotocol.c"
 #include "src/streamwriter.c"
@@ -405,6 +406,7 @@ module_exec(PyObject *module)
         timeout_setup,
         waitfor_setup,
         wait_setup,
+        taskgroup_setup,
         streamreader_setup,
         streamprotocol_setup,
         streamwriter_setup,

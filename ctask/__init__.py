@@ -35,6 +35,7 @@ from ctask._loop import EventLoop, new_event_loop
 from ctask._queues import LifoQueue, PriorityQueue, Queue
 from ctask._runner import Runner, run
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
+from ctask._taskgroups import TaskGroup
 from ctask._timeouts import Timeout
 
 if sys.version_info < (3, 14):
@@ -61,6 +62,7 @@ __all__ = (
     "StreamReaderProtocol",
     "StreamWriter",
     "Task",
+    "TaskGroup",
     "Timeout",
     "TimerHandle",
     "ensure_future",

@@ -8,7 +8,7 @@ from asyncio import AbstractEventLoop
 from asyncio import ensure_future as ensure_future
 from asyncio import gather as gather
 from asyncio import wait as wait
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from socket import socket
 from types import TracebackType
@@ -262,6 +262,10 @@ async def sleep(delay: float) -> None: ...
 @overload
 async def sleep(delay: float, result: _T) -> _T: ...
 def _wake(future: Future[_T], result: _T, /) -> None: ...
+
+@disjoint_base
+class TaskGroup(asyncio.TaskGroup):
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # none, in fact
 
 # asyncio.Timeout, which is final to type checkers, comes in with ctask.Timeout.
 @disjoint_base

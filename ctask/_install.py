@@ -8,7 +8,17 @@ made anew: `eager_task_factory`.
 import asyncio
 import sys
 import threading
-from asyncio import events, futures, locks, queues, streams, tasks, timeouts, unix_events
+from asyncio import (
+    events,
+    futures,
+    locks,
+    queues,
+    streams,
+    taskgroups,
+    tasks,
+    timeouts,
+    unix_events,
+)
 from typing import TYPE_CHECKING, Any
 
 from ctask._ctask import (
@@ -27,6 +37,7 @@ from ctask._locks import BoundedSemaphore, Event, Lock, Semaphore
 from ctask._loop import EventLoop
 from ctask._queues import LifoQueue, PriorityQueue, Queue
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
+from ctask._taskgroups import TaskGroup
 from ctask._timeouts import Timeout
 
 if sys.version_info >= (3, 14):
@@ -151,6 +162,7 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         (asyncio, "wait", wait),
         (tasks, "wait", wait),
         *_both(locks, Event, Lock),
+        *_both(taskgroups, TaskGroup),
         (asyncio, "Timeout", Timeout),
         (timeouts, "Timeout", Timeout),
         (asyncio, "timeout", timeout),

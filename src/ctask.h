@@ -31,7 +31,9 @@
 #define CTASK_NAMES(X)          \
     X(Event)                    \
     X(Task)                     \
+    X(_abort)                   \
     X(_accept_connection2)      \
+    X(_aexit)                   \
     X(_asyncio_future_blocking) \
     X(_attach)                  \
     X(_call_connection_lost)    \
@@ -57,6 +59,7 @@
     X(_make_cancelled_error)    \
     X(_maxsize)                 \
     X(_maybe_resume_transport)  \
+    X(_on_task_done)            \
     X(_on_timeout)              \
     X(_put)                     \
     X(_putters)                 \
@@ -208,6 +211,7 @@
     X(stock_timeout_at, "asyncio.timeouts", "timeout_at")                          \
     X(stock_timeout_State, "asyncio.timeouts", "_State")                           \
     X(stock_wait_for, "asyncio.tasks", "wait_for")                                 \
+    X(stock_TaskGroup, "asyncio.taskgroups", "TaskGroup")                          \
     X(stock_wake, "asyncio.futures", "_set_result_unless_cancelled")               \
     X(stock_GatheringFuture, "asyncio.tasks", "_GatheringFuture")                  \
     X(stock_ensure_future, "asyncio.tasks", "ensure_future")                       \
@@ -277,6 +281,7 @@
     X(SemaphoreType)      \
     X(BoundedType)        \
     X(QueueType)          \
+    X(TaskGroupType)      \
     X(StreamReaderType)   \
     X(StreamProtocolType) \
     X(StreamWriterType)   \
@@ -338,6 +343,9 @@
     X(stock_timeout_aenter)   \
     X(stock_timeout_aexit)    \
     X(stock_reschedule)       \
+    X(stock_group_aenter)     \
+    X(stock_group_aexit)      \
+    X(stock_on_task_done)     \
     X(stock_data_received)    \
     X(stock_protocol_del)     \
     X(stock_protocol_init)    \
@@ -408,6 +416,7 @@ typedef struct {
     } sync_types[SYNC_KINDS];
     unsigned int plain_timeout;     // the same for timeouts
     char semaphore_wakes_all; // as asyncio's own (semaphore.c)
+    unsigned int plain_group;       // the same for task groups
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
     struct tls_buffers *tls;        // owned; NULL until the first TLS connection
     const struct openssl_api *openssl; // NULL if OpenSSL is not called directly
@@ -481,6 +490,10 @@ PART int waitfor_setup(PyObject *module, ctask_state *st);
 /* ---- queues.c ---- */
 
 PART int queues_setup(PyObject *module, ctask_state *st);
+
+/* ---- taskgroup.c ---- */
+
+PART int taskgroup_setup(PyObject *module, ctask_state *st);
 
 /* ---- registry.c ---- */
 

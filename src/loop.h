@@ -48,6 +48,9 @@ PART int schedule_parse(call_args *out, const char *method, const char *const *n
 PART PyObject *schedule_soon(LoopObj *loop, int threadsafe, PyObject *const *args, Py_ssize_t nargs,
                              PyObject *kwnames);
 
+/* Is what create_task() of this loop (which is plain) returns just a new ctask.Task? */
+PART int schedule_creates_tasks(LoopObj *loop);
+
 PART int watch_setup(ctask_state *st);
 /* Have `ready(loop, owner)` called when `fd` is ready on that side (POLL_READ or POLL_WRITE), each time as
    long as it is; in place of an earlier watcher.  -errno if the kernel refuses the descriptor. */

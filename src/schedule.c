@@ -291,6 +291,12 @@ task_class_is_foreign(ctask_state *st)
     return cls != st->stock_Task && cls != (PyObject *)st->TaskType;
 }
 
+PART int
+schedule_creates_tasks(LoopObj *loop)
+{
+    return !loop->tasks_overridden && loop->task_factory == Py_None && !task_class_is_foreign(loop->st);
+}
+
 PyDoc_STRVAR(create_task_doc,
 "create_task($self, coro, **kwargs)\n--\n\n"
 "Schedule a coroutine and return its task: a ctask.Task, or what the task factory makes.\n\n"
@@ -351,8 +357,7 @@ PART PyObject *
 loop_new_task(ctask_state *st, PyObject *obj, PyObject *coro)
 {
     LoopObj *loop = loop_plain(obj);
-    if (LIKELY(loop != NULL && !loop->tasks_overridden && loop->task_factory == Py_None &&
-               !task_class_is_foreign(st))) {
+    if (LIKELY(loop != NULL && schedule_creates_tasks(loop))) {
         return task_create(st, obj, coro, NULL, NULL, 0);
     }
     return PyObject_CallMethodOneArg(obj, st->str.create_task, coro);
