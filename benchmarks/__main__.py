@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import chart, instructions, memory, network, real, report, timing, traffic
+from . import chart, instructions, memory, network, real, report, scale, timing, traffic
 from .contenders import BASELINE, CONTENDERS, NETWORK_CONTENDERS
 from .core import SCENARIOS
 
@@ -19,6 +19,9 @@ HOW = {
     "garbage collector frozen and off; ratios to asyncio in brackets; smaller is better",
     "memory": "growth of the resident set per object; ratios to asyncio in brackets; "
     "smaller is better",
+    "scale": "CPU time (user and system) per operation with so many alive at once, median of the "
+    "rounds, garbage collector on and off; callgrind, collector off; growth is from 1000 to the "
+    "last column; smaller is better",
     "served": "callgrind, user space, difference of n and 3n requests to a server; hash seed 0; "
     "ratios to asyncio in brackets; smaller is better",
     "network": "CPU time (user and system, all threads) of the server's process per request; "
@@ -52,6 +55,12 @@ def parse() -> argparse.Namespace:
         help="requests per second of uvicorn, aiohttp, asyncpg and others",
     )
     mode.add_argument(
+        "--scale",
+        action="store_true",
+        help="cost per operation with 10 to 1 000 000 tasks, timers, callbacks and queue items; "
+        "loops in threads",
+    )
+    mode.add_argument(
         "--list", action="store_true", help="list the scenarios and what one operation of each is"
     )
     mode.add_argument(
@@ -65,7 +74,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--scenario",
         action="append",
-        choices=[*SCENARIOS, *traffic.SCENARIOS, *real.PROGRAMS],
+        choices=[*SCENARIOS, *traffic.SCENARIOS, *real.PROGRAMS, *scale.KINDS],
         metavar="NAME",
         help="only this (repeatable)",
     )
@@ -101,6 +110,8 @@ def parse() -> argparse.Namespace:
         "--chart", metavar="OUT.svg", type=Path, help="draw them, as SVG and PNG (needs matplotlib)"
     )
     options = parser.parse_args()
+    if options.scale and options.chart:
+        parser.error("--scale has no chart")
     if options.network and options.memory:
         parser.error("--memory measures connections, too: without --network")
     return options
@@ -137,6 +148,9 @@ def measure_core(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         found = memory.measure(chosen(known, options.contender), options.quick)
         return HOW["memory"], {"titles": memory.TITLES, **found}
     names = chosen(CONTENDERS, options.contender)
+    if options.scale:
+        kinds = chosen(scale.KINDS, options.scenario)
+        return HOW["scale"], scale.measure(names, kinds, options.quick)
     scenarios = [SCENARIOS[name] for name in chosen(SCENARIOS, options.scenario)]
     titles = {s.name: s.title for s in scenarios}
     if options.instructions:
@@ -146,7 +160,7 @@ def measure_core(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    known: Iterable[str] = SCENARIOS
+    known: Iterable[str] = scale.KINDS if options.scale else SCENARIOS
     if options.network or options.programs:
         known = traffic.SCENARIOS if options.network else real.PROGRAMS
     if options.scenario and not chosen(known, options.scenario):
@@ -162,6 +176,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         mode = "instructions"
     elif options.memory:
         mode = "memory"
+    elif options.scale:
+        mode = "scale"
     elif options.network:
         mode = "network"
     return {
@@ -178,13 +194,16 @@ def main() -> None:
     if options.list:
         for scenario in SCENARIOS.values():
             print(f"{scenario.name:22}{scenario.operation}")
+        for kind, (title, _) in scale.KINDS.items():
+            print(f"{kind:22}--scale: {title}")
         for over_network in traffic.SCENARIOS.values():
             print(f"{over_network.name:22}--network: {over_network.title}")
         for program in real.PROGRAMS.values():
             print(f"{program.name:22}--programs: {program.title}")
         return
     result = json.loads(options.source.read_text()) if options.source else measure(options)
-    print(report.text(result))
+    body = scale.text(result) if result["mode"] == "scale" else None
+    print(report.text(result, body))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     if options.chart:

@@ -1,5 +1,6 @@
-"""Bytes of memory per pending task, future, timer and connection: `python -m benchmarks --memory`.
+"""Bytes of memory per object: `python -m benchmarks --memory`.
 
+The objects are pending tasks and futures, timers, a queue's items, connections.
 The resident set of a fresh process is read from the kernel before and after making 100 000 of
 the objects, with its default allocators. That counts everything: objects, allocator overhead,
 the loop's own tables. Before that, 10 000 are made, so that free memory left by start-up is used
@@ -32,6 +33,7 @@ KINDS = {
     "task": "pending task",  # with its coroutine and the future of its own that it waits for
     "future": "pending future",
     "timer": "timer, handle kept",
+    "item": "queue item",  # the place of one: the item itself is None
 }
 CONNECTIONS = {
     scenario.name: scenario
@@ -76,6 +78,12 @@ async def fill(kind: str, kept: list[object]) -> None:
     return.
     """
     loop = asyncio.get_running_loop()
+    if kind == "item":
+        queue: asyncio.Queue[None] = asyncio.Queue()
+        for _ in range(len(kept)):
+            queue.put_nowait(None)
+        kept[0] = queue
+        return
     for i in range(len(kept)):
         if kind == "future":
             kept[i] = loop.create_future()

@@ -27,6 +27,7 @@ from .contenders import BASELINE, LIMITS, NETWORK_CONTENDERS
 UNITS = {
     "time": ("s", "CPU time per operation", 1e6, "us"),
     "instructions": ("instructions", "Instructions per operation (user space)", 1, "instr."),
+    "scale": ("s", "CPU time per operation", 1e9, "ns"),
     "memory": ("bytes", "Memory per object", 1, "bytes"),
     "network": ("s", "Server's CPU time per request", 1e6, "us"),
     "programs": ("s", "Program's CPU time per request", 1e6, "us"),
@@ -156,14 +157,16 @@ def failures(result: dict[str, Any]) -> list[str]:
     return [f"{', '.join(who)}: {what}" for what, who in names.items()]
 
 
-def text(result: dict[str, Any]) -> str:
-    """The table with what is needed to read it."""
+def text(result: dict[str, Any], body: str | None = None) -> str:
+    """The table, or this body instead, with what is needed to read it."""
     machine = result["host"]
     lines = [f"{machine['python']}, {machine['cpu']}, {machine['system']}, {machine['date']}"]
     for name in columns(result):
         ran = result["contenders"][name]
         lines.append(f"{name} {ran['version']}: {ran['loop']}, {ran['task']}")
     lines += [f"{name} is absent: {why}" for name, why in result["absent"].items()]
+    if body is not None:
+        return "\n".join([*lines, result["how"], "", body])
     lines += [result["how"], "", table(result)]
     more = []
     if result["mode"] != "memory":

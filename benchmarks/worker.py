@@ -3,6 +3,9 @@
     worker time CONTENDER                         one request a line on standard input
     worker instructions CONTENDER SCENARIO:N...   under valgrind, see instructions.py
     worker memory CONTENDER KIND COUNT            see memory.py
+    worker scale CONTENDER KIND COUNT on|off      see scale.py; the collector
+    worker scale-count CONTENDER KIND COUNT       under valgrind
+    worker threads CONTENDER LOOPS
     worker serve CONTENDER PROGRAM PLACE          see servers.py
     worker spawn CONTENDER PROGRAM AT-ONCE WARM-UP SECONDS
     worker count CONTENDER PROGRAM PLACE TIMES    under valgrind, see instructions.py
@@ -23,7 +26,7 @@ import sys
 import time
 from typing import Any
 
-from . import contenders, instructions, memory, programs, servers, spawning
+from . import contenders, instructions, memory, programs, scale, servers, spawning
 from .core import SCENARIOS, Scenario
 
 LIMIT = 300  # seconds for one measurement; a loop that hangs ends its process by SIGALRM
@@ -100,6 +103,16 @@ def main(mode: str, name: str, *arguments: str) -> None:
         kind, objects = arguments
         signal.alarm(LIMIT)
         run(memory.measured(kind, int(objects), say))
+    elif mode == "scale":
+        kind, things, collector = arguments
+        signal.alarm(LIMIT)
+        run(scale.timed(kind, int(things), collector == "on", say))
+    elif mode == "scale-count":
+        kind, things = arguments
+        scale.count_forked(run, kind, int(things), say)
+    elif mode == "threads":
+        signal.alarm(LIMIT)
+        scale.run_threads(run, int(arguments[0]), say)
     elif mode == "spawn":
         program, at_once, warm_up, seconds = arguments
         run(spawning.spawn(program, int(at_once), float(warm_up), float(seconds), say))

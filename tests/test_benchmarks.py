@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import shutil
@@ -316,6 +317,79 @@ class TestGuard:
         known = json.loads((PACKAGE / "recorded.json").read_text())
         for version in known.values():
             assert set(version["instructions"]) == set(SCENARIOS)
+
+
+class TestScale:
+    """What an operation costs when there are many at once."""
+
+    def test_kinds_end_and_do_so_with_nothing_to_do(self):
+        from benchmarks.scale import KINDS
+
+        async def main():
+            for _, do in KINDS.values():
+                for count, times in ((1, 1), (10, 3), (10, 0)):
+                    await asyncio.wait_for(do(count, times), 60)
+
+        asyncio.run(main())
+
+    def test_operations_are_as_many_as_asked_for_or_one_round(self):
+        from benchmarks.scale import repeats
+
+        assert [repeats(count, 1000) for count in (10, 1000, 5000)] == [100, 1, 1]
+
+    def test_times_in_no_order_are_the_same_each_time(self):
+        from benchmarks.scale import scattered
+
+        once, again = list(scattered(1000)), list(scattered(1000))
+        assert once == again
+        assert once != sorted(once)
+        assert len(set(once)) == 1000
+
+    def test_events_are_told_apart_by_process(self):
+        from benchmarks.scale import collected
+
+        log = "\n".join(
+            [
+                "==12== Events    : Ir Dr DLmr DLmw",
+                "==12== Collected : 100 50 2 1",
+                "==13== Events    : Ir Dr DLmr DLmw",
+                "==13== Collected : 300 90 4 3",
+            ]
+        )
+        assert collected(log) == {
+            "12": {"Ir": 100, "Dr": 50, "DLmr": 2, "DLmw": 1},
+            "13": {"Ir": 300, "Dr": 90, "DLmr": 4, "DLmw": 3},
+        }
+
+    def test_growth_is_from_1000_to_the_most(self):
+        from benchmarks import scale
+
+        cells = {
+            "10": {"value": 1e-6, "instructions": 10},
+            "1000": {"value": 2e-6, "instructions": 20},
+            "1000000": {"value": 3e-6},
+        }
+        assert scale.growth(cells, "value") == pytest.approx(1.5)
+        assert scale.growth(cells, "instructions") == 1
+        result = {"titles": {"k": "kind"}, "values": {"k": {"ctask": cells}}}
+        table = scale.table(result, "value", "ns", 1e9, ",.0f").splitlines()
+        assert [cell.strip() for cell in table[-1].split("|")[1:-1]] == [
+            "kind",
+            "ctask",
+            "1,000",
+            "2,000",
+            "3,000",
+            "1.50",
+        ]
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_loops_in_threads_get_each_its_own(self, count, monkeypatch):
+        from benchmarks import scale
+
+        monkeypatch.setattr(scale, "ROUND_TRIPS", 400)
+        answers = []
+        scale.run_threads(asyncio.run, count, answers.append)
+        assert answers[0]["cpu"] > 0 < answers[0]["real"]
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
