@@ -62,7 +62,7 @@ class GccProfile:
     # Partial: what the training does not reach is compiled as ever, not for size.
     use = ("-fprofile-use", "-fprofile-partial-training")
 
-    def __init__(self, compiler: str, folder: Path) -> None:
+    def __init__(self, compiler: list[str], folder: Path) -> None:
         self.folder = folder
 
     def environment(self) -> dict[str, str]:
@@ -80,10 +80,10 @@ class ClangProfile:
 
     generate = ("-fprofile-instr-generate", "-fprofile-update=atomic")
 
-    def __init__(self, compiler: str, folder: Path) -> None:
+    def __init__(self, compiler: list[str], folder: Path) -> None:
         self.raw, self.merged = folder / "ctask.profraw", folder / "ctask.profdata"
         self.use = (f"-fprofile-instr-use={self.merged}",)
-        self.profdata = told(compiler, "-print-prog-name=llvm-profdata")
+        self.profdata = told(*compiler, "-print-prog-name=llvm-profdata")
 
     def environment(self) -> dict[str, str]:
         self.raw.unlink(missing_ok=True)
@@ -93,8 +93,8 @@ class ClangProfile:
         told(self.profdata, "merge", "-o", str(self.merged), str(self.raw))
 
 
-def profile_for(compiler: str, folder: Path) -> GccProfile | ClangProfile:
-    kind = ClangProfile if "clang" in told(compiler, "--version") else GccProfile
+def profile_for(compiler: list[str], folder: Path) -> GccProfile | ClangProfile:
+    kind = ClangProfile if "clang" in told(*compiler, "--version") else GccProfile
     return kind(compiler, folder)
 
 
@@ -104,7 +104,7 @@ class Build(build_ext):
     def build_extension(self, ext: Extension) -> None:
         if flag("CTASK_PGO") and not flag("CTASK_SANITIZE"):
             folder = Path(self.build_temp).resolve()
-            profile = profile_for(self.compiler.compiler_so[0], folder)
+            profile = profile_for(self.compiler.compiler_so, folder)
             flags, linking = ext.extra_compile_args, ext.extra_link_args
             ext.extra_compile_args = [*flags, *profile.generate]
             ext.extra_link_args = [*linking, *profile.generate]
