@@ -132,7 +132,9 @@ def test_pgo_compiles_with_counters_trains_and_compiles_again(read_setup, comman
     assert "-fprofile-generate" in first[3]
     assert "-fprofile-generate" in first[4]
     assert second[:3] == ("lib", True, True)
-    assert [*second[3], *second[4]] == [*before, "-fprofile-use", "-fprofile-partial-training"]
+    assert [*second[3], *second[4]][: len(before)] == before
+    assert "-fprofile-use" in second[3]
+    assert not any("-fprofile-generate" in flag for flag in [*second[3], *second[4]])
     assert build.editable_mode
 
 
