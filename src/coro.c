@@ -3,10 +3,12 @@
    A CoroObj does one step after the other (coro.h).  If nothing has to be waited for it ends at once, otherwise
    it waits for one thing and goes on.  It has everything that makes a coroutine to those who ask
    (asyncio.iscoroutine(), inspect.iscoroutine(), collections.abc.Coroutine): send(), throw(), close(), __await__(),
-   names, and the warning if it was never awaited.  Its cr_frame and cr_code are None, and without a frame to show
-   it has no cr_await, so that whoever follows a chain of coroutines stops here. */
+   names, and the warning if it was never awaited.  To those who follow a chain of coroutines (stacks, reprs, call
+   graphs) it shows a frame of asyncio's own function at its first line. */
 
 #include "coro.h"
+
+#include <frameobject.h>
 
 PART PyObject *
 coro_new(ctask_state *st, PyObject *owner, coro_step step, const char *name, Py_ssize_t n, PyObject *arg)
@@ -17,7 +19,7 @@ coro_new(ctask_state *st, PyObject *owner, coro_step step, const char *name, Py_
     }
     coro->owner = Py_XNewRef(owner);
     coro->arg = Py_XNewRef(arg);
-    coro->waiter = coro->awaiting = NULL;
+    coro->waiter = coro->awaiting = coro->function = NULL;
     coro->st = st;
     coro->step = step;
     coro->failed = NULL;
@@ -413,8 +415,50 @@ Coro_get_suspended(PyObject *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(((CoroObj *)self)->state == CORO_SUSPENDED);
 }
 
+/* As inspect.getcoroutinestate() says it, which asks for it from 3.15 on. */
 static PyObject *
-Coro_get_none(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+Coro_get_state(PyObject *self, void *Py_UNUSED(closure))
+{
+    static const char *const names[] = {
+        [CORO_CREATED] = "CORO_CREATED",
+        [CORO_SUSPENDED] = "CORO_SUSPENDED",
+        [CORO_RUNNING] = "CORO_RUNNING",
+        [CORO_CLOSED] = "CORO_CLOSED",
+    };
+    return PyUnicode_FromString(names[((CoroObj *)self)->state]);
+}
+
+static PyObject *
+Coro_get_await(PyObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *awaiting = ((CoroObj *)self)->awaiting;
+    return Py_NewRef(awaiting == NULL ? Py_None : awaiting);
+}
+
+static PyObject *
+Coro_get_code(PyObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *function = ((CoroObj *)self)->function;
+    return Py_NewRef(function != NULL && PyFunction_Check(function) ? PyFunction_GET_CODE(function) : Py_None);
+}
+
+static PyObject *
+Coro_get_frame(PyObject *self, void *Py_UNUSED(closure))
+{
+    CoroObj *coro = (CoroObj *)self;
+    if (coro->state == CORO_CLOSED || coro->function == NULL || !PyFunction_Check(coro->function)) {
+        Py_RETURN_NONE;
+    }
+    PyCodeObject *code = (PyCodeObject *)PyFunction_GET_CODE(coro->function);
+    if (PyCode_GetNumFree(code) != 0) {
+        Py_RETURN_NONE; /* such a frame would need the closure */
+    }
+    PyObject *globals = PyFunction_GET_GLOBALS(coro->function);
+    return (PyObject *)PyFrame_New(PyThreadState_Get(), code, globals, NULL);
+}
+
+static PyObject *
+Coro_get_origin(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
 {
     Py_RETURN_NONE;
 }
@@ -430,6 +474,7 @@ coro_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(coro->arg);
     Py_VISIT(coro->waiter);
     Py_VISIT(coro->awaiting);
+    Py_VISIT(coro->function);
     return 0;
 }
 
@@ -488,6 +533,7 @@ coro_dealloc(PyObject *self)
         (void)coro_clear(self);
     }
     ctask_state *st = coro->st;
+    Py_CLEAR(coro->function);
     freelist_give(&st->free_coros, self, coro->finalized);
     coro_release_stop(st);
 }
@@ -505,9 +551,11 @@ static PyGetSetDef Coro_getset[] = {
     {"__class__", Coro_get_class, NULL, NULL, NULL},
     {"cr_running", Coro_get_running, NULL, NULL, NULL},
     {"cr_suspended", Coro_get_suspended, NULL, NULL, NULL},
-    {"cr_frame", Coro_get_none, NULL, NULL, NULL},
-    {"cr_code", Coro_get_none, NULL, NULL, NULL},
-    {"cr_origin", Coro_get_none, NULL, NULL, NULL},
+    {"cr_state", Coro_get_state, NULL, NULL, NULL},
+    {"cr_await", Coro_get_await, NULL, NULL, NULL},
+    {"cr_frame", Coro_get_frame, NULL, NULL, NULL},
+    {"cr_code", Coro_get_code, NULL, NULL, NULL},
+    {"cr_origin", Coro_get_origin, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

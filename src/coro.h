@@ -27,6 +27,7 @@ struct CoroObj {
     PyObject *arg;           // owned; for the steps, or NULL
     PyObject *waiter;        // owned; for the steps, or NULL
     PyObject *awaiting;      // owned; the iterator of what it waits for, or NULL
+    PyObject *function;      // owned; asyncio's own, whose place it takes, or NULL
     ctask_state *st;         // borrowed from the type's module
     coro_step step;          // what to do next; NULL: the result of `awaiting` is ours
     coro_step failed; // instead of `step` if an exception (which is set) comes in its place, NULL: it passes

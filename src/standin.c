@@ -5,6 +5,7 @@
    do: an unusual argument, or a `self` that is not the C core's. */
 
 #include "standin.h"
+#include "coro.h"
 
 #include <structmember.h>
 
@@ -28,15 +29,21 @@ static PyObject *
 standin_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
     StandinObj *standin = (StandinObj *)callable;
+    ctask_state *st = standin->st;
+    PyObject *self = NULL, *stock = standin->stock;
     Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
-    if (standin->owner == NULL) {
-        return standin->function(standin->st, NULL, args, nargs, kwnames, standin->stock);
+    if (standin->owner != NULL) {
+        if (UNLIKELY(nargs < 1 || !standin_is_owner(standin->owner, Py_TYPE(args[0])))) {
+            /* Not one of ours: asyncio's function takes whatever has the right attributes. */
+            return PyObject_Vectorcall(stock, args, nargsf, kwnames);
+        }
+        self = args[0];
     }
-    if (UNLIKELY(nargs < 1 || !standin_is_owner(standin->owner, Py_TYPE(args[0])))) {
-        /* Not one of ours: asyncio's function takes whatever has the right attributes. */
-        return PyObject_Vectorcall(standin->stock, args, nargsf, kwnames);
+    PyObject *result = standin->function(st, self, args, nargs, kwnames, stock);
+    if (result != NULL && Py_IS_TYPE(result, st->CoroType) && ((CoroObj *)result)->function == NULL) {
+        ((CoroObj *)result)->function = Py_NewRef(stock);
     }
-    return standin->function(standin->st, args[0], args, nargs, kwnames, standin->stock);
+    return result;
 }
 
 static PyObject *

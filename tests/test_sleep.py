@@ -311,3 +311,22 @@ def test_is_part_of_the_package(sleep):
 
     assert "sleep" in ctask.__all__
     assert sleep.__module__.startswith("ctask")
+
+
+def test_shows_where_it_sleeps(loop, run, sleep):
+    async def main():
+        coro = sleep(60)
+        task = loop.create_task(coro)
+        await asyncio.sleep(0)
+        (frame,) = task.get_stack()
+        assert frame.f_code is coro.cr_code
+        assert frame.f_code.co_name == "sleep"
+        assert "coro=<sleep() running at " in repr(task)
+        assert coro.cr_await is not None
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert coro.cr_frame is None
+        assert "coro=<sleep() done, defined at " in repr(task)
+
+    run(main())
