@@ -21,7 +21,8 @@
        src/tls_record.c  encrypting, decrypting                src/tls.c        the states of a connection
        src/tls_protocol.c  TLS over a transport                src/tls_transport.c  what the application sees
 
-       src/coro.c        coroutines without a frame            src/standin.c    methods that pass for asyncio's
+       src/coro.c        coroutines without a frame            src/coroframe.c  what they show in place of one
+       src/standin.c     methods that pass for asyncio's
        src/queues.c      Queue, PriorityQueue, LifoQueue
        src/sleep.c       sleep()
        src/done.c        a done callback in C, for:            src/ensure.c     ensure_future()
@@ -61,6 +62,7 @@
 #include "src/watch.c"
 #include "src/wake.c"
 #include "src/coro.c"
+#include "src/coroframe.c"
 #include "src/standin.c"
 #include "src/sleep.c"
 #include "src/queues.c"
@@ -396,6 +398,7 @@ module_exec(PyObject *module)
         sock_setup,
         tls_setup,
         coro_setup,
+        coroframe_setup,
         standin_setup,
         sleep_setup,
         queues_setup,

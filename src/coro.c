@@ -4,11 +4,9 @@
    it waits for one thing and goes on.  It has everything that makes a coroutine to those who ask
    (asyncio.iscoroutine(), inspect.iscoroutine(), collections.abc.Coroutine): send(), throw(), close(), __await__(),
    names, and the warning if it was never awaited.  To those who follow a chain of coroutines (stacks, reprs, call
-   graphs) it shows a frame of asyncio's own function at its first line. */
+   graphs) it shows one of asyncio's own function (coroframe.c). */
 
 #include "coro.h"
-
-#include <frameobject.h>
 
 PART PyObject *
 coro_new(ctask_state *st, PyObject *owner, coro_step step, const char *name, Py_ssize_t n, PyObject *arg)
@@ -431,30 +429,20 @@ Coro_get_state(PyObject *self, void *Py_UNUSED(closure))
 static PyObject *
 Coro_get_await(PyObject *self, void *Py_UNUSED(closure))
 {
-    PyObject *awaiting = ((CoroObj *)self)->awaiting;
-    return Py_NewRef(awaiting == NULL ? Py_None : awaiting);
+    return coroframe_awaited((CoroObj *)self);
+}
+
+static PyObject *
+Coro_get_frame(PyObject *self, void *Py_UNUSED(closure))
+{
+    return coroframe_of((CoroObj *)self);
 }
 
 static PyObject *
 Coro_get_code(PyObject *self, void *Py_UNUSED(closure))
 {
     PyObject *function = ((CoroObj *)self)->function;
-    return Py_NewRef(function != NULL && PyFunction_Check(function) ? PyFunction_GET_CODE(function) : Py_None);
-}
-
-static PyObject *
-Coro_get_frame(PyObject *self, void *Py_UNUSED(closure))
-{
-    CoroObj *coro = (CoroObj *)self;
-    if (coro->state == CORO_CLOSED || coro->function == NULL || !PyFunction_Check(coro->function)) {
-        Py_RETURN_NONE;
-    }
-    PyCodeObject *code = (PyCodeObject *)PyFunction_GET_CODE(coro->function);
-    if (PyCode_GetNumFree(code) != 0) {
-        Py_RETURN_NONE; /* such a frame would need the closure */
-    }
-    PyObject *globals = PyFunction_GET_GLOBALS(coro->function);
-    return (PyObject *)PyFrame_New(PyThreadState_Get(), code, globals, NULL);
+    return function == NULL ? Py_NewRef(Py_None) : PyObject_GetAttrString(function, "__code__");
 }
 
 static PyObject *

@@ -52,4 +52,11 @@ PART PyObject *coro_new(ctask_state *st, PyObject *owner, coro_step step, const 
 PART int coro_await(CoroObj *coro, PyObject *awaitable, coro_step next);
 PART int coro_setup(PyObject *module, ctask_state *st);
 
+/* ---- coroframe.c ---- */
+
+/* For cr_frame and cr_await. */
+PART PyObject *coroframe_of(CoroObj *coro);
+PART PyObject *coroframe_awaited(CoroObj *coro);
+PART int coroframe_setup(PyObject *module, ctask_state *st);
+
 #endif

@@ -272,6 +272,7 @@
     X(TimerHandleType)    \
     CTASK_3_14_TYPES(X)   \
     X(CoroType)           \
+    X(CoroFrameType)      \
     X(StandinType)        \
     X(TimeoutType)        \
     X(DoneType)           \
