@@ -27,6 +27,7 @@
        src/sleep.c       sleep()
        src/done.c        a done callback in C, for:            src/ensure.c     ensure_future()
        src/gather.c      gather()                              src/wait.c       wait()
+       src/shield.c      shield()
 
        src/sync.h        what locks and their like share:      src/waiters.h    who waits for them
        src/lock.c        Lock                                  src/event.c      Event
@@ -48,6 +49,7 @@
 #include "src/streams.h"
 #include "src/sync.h"
 #include "src/stream.h"
+#include "src/shield.h"
 #include "src/wait.h"
 
 #ifndef CTASK_SPLIT
@@ -78,6 +80,7 @@
 #include "src/waitfor.c"
 #include "src/wait.c"
 #include "src/taskgroup.c"
+#include "src/shield.c"
 #include "src/streamreader.c"
 #include "src/streamprotocol.c"
 #include "src/streamwriter.c"
@@ -410,6 +413,7 @@ module_exec(PyObject *module)
         waitfor_setup,
         wait_setup,
         taskgroup_setup,
+        shield_setup,
         streamreader_setup,
         streamprotocol_setup,
         streamwriter_setup,

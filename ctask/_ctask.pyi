@@ -7,6 +7,7 @@ from _asyncio import get_running_loop as get_running_loop
 from asyncio import AbstractEventLoop
 from asyncio import ensure_future as ensure_future
 from asyncio import gather as gather
+from asyncio import shield as shield
 from asyncio import wait as wait
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context

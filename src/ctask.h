@@ -217,6 +217,7 @@
     X(stock_ensure_future, "asyncio.tasks", "ensure_future")                       \
     X(stock_gather, "asyncio.tasks", "gather")                                     \
     X(stock_wait, "asyncio.tasks", "wait")                                         \
+    X(stock_shield, "asyncio.tasks", "shield")                                     \
     X(stock_release_waiter, "asyncio.tasks", "_release_waiter")                    \
     X(CancelledError, "asyncio.exceptions", "CancelledError")                      \
     X(IncompleteReadError, "asyncio.exceptions", "IncompleteReadError")            \

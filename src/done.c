@@ -31,7 +31,7 @@ done_new(ctask_state *st, done_function function, const char *name, PyObject *ow
     done->function = function;
     done->st = st;
     done->owner = Py_XNewRef(owner);
-    done->task = done->timer = NULL;
+    done->task = done->other = NULL;
     done->name = name;
     done->n = done->total = 0;
     done->flag = done->silent = 0;
@@ -51,20 +51,41 @@ done_add(DoneObj *done, PyObject *fut, PyObject *context)
     return res == NULL ? -1 : 0;
 }
 
-PART int
-done_remove(DoneObj *done, PyObject *obj)
+/* By identity: no code of others' runs. */
+static int
+done_remove_exact(DoneObj *done, FutureObj *fut)
 {
-    FutureObj *fut = (FutureObj *)obj;
-    if (LIKELY(future_is_exact(obj) && fut->callbacks == NULL)) {
-        if (fut->callback0 == (PyObject *)done) {
-            PyObject *context = fut->context0;
-            fut->callback0 = fut->context0 = NULL;
-            Py_DECREF(done);
-            Py_XDECREF(context);
+    PyObject *callbacks = fut->callbacks;
+    if (callbacks != NULL) {
+        Py_INCREF(callbacks);
+        for (Py_ssize_t i = PyList_GET_SIZE(callbacks) - 1; i >= 0; i--) {
+            if (PyTuple_GET_ITEM(PyList_GET_ITEM(callbacks, i), 0) == (PyObject *)done &&
+                PyList_SetSlice(callbacks, i, i + 1, NULL) < 0) {
+                Py_DECREF(callbacks);
+                return -1;
+            }
         }
-        return 0;
+        if (PyList_GET_SIZE(callbacks) == 0 && fut->callbacks == callbacks) {
+            Py_CLEAR(fut->callbacks);
+        }
+        Py_DECREF(callbacks);
     }
-    PyObject *res = PyObject_CallMethodOneArg(obj, done->st->str.remove_done_callback, (PyObject *)done);
+    if (fut->callback0 == (PyObject *)done) {
+        PyObject *context = fut->context0;
+        fut->callback0 = fut->context0 = NULL;
+        Py_DECREF(done);
+        Py_XDECREF(context);
+    }
+    return 0;
+}
+
+PART int
+done_remove(DoneObj *done, PyObject *fut)
+{
+    if (LIKELY(future_is_exact(fut))) {
+        return done_remove_exact(done, (FutureObj *)fut);
+    }
+    PyObject *res = PyObject_CallMethodOneArg(fut, done->st->str.remove_done_callback, (PyObject *)done);
     Py_XDECREF(res);
     return res == NULL ? -1 : 0;
 }
@@ -105,7 +126,7 @@ done_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(((DoneObj *)self)->owner);
     Py_VISIT(((DoneObj *)self)->task);
-    Py_VISIT(((DoneObj *)self)->timer);
+    Py_VISIT(((DoneObj *)self)->other);
     return 0;
 }
 
@@ -115,7 +136,7 @@ done_clear(PyObject *self)
 {
     Py_CLEAR(((DoneObj *)self)->owner);
     Py_CLEAR(((DoneObj *)self)->task);
-    Py_CLEAR(((DoneObj *)self)->timer);
+    Py_CLEAR(((DoneObj *)self)->other);
     return 0;
 }
 

@@ -19,7 +19,7 @@ struct DoneObj {
     ctask_state *st; // borrowed from the type's module
     PyObject *owner; // owned; for the function, or NULL
     PyObject *task; // owned; who waits, for the call graph, or NULL
-    PyObject *timer; // owned; the handle of a timeout, or NULL
+    PyObject *other; // owned; for the function, or NULL
     const char *name; // what asyncio's function is called
     Py_ssize_t n; // for the function
     Py_ssize_t total; // for the function

@@ -65,7 +65,7 @@ one_completed(DoneObj *done, PyObject *fut)
         return -1;
     }
     if (enough && done->owner != NULL) {
-        PyObject *waiter = Py_NewRef(done->owner), *timer = Py_XNewRef(done->timer);
+        PyObject *waiter = Py_NewRef(done->owner), *timer = Py_XNewRef(done->other);
         int status = wait_cancel_timer(done->st, timer);
         if (status == 0) {
             status = release_waiter(done, waiter);
@@ -88,7 +88,7 @@ wait_tidy(CoroObj *coro)
     PyObject *raised = PyErr_GetRaisedException();
     DoneObj *done = (DoneObj *)coro->waiter;
     PyObject *futures = coro->arg;
-    int status = wait_cancel_timer(coro->st, done->timer);
+    int status = wait_cancel_timer(coro->st, done->other);
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(futures) && status == 0; i++) {
         PyObject *fut = PyTuple_GET_ITEM(futures, i);
         status = done_remove(done, fut);
@@ -202,12 +202,12 @@ wait_callback(ctask_state *st, PyObject *loop, PyObject *timeout, Py_ssize_t n)
         /* In debug mode, and on other loops, the callback is the one that asyncio's reports would show. */
         PyObject *release = loop_plain(loop) != NULL ? st->wait_release : st->stock_release_waiter;
         PyObject *stack[] = {loop, timeout, release, waiter};
-        done->timer = PyObject_VectorcallMethod(st->str.call_later, stack, 4, NULL);
-        if (done->timer == NULL) {
+        done->other = PyObject_VectorcallMethod(st->str.call_later, stack, 4, NULL);
+        if (done->other == NULL) {
             Py_DECREF(done);
             return NULL;
         }
-        done->silent = done->silent && Py_TYPE(done->timer)->tp_dealloc == timer_dealloc;
+        done->silent = done->silent && Py_TYPE(done->other)->tp_dealloc == timer_dealloc;
     }
 #if FUTURE_CALL_GRAPH
     done->task = task_for_call_graph(st, loop);
