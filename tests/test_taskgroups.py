@@ -37,6 +37,7 @@ def any_loop(request, impl):
     kind = request.param
     loop = asyncio.SelectorEventLoop() if kind == "stock" else impl.new_event_loop()
     loop.set_debug(kind == "debug")
+    loop.slow_callback_duration = 3600  # nothing is to be logged on a slow machine
     if kind == "factory":
         loop.set_task_factory(lambda loop, coro, **kw: impl.Task(coro, loop=loop, **kw))
     elif kind == "eager":

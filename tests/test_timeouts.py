@@ -35,6 +35,7 @@ def any_loop(request, impl):
     """Runs a coroutine on a loop of ours, on asyncio's, in debug mode, and where calls are seen."""
     loop = asyncio.SelectorEventLoop() if request.param == "stock" else impl.new_event_loop()
     loop.set_debug(request.param == "debug")
+    loop.slow_callback_duration = 3600  # nothing is to be logged on a slow machine
     if request.param == "overridden":
         loop.call_at = lambda *args, _call_at=loop.call_at, **kwargs: _call_at(*args, **kwargs)
     yield loop.run_until_complete

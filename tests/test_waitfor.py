@@ -27,6 +27,7 @@ def wait_for(impl):
 def any_loop(request, impl):
     loop = asyncio.SelectorEventLoop() if request.param == "stock" else impl.new_event_loop()
     loop.set_debug(request.param == "debug")
+    loop.slow_callback_duration = 3600  # nothing is to be logged on a slow machine
     yield loop.run_until_complete
     loop.close()
     asyncio.set_event_loop(None)
