@@ -31,7 +31,7 @@
 
        src/sync.h        what locks and their like share:      src/waiters.h    who waits for them
        src/lock.c        Lock                                  src/event.c      Event
-       src/semaphore.c   Semaphore, BoundedSemaphore
+       src/semaphore.c   Semaphore, BoundedSemaphore           src/condition.c  Condition
 
        src/streams.h     StreamReader and StreamWriter:         src/streambuf.h    the bytes
        src/streamreader.c  read()
@@ -73,6 +73,7 @@
 #include "src/lock.c"
 #include "src/event.c"
 #include "src/semaphore.c"
+#include "src/condition.c"
 #include "src/done.c"
 #include "src/ensure.c"
 #include "src/gather.c"

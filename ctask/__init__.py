@@ -31,7 +31,7 @@ from ctask._ctask import (
     wait_for,
 )
 from ctask._install import EventLoopPolicy, install, uninstall
-from ctask._locks import BoundedSemaphore, Event, Lock, Semaphore
+from ctask._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from ctask._loop import EventLoop, new_event_loop
 from ctask._queues import LifoQueue, PriorityQueue, Queue
 from ctask._runner import Runner, run
@@ -47,7 +47,9 @@ if sys.version_info < (3, 14):
 __version__ = "0.1.0"
 
 __all__ = (
+    "Barrier",
     "BoundedSemaphore",
+    "Condition",
     "Event",
     "EventLoop",
     "EventLoopPolicy",

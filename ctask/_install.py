@@ -34,7 +34,7 @@ from ctask._ctask import (
     wait,
     wait_for,
 )
-from ctask._locks import BoundedSemaphore, Event, Lock, Semaphore
+from ctask._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from ctask._loop import EventLoop
 from ctask._queues import LifoQueue, PriorityQueue, Queue
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
@@ -166,6 +166,7 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         (tasks, "wait", wait),
         *_both(locks, Event, Lock),
         *_both(taskgroups, TaskGroup),
+        *_both(locks, Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore),
         (asyncio, "Timeout", Timeout),
         (timeouts, "Timeout", Timeout),
         (asyncio, "timeout", timeout),

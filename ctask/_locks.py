@@ -23,6 +23,15 @@ class Event(_ctask.Event, asyncio.Event):
     __slots__ = ()
 
 
+class Condition(_ctask.Condition, asyncio.Condition):
+    """Waiting, with a lock given up meanwhile, for what somebody else notifies of.
+
+    Stands for asyncio.Condition, which it derives from.
+    """
+
+    __slots__ = ()
+
+
 class Semaphore(_ctask.Semaphore, asyncio.Semaphore):
     """A number of places, which tasks get in the order in which they ask for them.
 
@@ -39,3 +48,14 @@ class BoundedSemaphore(_ctask.BoundedSemaphore, Semaphore, asyncio.BoundedSemaph
     """
 
     __slots__ = ()
+
+
+class Barrier(asyncio.Barrier):
+    """A place where tasks wait until there are as many as it was made for.
+
+    Stands for asyncio.Barrier, which it derives from, with a ctask.Condition.
+    """
+
+    def __init__(self, parties: int) -> None:
+        super().__init__(parties)
+        self._cond = Condition()

@@ -59,6 +59,7 @@
     X(_make_cancelled_error)    \
     X(_maxsize)                 \
     X(_maybe_resume_transport)  \
+    X(_notify)                  \
     X(_on_task_done)            \
     X(_on_timeout)              \
     X(_put)                     \
@@ -136,6 +137,8 @@
     X(message)                  \
     X(msg)                      \
     X(name)                     \
+    X(notify)                   \
+    X(notify_all)               \
     X(pause_reading)            \
     X(pause_writing)            \
     X(peercert)                 \
@@ -236,6 +239,7 @@
     X(deque, "collections", "deque")                                               \
     X(stock_Lock, "asyncio.locks", "Lock")                                         \
     X(stock_Event, "asyncio.locks", "Event")                                       \
+    X(stock_Condition, "asyncio.locks", "Condition")                               \
     X(stock_Semaphore, "asyncio.locks", "Semaphore")                               \
     X(stock_BoundedSemaphore, "asyncio.locks", "BoundedSemaphore")                 \
     X(InvalidStateError, "asyncio.exceptions", "InvalidStateError")                \
@@ -280,6 +284,7 @@
     X(GatherType)         \
     X(LockType)           \
     X(EventType)          \
+    X(ConditionType)      \
     X(SemaphoreType)      \
     X(BoundedType)        \
     X(QueueType)          \
@@ -333,6 +338,7 @@
     X(ssl_SSLObject)          \
     X(ssl_socket_type)        \
     X(ssl_bio_type)           \
+    X(lock_class)             \
     X(loop_kwnames)           \
     X(newline)                \
     X(sleep_wake)             \
@@ -382,7 +388,7 @@ typedef struct {
 } socket_layout;
 
 /* The classes of sync.h. */
-typedef enum { SYNC_LOCK, SYNC_EVENT, SYNC_SEMAPHORE, SYNC_BOUNDED, SYNC_KINDS } sync_kind;
+typedef enum { SYNC_LOCK, SYNC_EVENT, SYNC_SEMAPHORE, SYNC_BOUNDED, SYNC_CONDITION, SYNC_KINDS } sync_kind;
 
 /* All pointers are owned. */
 typedef struct {
@@ -419,6 +425,7 @@ typedef struct {
     unsigned int plain_timeout;     // the same for timeouts
     char semaphore_wakes_all; // as asyncio's own (semaphore.c)
     unsigned int plain_group;       // the same for task groups
+    char condition_passes_on; // as asyncio's own (condition.c)
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
     struct tls_buffers *tls;        // owned; NULL until the first TLS connection
     const struct openssl_api *openssl; // NULL if OpenSSL is not called directly

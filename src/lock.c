@@ -33,37 +33,25 @@ lock_setattro(PyObject *self, PyObject *name, PyObject *value)
 
 /* ---- acquire and release ---- */
 
-/* 1 if it was free and is ours now, 0 if we have to wait, -1 with an exception. */
-static inline int
-lock_take(LockObj *lock)
+PART void
+lock_pass_on(LockObj *lock)
 {
-    if (lock->locked) {
-        return 0;
-    }
-    if (UNLIKELY(!waiters_are_none(&lock->waiters))) {
-        int free = waiters_all_cancelled(&lock->waiters, lock->st);
-        if (free <= 0) {
-            return free;
-        }
-    }
-    lock->locked = 1;
-    return 1;
-}
-
-/* Cancelled while it waited; perhaps after release() had chosen it. */
-static int
-lock_acquire_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
-{
-    LockObj *lock = (LockObj *)coro->owner;
-    if (!lock->locked && PyErr_ExceptionMatches(coro->st->CancelledError)) {
+    if (!lock->locked && PyErr_ExceptionMatches(lock->st->CancelledError)) {
         PyObject *raised = PyErr_GetRaisedException();
-        if (waiters_wake_first(&lock->waiters, coro->st) < 0) {
+        if (waiters_wake_first(&lock->waiters, lock->st) < 0) {
             sync_set_context(raised);
         }
         else {
             PyErr_SetRaisedException(raised);
         }
     }
+}
+
+/* Cancelled while it waited; perhaps after release() had chosen it. */
+static int
+lock_acquire_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
+{
+    lock_pass_on((LockObj *)coro->owner);
     return CORO_ERROR;
 }
 
@@ -107,7 +95,7 @@ lock_enter_start(CoroObj *coro, PyObject **result)
     return taken;
 }
 
-static int
+PART int
 lock_release(LockObj *lock)
 {
     if (UNLIKELY(!lock->locked)) {
@@ -126,6 +114,18 @@ lock_exit_start(CoroObj *coro, PyObject **result)
     }
     *result = Py_NewRef(Py_None);
     return CORO_RETURN;
+}
+
+PART PyObject *
+lock_enter_new(ctask_state *st, LockObj *lock)
+{
+    return coro_new(st, (PyObject *)lock, lock_enter_start, "_ContextManagerMixin.__aenter__", 0, NULL);
+}
+
+PART PyObject *
+lock_exit_new(ctask_state *st, LockObj *lock)
+{
+    return coro_new(st, (PyObject *)lock, lock_exit_start, "_ContextManagerMixin.__aexit__", 0, NULL);
 }
 
 /* ---- methods ---- */
@@ -148,7 +148,7 @@ Lock_enter(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t na
     if (UNLIKELY(sync_overridden((SyncObj *)self, lock_look) || kwnames != NULL || nargs != 1)) {
         return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
-    return coro_new(st, self, lock_enter_start, "_ContextManagerMixin.__aenter__", 0, NULL);
+    return lock_enter_new(st, (LockObj *)self);
 }
 
 static PyObject *
@@ -158,7 +158,7 @@ Lock_exit(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nar
     if (UNLIKELY(sync_overridden((SyncObj *)self, lock_look) || kwnames != NULL || nargs != 4)) {
         return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
-    return coro_new(st, self, lock_exit_start, "_ContextManagerMixin.__aexit__", 0, NULL);
+    return lock_exit_new(st, (LockObj *)self);
 }
 
 PyDoc_STRVAR(lock_release_doc,

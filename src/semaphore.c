@@ -270,21 +270,6 @@ Semaphore_locked(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- attributes ---- */
 
-/* An int with room for release(); 0 and no exception if it is not one. */
-static int
-semaphore_size(PyObject *obj, Py_ssize_t *n)
-{
-    if (!PyLong_CheckExact(obj)) {
-        return 0;
-    }
-    *n = PyLong_AsSsize_t(obj);
-    if (*n == -1 && PyErr_Occurred()) {
-        PyErr_Clear();
-        return 0;
-    }
-    return *n < PY_SSIZE_T_MAX / 2 && *n > PY_SSIZE_T_MIN / 2;
-}
-
 static PyObject *
 semaphore_get(const char *name, char has, Py_ssize_t n, PyObject *obj)
 {
@@ -301,7 +286,7 @@ semaphore_set(SemaphoreObj *sem, PyObject *value, char *has, Py_ssize_t *n, PyOb
     Py_ssize_t size = 0;
     PyObject *before = *obj;
     *has = value != NULL;
-    if (value == NULL || semaphore_size(value, &size)) {
+    if (value == NULL || sync_size(value, &size)) {
         *n = size;
         *obj = NULL;
     }
@@ -353,7 +338,7 @@ Semaphore___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     Py_ssize_t n = PyTuple_GET_SIZE(args), size = 1;
     PyObject *value = n == 1 ? PyTuple_GET_ITEM(args, 0) : NULL;
     if (n > 1 || (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) ||
-        (value != NULL && !semaphore_size(value, &size)) || size < 0) {
+        (value != NULL && !sync_size(value, &size)) || size < 0) {
         if (sync_init_stock(self, args, kwargs, semaphore_stock(sem)) < 0) {
             return -1;
         }

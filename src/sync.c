@@ -69,23 +69,29 @@ sync_get_loop(SyncObj *sync)
 }
 
 PART int
-sync_wait(CoroObj *coro, SyncObj *sync, coro_step next, coro_step failed, void (*unwait)(CoroObj *))
+sync_future(CoroObj *coro, SyncObj *sync)
 {
     sync->waiters.kind = WAITERS_DEQUE; /* also if nobody comes to wait */
     PyObject *loop = sync_get_loop(sync);
     if (UNLIKELY(loop == NULL)) {
-        return CORO_ERROR;
+        return -1;
     }
     PyObject *fut = loop_new_future(coro->st, loop);
     Py_DECREF(loop);
     if (UNLIKELY(fut == NULL)) {
-        return CORO_ERROR;
+        return -1;
     }
     Py_XSETREF(coro->waiter, fut);
+    return 0;
+}
+
+PART int
+sync_suspend(CoroObj *coro, SyncObj *sync, coro_step next, coro_step failed, void (*unwait)(CoroObj *))
+{
     if (UNLIKELY(waiters_add(&sync->waiters, coro) < 0)) {
         return CORO_ERROR;
     }
-    if (UNLIKELY(coro_await(coro, Py_NewRef(fut), next) == CORO_ERROR)) {
+    if (UNLIKELY(coro_await(coro, Py_NewRef(coro->waiter), next) == CORO_ERROR)) {
         PyObject *raised = PyErr_GetRaisedException();
         unwait(coro);
         PyErr_SetRaisedException(raised);
@@ -94,6 +100,12 @@ sync_wait(CoroObj *coro, SyncObj *sync, coro_step next, coro_step failed, void (
     coro->failed = failed;
     coro->unwait = unwait;
     return CORO_AWAIT;
+}
+
+PART int
+sync_wait(CoroObj *coro, SyncObj *sync, coro_step next, coro_step failed, void (*unwait)(CoroObj *))
+{
+    return sync_future(coro, sync) < 0 ? CORO_ERROR : sync_suspend(coro, sync, next, failed, unwait);
 }
 
 PART void
@@ -106,13 +118,36 @@ PART void
 sync_set_context(PyObject *raised)
 {
     PyObject *error = PyErr_GetRaisedException();
-    if (error == raised) {
-        Py_DECREF(raised);
-    }
-    else {
+    PyObject *context = PyException_GetContext(error);
+    if (error != raised && context == NULL) {
         PyException_SetContext(error, raised);
     }
+    else {
+        Py_XDECREF(context);
+        Py_DECREF(raised);
+    }
     PyErr_SetRaisedException(error);
+}
+
+/* ---- overridden ---- */
+
+PART PyObject *
+sync_call_stock(PyObject *stock, PyObject *name, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    Py_ssize_t n = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
+    PyObject *stack[4] = {self};
+    if (n > 3) {
+        PyErr_Format(PyExc_TypeError, "%U() takes at most 2 arguments (%zd given)", name, n + 1);
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        stack[i + 1] = args[i];
+    }
+    PyObject *function = PyObject_GetAttr(stock, name);
+    PyObject *res = function == NULL ? NULL : PyObject_Vectorcall(function, stack, (size_t)nargs + 1, kwnames);
+    Py_XDECREF(function);
+    return res;
 }
 
 /* ---- attributes ---- */
@@ -189,7 +224,8 @@ sync_dealloc(PyObject *self)
 PART int
 sync_setup(PyObject *module, ctask_state *st)
 {
-    if (lock_setup(module, st) < 0 || event_setup(module, st) < 0 || semaphore_setup(module, st) < 0) {
+    if (lock_setup(module, st) < 0 || event_setup(module, st) < 0 || semaphore_setup(module, st) < 0 ||
+        condition_setup(module, st) < 0) {
         return -1;
     }
     return 0;

@@ -34,7 +34,7 @@ typedef struct {
 
 /* The methods of a class that count, private ones first. */
 typedef struct {
-    PyObject *names[6]; // borrowed from the module's state
+    PyObject *names[7]; // borrowed from the module's state
     size_t n_internals;
     size_t n;
 } sync_methods;
@@ -50,6 +50,12 @@ typedef struct {
 
 PART int lock_setattro(PyObject *self, PyObject *name, PyObject *value);
 PART int lock_look(SyncObj *sync);
+PART int lock_release(LockObj *lock);
+/* An exception is set, with which a wait for the lock has ended: who is next may have it. */
+PART void lock_pass_on(LockObj *lock);
+/* What __aenter__() and __aexit__() return. */
+PART PyObject *lock_enter_new(ctask_state *st, LockObj *lock);
+PART PyObject *lock_exit_new(ctask_state *st, LockObj *lock);
 PART int lock_setup(PyObject *module, ctask_state *st);
 
 /* event.c */
@@ -59,6 +65,10 @@ PART int event_setup(PyObject *module, ctask_state *st);
 /* semaphore.c */
 
 PART int semaphore_setup(PyObject *module, ctask_state *st);
+
+/* condition.c */
+
+PART int condition_setup(PyObject *module, ctask_state *st);
 
 /* sync.c */
 
@@ -73,10 +83,17 @@ PART int sync_setattro(PyObject *self, PyObject *name, PyObject *value, const sy
 /* For a step: wait in the list of `sync` and then call `next`, or `failed` with the exception set.  `unwait` takes
    the coroutine off the list. */
 PART int sync_wait(CoroObj *coro, SyncObj *sync, coro_step next, coro_step failed, void (*unwait)(CoroObj *));
+/* The two halves of sync_wait(): make the future, which is coro->waiter then, and wait for it. */
+PART int sync_future(CoroObj *coro, SyncObj *sync);
+PART int sync_suspend(CoroObj *coro, SyncObj *sync, coro_step next, coro_step failed,
+                      void (*unwait)(CoroObj *));
 /* `unwait` if the list is that of the coroutine's owner. */
 PART void sync_unwait(CoroObj *coro);
 /* An exception is set: it came while `raised` (stolen) was, which becomes its context. */
 PART void sync_set_context(PyObject *raised);
+/* stock.name(self, *args), as asyncio's own class has it. */
+PART PyObject *sync_call_stock(PyObject *stock, PyObject *name, PyObject *self, PyObject *const *args,
+                               Py_ssize_t nargs, PyObject *kwnames);
 PART int sync_traverse(PyObject *self, visitproc visit, void *arg);
 PART int sync_clear(PyObject *self);
 PART void sync_dealloc(PyObject *self);
@@ -91,6 +108,38 @@ sync_overridden(SyncObj *sync, int (*look)(SyncObj *))
         return look(sync);
     }
     return sync->overridden;
+}
+
+/* An int that may be counted up; 0 and no exception if it is not one. */
+static inline int
+sync_size(PyObject *obj, Py_ssize_t *n)
+{
+    if (!PyLong_CheckExact(obj)) {
+        return 0;
+    }
+    *n = PyLong_AsSsize_t(obj);
+    if (UNLIKELY(*n == -1 && PyErr_Occurred())) {
+        PyErr_Clear();
+        return 0;
+    }
+    return *n < PY_SSIZE_T_MAX / 2 && *n > PY_SSIZE_T_MIN / 2;
+}
+
+/* 1 if the lock was free and is ours now, 0 if we have to wait, -1 with an exception. */
+static inline int
+lock_take(LockObj *lock)
+{
+    if (lock->locked) {
+        return 0;
+    }
+    if (UNLIKELY(!waiters_are_none(&lock->waiters))) {
+        int free = waiters_all_cancelled(&lock->waiters, lock->st);
+        if (free <= 0) {
+            return free;
+        }
+    }
+    lock->locked = 1;
+    return 1;
 }
 
 #endif

@@ -1,4 +1,4 @@
-"""Lock, Event, Semaphore: who waits, who is woken, in which order; the same on asyncio's own."""
+"""Lock, Event, Semaphore, Condition: who waits, who is woken, in which order; as with asyncio's."""
 
 from __future__ import annotations
 
@@ -481,7 +481,435 @@ def test_overridden_methods_of_a_semaphore_are_called(run, semaphore):
     run(main())
 
 
+# ---- Condition ----
+
+
+@pytest.fixture(params=["plain", "lock", "asyncio's lock", "subclass", "subclass of the lock"])
+def condition(request, sync):
+    """Makes conditions, of all kinds that work alike."""
+
+    class Condition(sync.Condition):
+        async def acquire(self):  # the lock's is an attribute of each instance, and is called
+            raise AssertionError
+
+    class Lock(sync.Lock):
+        def release(self):
+            super().release()
+
+    return {
+        "plain": sync.Condition,
+        "lock": lambda: sync.Condition(sync.Lock()),
+        "asyncio's lock": lambda: sync.Condition(lock=asyncio.locks.Lock()),
+        "subclass": Condition,
+        "subclass of the lock": lambda: sync.Condition(Lock()),
+    }[request.param]
+
+
+def test_condition_wakes_in_order_as_many_as_it_is_told(run, condition, futures):
+    async def main():
+        cond, seen = condition(), []
+
+        async def worker(name):
+            async with cond:
+                assert await cond.wait() is True
+                assert cond.locked()
+                seen.append(name)
+
+        tasks = [asyncio.create_task(worker(name)) for name in "abcde"]
+        await asyncio.sleep(0)
+        assert not cond.locked()
+        assert shape(cond._waiters) == ["pending"] * 5
+        async with cond:
+            assert cond.notify() is None
+            cond.notify(n=2)
+            cond.notify(0)
+            assert shape(cond._waiters) == ["done"] * 3 + ["pending"] * 2
+            await asyncio.sleep(0)
+            assert seen == []  # the lock is not theirs yet
+        await asyncio.wait(tasks[:3])
+        assert seen == ["a", "b", "c"]
+        async with cond:
+            assert cond.notify_all() is None
+        await asyncio.wait(tasks)
+        assert seen == ["a", "b", "c", "d", "e"]
+        assert not cond.locked()
+
+    run(main())
+
+
+def test_condition_wants_the_lock(run, condition):
+    async def main():
+        cond = condition()
+        with pytest.raises(RuntimeError, match=r"^cannot wait on un-acquired lock$"):
+            await cond.wait()
+        for call in cond.notify, cond.notify_all:
+            with pytest.raises(RuntimeError, match=r"^cannot notify on un-acquired lock$"):
+                call()
+        await cond.acquire()
+        assert cond.locked()
+        with pytest.raises(TypeError):
+            cond.notify(1, 2)
+        cond.notify(0.5)
+        cond.release()
+        assert not cond._lock.locked()
+
+    run(main())
+
+
+def test_condition_wait_for(run, condition, futures):
+    async def main():
+        cond, value, asked = condition(), 0, 0
+
+        def predicate():
+            nonlocal asked
+            asked += 1
+            return value and [value]
+
+        async def worker():
+            async with cond:
+                return await cond.wait_for(predicate)
+
+        task = asyncio.create_task(worker())
+        for value in 0, 0, 7:  # noqa: B007
+            await asyncio.sleep(0)
+            async with cond:
+                cond.notify()
+            await asyncio.sleep(0)
+        assert await task == [7]
+        assert asked == 4
+        async with cond:
+            assert await cond.wait_for(lambda: "now") == "now"
+            with pytest.raises(ZeroDivisionError):
+                await cond.wait_for(lambda: 1 / 0)
+            assert cond.locked()
+
+    run(main())
+
+
+def test_a_cancelled_wait_has_the_lock_again(run, condition, futures):
+    async def main():
+        cond, seen = condition(), []
+
+        async def worker():
+            async with cond:
+                try:
+                    await cond.wait()
+                except asyncio.CancelledError as exc:
+                    seen.append((exc.args, cond.locked()))
+                    raise
+
+        task = asyncio.create_task(worker())
+        await asyncio.sleep(0)
+        await cond.acquire()
+        task.cancel("one")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not task.done()
+        assert shape(cond._waiters) == []
+        cond.release()
+        await asyncio.wait([task])
+        assert seen == [(("one",), True)]
+        assert not cond.locked()
+
+    run(main())
+
+
+def test_cancelled_while_it_takes_the_lock_again(run, condition, futures):
+    async def main():
+        cond, seen = condition(), []
+
+        async def worker():
+            async with cond:
+                try:
+                    await cond.wait()
+                except asyncio.CancelledError as exc:
+                    seen.append((exc.args, cond.locked()))
+                    raise
+
+        task = asyncio.create_task(worker())
+        await asyncio.sleep(0)
+        async with cond:
+            cond.notify()
+            for message in "first", "second":
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                task.cancel(message)
+            await asyncio.sleep(0)
+            assert not task.done()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        keeps = hasattr(asyncio.locks.Condition, "_notify")
+        assert seen == [(("second",) if keeps else (), True)]
+        assert not cond.locked()
+
+    run(main())
+
+
+def test_a_notification_is_not_lost_with_a_cancelled_task(run, condition, futures):
+    async def main():
+        cond, seen = condition(), []
+
+        async def worker(name):
+            async with cond:
+                await cond.wait()
+                seen.append(name)
+
+        tasks = [asyncio.create_task(worker(name)) for name in "ab"]
+        await asyncio.sleep(0)
+        async with cond:
+            cond.notify()
+            await asyncio.sleep(0)
+            tasks[0].cancel()
+        await asyncio.wait(tasks[:1])
+        for _ in range(3):
+            await asyncio.sleep(0)
+        passes_on = hasattr(asyncio.locks.Condition, "_notify")
+        assert seen == (["b"] if passes_on else [])
+        tasks[1].cancel()
+        await asyncio.wait(tasks)
+
+    run(main())
+
+
+def test_closing_a_waiting_condition(run, condition):
+    async def main():
+        cond = condition()
+        await cond.acquire()
+        coro = cond.wait()
+        coro.send(None)
+        assert not cond.locked()
+        coro.close()
+        assert cond.locked()
+        assert shape(cond._waiters) == []
+        coro = cond.wait_for(lambda: False)
+        coro.send(None)
+        await cond.acquire()
+        with pytest.raises(RuntimeError, match="coroutine ignored GeneratorExit"):
+            coro.close()
+        assert cond.locked()
+        cond.release()
+        assert shape(cond._lock._waiters) == []
+
+    run(main())
+
+
+def test_condition_of_another_loop(impl, run, condition):
+    cond = condition()
+
+    async def wait_in_it():
+        async with cond:
+            await cond.wait()
+
+    async def bind():
+        task = asyncio.ensure_future(wait_in_it())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def main():
+        async with cond:
+            with pytest.raises(RuntimeError) as caught:
+                await cond.wait()
+            assert cond.locked()
+            return str(caught.value).partition("[")[0], caught.value.__context__
+
+    run(bind())
+    other = impl.new_event_loop()
+    try:
+        message, context = other.run_until_complete(main())
+    finally:
+        other.close()
+    assert message == repr(cond).partition("[")[0]
+    assert context is None
+
+
+def test_condition_shares_its_lock(sync, run):
+    async def main():
+        lock = sync.Lock()
+        one, other = sync.Condition(lock), sync.Condition(lock)
+        assert one._lock is lock
+        async with one:
+            assert other.locked()
+            assert lock.locked()
+            other.notify_all()
+        assert one.acquire == lock.acquire
+        assert one.acquire is one.acquire
+
+    run(main())
+
+
+def test_condition_with_methods_of_its_own(sync, run):
+    calls = []
+
+    class Condition(sync.Condition):
+        async def wait(self):
+            calls.append("wait")
+            return await super().wait()
+
+        def notify(self, n=1):
+            calls.append(n)
+            super().notify(n)
+
+    async def main():
+        cond, ready = Condition(), False
+
+        async def worker():
+            async with cond:
+                await cond.wait_for(lambda: ready)
+
+        tasks = [asyncio.create_task(worker()) for _ in range(2)]
+        await asyncio.sleep(0)
+        ready = True
+        async with cond:
+            cond.notify_all()
+        await asyncio.wait(tasks)
+        assert calls == ["wait", "wait", 2]
+        cond = sync.Condition()
+        release = cond.release
+        cond.release = lambda: (calls.append("mine"), release())
+        async with cond:
+            pass
+        assert calls[-1] == "mine"
+        assert not cond.locked()
+
+    run(main())
+
+
+def test_condition_over_something_like_a_lock(sync, run):
+    class Lock:
+        held = 0
+
+        def locked(self):
+            return bool(self.held)
+
+        async def acquire(self):
+            self.held += 1
+            return True
+
+        def release(self):
+            self.held -= 1
+
+    async def main():
+        cond = sync.Condition(Lock())
+
+        async def worker():
+            async with cond:
+                return await cond.wait()
+
+        task = asyncio.create_task(worker())
+        await asyncio.sleep(0)
+        async with cond:
+            cond.notify()
+        assert await task is True
+        with pytest.raises(AttributeError):
+            sync.Condition(object())
+
+    run(main())
+
+
+def test_condition_is_collected(sync, loop, turn, logs):
+    cond = sync.Condition()
+
+    async def worker(cond):
+        async with cond:
+            await cond.wait()
+
+    # One: a second would be notified in its place.
+    task = loop.create_task(worker(cond))
+    turn()
+    refs = [weakref.ref(cond), weakref.ref(cond._lock), weakref.ref(task)]
+    del cond, task
+    gc.collect()
+    gc.collect()
+    assert [ref() for ref in refs] == [None] * 3
+    assert len(logs.take()) == 1
+
+
+# ---- Barrier ----
+
+
+def test_barrier(sync, run):
+    async def main():
+        barrier, seen = sync.Barrier(3), []
+        assert isinstance(barrier, asyncio.Barrier)
+        assert type(barrier._cond) is sync.Condition
+
+        async def worker(name):
+            for _ in range(2):
+                seen.append(name)
+                async with barrier as position:
+                    seen.append(position)
+
+        await asyncio.gather(*[worker(name) for name in "abc"])
+        assert seen[:3] == ["a", "b", "c"]
+        assert sorted(x for x in seen if isinstance(x, int)) == [0, 0, 1, 1, 2, 2]
+        task = asyncio.create_task(worker("d"))
+        await asyncio.sleep(0)
+        assert barrier.n_waiting == 1
+        await barrier.abort()
+        with pytest.raises(asyncio.BrokenBarrierError):
+            await task
+
+    run(main())
+
+
 # ---- the same as asyncio's own, whatever happens ----
+
+
+async def play_condition(cond, seed):
+    """The same with a condition."""
+    choose = random.Random(seed)
+    trace, tasks, turns = [], [], []
+
+    async def worker(name):
+        try:
+            async with cond:
+                trace.append(("in", name))
+                for _ in range(turns[name] % 3):
+                    await asyncio.sleep(0)
+                await cond.wait()
+                trace.append(("notified", name, cond.locked()))
+                for _ in range(turns[name] // 3):
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError as exc:
+            trace.append(("cancelled", name, exc.args, cond.locked()))
+            raise
+
+    async def notify(n):
+        async with cond:
+            cond.notify(n)
+            await asyncio.sleep(0)
+
+    def begin():
+        turns.append(choose.randrange(9))
+        tasks.append(asyncio.create_task(worker(len(tasks))))
+
+    def cancel():
+        waiting = [task for task in tasks if not task.done()]
+        if waiting:
+            choose.choice(waiting).cancel(choose.random())
+
+    def tell():
+        others.append(asyncio.create_task(notify(choose.randrange(3))))
+
+    others = []
+    actions = [begin] * 3 + [cancel] * 3 + [tell] * 3
+    for _ in range(80):
+        for _ in range(choose.randrange(4)):
+            choose.choice(actions)()
+        trace.append(repr(cond).partition("[")[2] if choose.random() < 0.3 else cond.locked())
+        await asyncio.sleep(0)
+    await asyncio.gather(*others)
+    while not all(task.done() for task in tasks):
+        await notify(1)
+    trace.append(repr(cond).partition("[")[2])
+    return trace
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_conditions_do_what_they_do_with_asyncios(sync, run, seed):
+    ours = run(play_condition(sync.Condition(), seed))
+    assert ours == run(play_condition(asyncio.locks.Condition(), seed))
 
 
 async def play(make, seed):
