@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import chart, instructions, memory, network, real, report, scale, timing, traffic
+from . import chart, floors, instructions, memory, network, real, report, scale, timing, traffic
 from .contenders import BASELINE, CONTENDERS, NETWORK_CONTENDERS
 from .core import SCENARIOS
 
@@ -22,6 +22,9 @@ HOW = {
     "scale": "CPU time (user and system) per operation with so many alive at once, median of the "
     "rounds, garbage collector on and off; callgrind, collector off; growth is from 1000 to the "
     "last column; smaller is better",
+    "floors": "callgrind, user space, differences of n and 3n operations; hash seed 0, garbage "
+    "collector frozen and off; the floor is the scenario's own Python code with asyncio's names "
+    "doing nothing; functions by what they cost more than there",
     "served": "callgrind, user space, difference of n and 3n requests to a server; hash seed 0; "
     "ratios to asyncio in brackets; smaller is better",
     "network": "CPU time (user and system, all threads) of the server's process per request; "
@@ -59,6 +62,11 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="cost per operation with 10 to 1 000 000 tasks, timers, callbacks and queue items; "
         "loops in threads",
+    )
+    mode.add_argument(
+        "--floors",
+        action="store_true",
+        help="instructions of ctask above those of the scenarios' own Python code, by function",
     )
     mode.add_argument(
         "--list", action="store_true", help="list the scenarios and what one operation of each is"
@@ -153,6 +161,8 @@ def measure_core(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         return HOW["scale"], scale.measure(names, kinds, options.quick)
     scenarios = [SCENARIOS[name] for name in chosen(SCENARIOS, options.scenario)]
     titles = {s.name: s.title for s in scenarios}
+    if options.floors:
+        return HOW["floors"], {"titles": titles, **floors.measure(scenarios)}
     if options.instructions:
         found = instructions.measure(names, scenarios, options.quick)
         return HOW["instructions"], {"titles": titles, **found}
@@ -178,6 +188,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         mode = "memory"
     elif options.scale:
         mode = "scale"
+    elif options.floors:
+        mode = "floors"
     elif options.network:
         mode = "network"
     return {
@@ -202,8 +214,8 @@ def main() -> None:
             print(f"{program.name:22}--programs: {program.title}")
         return
     result = json.loads(options.source.read_text()) if options.source else measure(options)
-    body = scale.text(result) if result["mode"] == "scale" else None
-    print(report.text(result, body))
+    own = {"scale": scale.text, "floors": floors.text}.get(result["mode"])
+    print(report.text(result, own and own(result)))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     if options.chart:

@@ -22,6 +22,7 @@ CONTENDERS = ("asyncio", "uvloop", "rloop", "zuvloop", "ctask")  # the order of 
 BASELINE = "asyncio"
 # Beside them, for the network only: ctask's loop without ctask.install(); aiofastnet's transports
 # on asyncio's loop; what no event loop can beat.
+FLOOR = "floor"  # the scenarios' own Python code, see c/floor.c; for the core only
 LIMITS = ("protocol-limit", "c-limit")
 NETWORK_CONTENDERS = (*CONTENDERS, "ctask-loop", "aiofastnet", *LIMITS)
 MODULES = {"ctask-loop": "ctask", "aiofastnet": "asyncio"}  # of the loop; else the name itself
@@ -37,6 +38,8 @@ def runner(name: str) -> tuple[RunMain, str]:
     """Return how `name` runs a main coroutine, and its version. Raises Absent."""
     if name == BASELINE:
         return asyncio.run, sys.version.split()[0]
+    if name == FLOOR:
+        return run_floor(), "-"
     package = name.split("-")[0]
     if package == "ctask":
         prefer_compiled()
@@ -55,6 +58,21 @@ def runner(name: str) -> tuple[RunMain, str]:
             return running.run(main)
 
     return run, version
+
+
+def run_floor() -> RunMain:
+    """Put the floor's names in the place of asyncio's. Raises Absent."""
+    from . import native  # which needs ROOT
+
+    try:
+        module = native.extension(FLOOR)
+    except native.NotBuilt as error:
+        raise Absent(str(error)) from None
+    for name, function in vars(module).items():
+        if not name.startswith("_"):
+            setattr(asyncio, name, function)
+    run: RunMain = module.run
+    return run
 
 
 def prefer_compiled() -> None:

@@ -1,4 +1,4 @@
-"""The C programs of the network benchmarks, compiled when first used, into build/benchmarks/."""
+"""The C programs of the benchmarks, compiled when first used, into build/benchmarks/."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ def program(source: str, *, tls: bool = False) -> Path:
     return compiled(source)
 
 
-def protocol_module() -> ModuleType:
-    """Compile and import the extension module echo_protocol."""
+def extension(name: str) -> ModuleType:
+    """Compile and import the extension module echo_protocol or floor. Raises NotBuilt."""
     path = compiled(
-        "echo_protocol.c",
+        f"{name}.c",
         "-shared",
         "-fPIC",
         f"-I{sysconfig.get_path('include')}",
         f"-I{sysconfig.get_path('platinclude')}",
         suffix=sysconfig.get_config_var("EXT_SUFFIX"),
     )
-    loader = importlib.machinery.ExtensionFileLoader("echo_protocol", str(path))
-    spec = importlib.util.spec_from_loader("echo_protocol", loader)
+    loader = importlib.machinery.ExtensionFileLoader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
     assert spec
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)

@@ -28,6 +28,7 @@ UNITS = {
     "time": ("s", "CPU time per operation", 1e6, "us"),
     "instructions": ("instructions", "Instructions per operation (user space)", 1, "instr."),
     "scale": ("s", "CPU time per operation", 1e9, "ns"),
+    "floors": ("instructions", "Instructions per operation (user space)", 1, "instr."),
     "memory": ("bytes", "Memory per object", 1, "bytes"),
     "network": ("s", "Server's CPU time per request", 1e6, "us"),
     "programs": ("s", "Program's CPU time per request", 1e6, "us"),

@@ -244,7 +244,7 @@ async def serve(program: str, place: Place, say: Callable[[dict[str, Any]], None
 
 def serve_limit(program: str, place: Place, say: Callable[[dict[str, Any]], None]) -> None:
     """The same with the smallest loop in C that calls a Protocol."""
-    module = native.protocol_module()
+    module = native.extension("echo_protocol")
     listener = place.socket()
     port = port_of(listener, place)
     say({"pid": os.getpid(), "port": port, "loop": "echo_protocol.c", "task": "-"})

@@ -319,6 +319,68 @@ class TestGuard:
             assert set(version["instructions"]) == set(SCENARIOS)
 
 
+class TestFloors:
+    """What the scenarios' own Python code costs, and what costs more than that."""
+
+    @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+    def test_all_scenarios_run_on_the_floor(self):
+        program = """
+import asyncio
+from benchmarks import contenders, core, native
+try:
+    run, _ = contenders.runner("floor")
+except contenders.Absent as absent:
+    print("absent:", absent)
+else:
+    for scenario in core.SCENARIOS.values():
+        run(scenario.run(scenario.small))
+    print(type(asyncio.get_running_loop()))
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        if done.stdout.startswith("absent:"):
+            pytest.skip(done.stdout)  # such as Python's headers
+        assert done.stdout == "<class 'floor.Nothing'>\n"
+
+    def test_cost_is_a_functions_own_and_names_are_given_once(self):
+        from benchmarks.floors import functions
+
+        profile = """\
+events: Ir
+fn=(1) first
+12 100
++3 20
+cfn=(2) second
+calls=7 1
+* 5000
+-1 3
+fn=(2)
+5 40
+fn=(3) first'2
+* 7
+"""
+        assert functions(profile) == {"first": 130, "second": 40}
+
+    def test_table_names_what_costs_above_the_floor(self):
+        from benchmarks import floors
+
+        row = {
+            "floor": {"value": 100, "functions": {"eval": 90, "send": 10}},
+            "ctask": {"value": 1300, "functions": {"eval": 100, "step": 200, "run": 1000}},
+        }
+        result = {"titles": {"s": "title"}, "values": {"s": row}}
+        line = floors.text(result).splitlines()[-1]
+        assert [cell.strip() for cell in line.split("|")[1:-1]] == [
+            "title",
+            "100",
+            "1,300",
+            "1,200",
+            "`run` 1,000, `step` 200, `eval` 10",
+        ]
+
+
 class TestScale:
     """What an operation costs when there are many at once."""
 
