@@ -25,7 +25,7 @@
        src/standin.c     methods that pass for asyncio's
        src/queues.c      Queue, PriorityQueue, LifoQueue
        src/sleep.c       sleep()
-       src/done.c        a done callback in C, for:            src/ensure.c     ensure_future()
+       src/done.c        a done callback in C, for:            src/ensure.c     ensure_future(), create_task()
        src/gather.c      gather()                              src/wait.c       wait()
        src/shield.c      shield()
 

@@ -5,6 +5,7 @@ from _asyncio import _set_running_loop as _set_running_loop
 from _asyncio import get_event_loop as get_event_loop
 from _asyncio import get_running_loop as get_running_loop
 from asyncio import AbstractEventLoop
+from asyncio import create_task as create_task
 from asyncio import ensure_future as ensure_future
 from asyncio import gather as gather
 from asyncio import shield as shield
@@ -13,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from socket import socket
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar, TypeVarTuple, final, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, TypeVarTuple, final, overload
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
@@ -223,17 +224,23 @@ class StreamTransport(asyncio.transports._FlowControlMixin):
 
 # The C cores of locks, which do not derive from asyncio's (see ctask/_locks.py).
 @disjoint_base
-class Lock(asyncio.Lock): ...
+class Lock(asyncio.Lock):
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 @disjoint_base
-class Event(asyncio.Event): ...
+class Event(asyncio.Event):
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
 # The C core of the queues, which does not derive from asyncio's (see ctask/_queues.py).
 @disjoint_base
 class Queue(asyncio.Queue[_T]): ...
 
 @disjoint_base
-class Condition(asyncio.Condition): ...
+class Condition(asyncio.Condition):
+    # The lock's, which asyncio's condition has for attributes of its own.
+    locked: Callable[[], bool]
+    acquire: Callable[[], Coroutine[Any, Any, Literal[True]]]
+    release: Callable[[], None]
 
 @disjoint_base
 class Semaphore(asyncio.Semaphore): ...

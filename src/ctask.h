@@ -217,6 +217,7 @@
     X(stock_TaskGroup, "asyncio.taskgroups", "TaskGroup")                          \
     X(stock_wake, "asyncio.futures", "_set_result_unless_cancelled")               \
     X(stock_GatheringFuture, "asyncio.tasks", "_GatheringFuture")                  \
+    X(stock_create_task_function, "asyncio.tasks", "create_task")                  \
     X(stock_ensure_future, "asyncio.tasks", "ensure_future")                       \
     X(stock_gather, "asyncio.tasks", "gather")                                     \
     X(stock_wait, "asyncio.tasks", "wait")                                         \

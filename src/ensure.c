@@ -1,10 +1,11 @@
-/* ensure_future(): a future as it is, a coroutine as a new task.
+/* ensure_future(): a future as it is, a coroutine as a new task; create_task().
 
    Other awaitables, other futures, and a coroutine without a loop that runs are left to asyncio's own. */
 
 #include "coro.h"
 #include "done.h"
 #include "ensure.h"
+#include "loop.h"
 #include "standin.h"
 
 /* asyncio closes a coroutine of which it could make no task. */
@@ -93,8 +94,34 @@ ensure_call(ctask_state *st, PyObject *Py_UNUSED(self), PyObject *const *args, P
     return fut;
 }
 
+/* create_task(coro, *, name=None, context=None): a coroutine by itself, on a loop of ours. */
+static PyObject *
+create_call(ctask_state *st, PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs,
+            PyObject *kwnames, PyObject *stock)
+{
+    PyObject *task = NULL, *running = NULL;
+    if (LIKELY(nargs == 1 && (kwnames == NULL || PyTuple_GET_SIZE(kwnames) == 0))) {
+        running = running_loop(st);
+        if (UNLIKELY(running == NULL)) {
+            return NULL;
+        }
+        LoopObj *loop = loop_plain(running);
+        if (LIKELY(loop != NULL && schedule_creates_tasks(loop))) {
+            task = task_create(st, running, args[0], NULL, NULL, 0);
+            Py_DECREF(running);
+            return task;
+        }
+    }
+    task = PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    Py_XDECREF(running);
+    return task;
+}
+
 PART int
 ensure_setup(PyObject *module, ctask_state *st)
 {
-    return standin_function(st, module, st->stock_ensure_future, "ensure_future", ensure_call);
+    if (standin_function(st, module, st->stock_ensure_future, "ensure_future", ensure_call) < 0) {
+        return -1;
+    }
+    return standin_function(st, module, st->stock_create_task_function, "create_task", create_call);
 }
