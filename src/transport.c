@@ -234,12 +234,6 @@ transport_set_limits(TransportObj *t, PyObject *high, PyObject *low)
     return 0;
 }
 
-#if PY_VERSION_HEX >= 0x030D0900
-#define BYTES_KINDS "a bytes, bytearray, or memoryview object"
-#else
-#define BYTES_KINDS "a bytes-like object"
-#endif
-
 /* What write() accepts, in asyncio's words; the same object, borrowed, or NULL. */
 PART PyObject *
 transport_check_data(PyObject *data)
@@ -249,7 +243,11 @@ transport_check_data(PyObject *data)
     }
     PyObject *name = PyType_GetName(Py_TYPE(data));
     if (name != NULL) {
-        PyErr_Format(PyExc_TypeError, "data argument must be " BYTES_KINDS ", not %R", name);
+        /* A wheel serves every release of 3.13. */
+        PyErr_Format(PyExc_TypeError,
+                     "data argument must be a bytes%s object, not %R",
+                     Py_Version >= 0x030D0900 ? ", bytearray, or memoryview" : "-like",
+                     name);
         Py_DECREF(name);
     }
     return NULL;
