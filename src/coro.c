@@ -176,8 +176,12 @@ coro_outcome(PySendResult outcome, PyObject *result, int explicit)
 
    The interpreter gets a result that is not None by a StopIteration, which it takes apart at once.  To make and
    to free one is most of what a short coroutine costs, so one is kept.  It has the result until the coroutine is
-   let go, which the interpreter does next, if nobody else has the coroutine. */
+   let go, which the interpreter does next, if nobody else has the coroutine.  From 3.14 on a caller of next() may have
+   it without a reference of its own, and keep the exception with its traceback: none is kept there. */
 
+#define KEEPS_STOP (PY_VERSION_HEX < 0x030E0000)
+
+#if KEEPS_STOP
 /* As good as new, but for its value? */
 static int
 stop_is_plain(PyStopIterationObject *stop)
@@ -239,17 +243,20 @@ coro_release_stop(ctask_state *st)
         Py_CLEAR(st->stop_iteration); /* somebody has it */
     }
 }
+#endif
 
 static PyObject *
 coro_iternext(PyObject *self)
 {
     PyObject *result;
     PySendResult outcome = coro_send(self, Py_None, &result);
+#if KEEPS_STOP
     if (outcome == PYGEN_RETURN && result != Py_None) {
         coro_set_stop((CoroObj *)self, result);
         Py_CLEAR(result);
         return NULL;
     }
+#endif
     return coro_outcome(outcome, result, 0);
 }
 
@@ -523,7 +530,9 @@ coro_dealloc(PyObject *self)
     ctask_state *st = coro->st;
     Py_CLEAR(coro->function);
     freelist_give(&st->free_coros, self, coro->finalized);
+#if KEEPS_STOP
     coro_release_stop(st);
+#endif
 }
 
 static PyMethodDef Coro_methods[] = {

@@ -36,7 +36,7 @@ typedef struct {
     char overridden;           // asyncio's own methods are to be called
     char replaced;             // a method was set on the instance
     char is_shutdown;
-    char is_finished;          // the event's state, unless others can change that:
+    unsigned char is_finished;          // the event's state, unless others can change that:
     char finished_shown;       // it was given out
 } QueueObj;
 
