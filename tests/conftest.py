@@ -335,6 +335,33 @@ def settle(turn) -> Callable[[], None]:
     return lambda: turn(8)
 
 
+@pytest.fixture(params=["impl", "stock", "subclass"])
+def make_future(request, impl, loop) -> Callable:
+    """Futures of ours, of asyncio's own, and of a subclass."""
+
+    class Sub(impl.Future):
+        pass
+
+    return {
+        "impl": lambda: impl.Future(loop=loop),
+        "stock": lambda: asyncio.Future(loop=loop),
+        "subclass": lambda: Sub(loop=loop),
+    }[request.param]
+
+
+@pytest.fixture
+def start(loop, turn) -> Callable:
+    """A task that is waiting."""
+
+    def start(coro):
+        task = loop.create_task(coro)
+        turn()
+        assert not task.done()
+        return task
+
+    return start
+
+
 @pytest.fixture(params=["unix", "tcp"])
 def link(request, loop, run, settle) -> Iterator[Callable]:
     """link(protocol) -> (transport, the peer's non-blocking socket): a stream of `loop`.

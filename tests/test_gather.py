@@ -31,20 +31,6 @@ def ensure_future(impl):
     return ctask.ensure_future
 
 
-@pytest.fixture(params=["impl", "stock", "subclass"])
-def make_future(request, impl, loop):
-    """Futures of ours, of asyncio's own, and of a subclass."""
-
-    class Sub(impl.Future):
-        pass
-
-    return {
-        "impl": lambda: impl.Future(loop=loop),
-        "stock": lambda: asyncio.Future(loop=loop),
-        "subclass": lambda: Sub(loop=loop),
-    }[request.param]
-
-
 async def value(x):
     return x
 

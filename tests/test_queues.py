@@ -35,19 +35,6 @@ def cls(request, ns):
     return getattr(ns, request.param)
 
 
-@pytest.fixture
-def start(loop, turn):
-    """A task that is waiting."""
-
-    def start(coro):
-        task = loop.create_task(coro)
-        turn()
-        assert not task.done()
-        return task
-
-    return start
-
-
 def failure(function, *args):
     with pytest.raises(Exception) as caught:
         function(*args)

@@ -39,19 +39,6 @@ def make(impl, loop):
     return make
 
 
-@pytest.fixture
-def start(loop, turn):
-    """A task that is waiting."""
-
-    def start(coro):
-        task = loop.create_task(coro)
-        turn()
-        assert not task.done()
-        return task
-
-    return start
-
-
 def failure(run, coro):
     with pytest.raises(Exception) as caught:
         run(coro)

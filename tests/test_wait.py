@@ -20,20 +20,6 @@ def wait(impl):
     return ctask.wait
 
 
-@pytest.fixture(params=["impl", "stock", "subclass"])
-def make_future(request, impl, loop):
-    """Futures of ours, of asyncio's own, and of a subclass."""
-
-    class Sub(impl.Future):
-        pass
-
-    return {
-        "impl": lambda: impl.Future(loop=loop),
-        "stock": lambda: asyncio.Future(loop=loop),
-        "subclass": lambda: Sub(loop=loop),
-    }[request.param]
-
-
 async def turns(n, x=None):
     for _ in range(n):
         await asyncio.sleep(0)
