@@ -154,42 +154,12 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         (tasks, "Task", Task),
         (tasks, "_CTask", Task),
         (tasks, "_GatheringFuture", _GatheringFuture),
-        (asyncio, "create_task", create_task),
-        (tasks, "create_task", create_task),
-        (asyncio, "ensure_future", ensure_future),
-        (tasks, "ensure_future", ensure_future),
-        (asyncio, "gather", gather),
-        (tasks, "gather", gather),
-        (asyncio, "shield", shield),
-        (tasks, "shield", shield),
-        (asyncio, "sleep", sleep),
-        (tasks, "sleep", sleep),
-        *_both(locks, BoundedSemaphore, Event, Lock, Semaphore),
-        (asyncio, "wait", wait),
-        (tasks, "wait", wait),
-        *_both(locks, Event, Lock),
-        *_both(taskgroups, TaskGroup),
+        *_both(tasks, create_task, ensure_future, gather, shield, sleep, wait, wait_for),
         *_both(locks, Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore),
-        (asyncio, "Timeout", Timeout),
-        (timeouts, "Timeout", Timeout),
-        (asyncio, "timeout", timeout),
-        (timeouts, "timeout", timeout),
-        (asyncio, "timeout_at", timeout_at),
-        (timeouts, "timeout_at", timeout_at),
-        (asyncio, "wait_for", wait_for),
-        (tasks, "wait_for", wait_for),
-        (asyncio, "Queue", Queue),
-        (queues, "Queue", Queue),
-        (asyncio, "PriorityQueue", PriorityQueue),
-        (queues, "PriorityQueue", PriorityQueue),
-        (asyncio, "LifoQueue", LifoQueue),
-        (queues, "LifoQueue", LifoQueue),
-        (asyncio, "StreamReader", StreamReader),
-        (streams, "StreamReader", StreamReader),
-        (asyncio, "StreamReaderProtocol", StreamReaderProtocol),
-        (streams, "StreamReaderProtocol", StreamReaderProtocol),
-        (asyncio, "StreamWriter", StreamWriter),
-        (streams, "StreamWriter", StreamWriter),
+        *_both(queues, LifoQueue, PriorityQueue, Queue),
+        *_both(streams, StreamReader, StreamReaderProtocol, StreamWriter),
+        *_both(taskgroups, TaskGroup),
+        *_both(timeouts, Timeout, timeout, timeout_at),
         # asyncio.set_event_loop_policy(None) makes the default again: it stays ctask's.
         (unix_events, _POLICY_NAME, policy),
     ]
@@ -203,8 +173,8 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
     return found
 
 
-def _both(module: Any, *values: type) -> list[tuple[Any, str, Any]]:
-    """Classes that take the place of asyncio's in their module and in asyncio."""
+def _both(module: Any, *values: Any) -> list[tuple[Any, str, Any]]:
+    """What takes the place of asyncio's of the same name, in its module and in asyncio."""
     return [(place, value.__name__, value) for value in values for place in (asyncio, module)]
 
 
