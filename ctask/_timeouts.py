@@ -14,6 +14,3 @@ class Timeout(_ctask.Timeout, asyncio.Timeout):  # type: ignore[misc]
     """
 
     __slots__ = ()
-
-
-_ctask._set_timeout_class(Timeout)

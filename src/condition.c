@@ -337,21 +337,6 @@ Condition_set_export(PyObject *self, PyObject *value, void *closure)
 
 /* ---- life ---- */
 
-/* The class of the lock that a condition makes, when none is given. */
-static PyObject *
-condition_lock_class(ctask_state *st)
-{
-    if (st->lock_class == NULL) {
-        PyObject *module = PyImport_ImportModule("ctask._locks");
-        if (module == NULL) {
-            return NULL;
-        }
-        st->lock_class = PyObject_GetAttrString(module, "Lock");
-        Py_DECREF(module);
-    }
-    return st->lock_class;
-}
-
 /* asyncio's __init__ sets all attributes, so that its own methods run from then on: for locks that are not ours,
    and for subclasses with other methods. */
 static int
@@ -369,7 +354,7 @@ Condition___init__(PyObject *self, PyObject *args, PyObject *kwargs)
         return sync_init_stock(self, args, kwargs, st->stock_Condition);
     }
     if (lock == Py_None) {
-        PyObject *class = condition_lock_class(st);
+        PyObject *class = standin_class(&st->lock_class, "ctask._locks", "Lock");
         lock = class == NULL ? NULL : PyObject_CallNoArgs(class);
         if (lock == NULL) {
             return -1;

@@ -173,6 +173,18 @@ standin_function(ctask_state *st, PyObject *module, PyObject *stock, const char 
     return status;
 }
 
+PART PyObject *
+standin_class(PyObject **slot, const char *module, const char *name)
+{
+    if (UNLIKELY(*slot == NULL)) {
+        PyObject *found = PyImport_ImportModule(module);
+        PyObject *class = found == NULL ? NULL : PyObject_GetAttrString(found, name);
+        Py_XDECREF(found);
+        Py_XSETREF(*slot, class);
+    }
+    return *slot;
+}
+
 /* ---- overrides ---- */
 
 PART int

@@ -20,6 +20,10 @@ PART int standin_function(ctask_state *st, PyObject *module, PyObject *stock, co
                           standin_call function);
 PART int standin_setup(PyObject *module, ctask_state *st);
 
+/* The class in Python over a core, `module`.`name`, which is looked up the first time and then in *slot, owned.
+   Borrowed; NULL with an exception. */
+PART PyObject *standin_class(PyObject **slot, const char *module, const char *name);
+
 /* Is any of `names` overridden in `type`, against `core` or (what is not C) `stock`?  1 if so, or if that
    cannot be found out. */
 PART int standin_overrides(PyTypeObject *type, PyTypeObject *core, PyObject *stock, PyObject *const *names,

@@ -396,8 +396,8 @@ timeout_new(ctask_state *st, PyObject *when)
     if (when == NULL) {
         return NULL;
     }
-    PyTypeObject *type = (PyTypeObject *)st->timeout_class;
-    PyObject *self = type->tp_alloc(type, 0);
+    PyTypeObject *type = (PyTypeObject *)standin_class(&st->timeout_class, "ctask._timeouts", "Timeout");
+    PyObject *self = type == NULL ? NULL : type->tp_alloc(type, 0);
     if (self == NULL) {
         Py_DECREF(when);
         return NULL;
@@ -539,27 +539,6 @@ timeout_at_call(ctask_state *st, PyObject *Py_UNUSED(self), PyObject *const *arg
     return timeout_new(st, Py_NewRef(when));
 }
 
-PyDoc_STRVAR(set_timeout_class_doc,
-"_set_timeout_class($module, cls, /)\n--\n\n"
-"Have timeout() make objects of this class, which derives from the core.");
-
-static PyObject *
-set_timeout_class(PyObject *module, PyObject *cls)
-{
-    ctask_state *st = PyModule_GetState(module);
-    if (!PyType_Check(cls) || !PyType_IsSubtype((PyTypeObject *)cls, st->TimeoutType)) {
-        PyErr_SetString(PyExc_TypeError, "a class derived from _ctask.Timeout was expected");
-        return NULL;
-    }
-    Py_XSETREF(st->timeout_class, Py_NewRef(cls));
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef timeout_functions[] = {
-    {"_set_timeout_class", set_timeout_class, METH_O, set_timeout_class_doc},
-    {NULL, NULL, 0, NULL},
-};
-
 PART int
 timeout_setup(PyObject *module, ctask_state *st)
 {
@@ -585,10 +564,8 @@ timeout_setup(PyObject *module, ctask_state *st)
     if (add_type(module, "Timeout", &st->TimeoutType, &Timeout_spec, NULL) < 0 ||
         standin_method(st, st->TimeoutType, st->stock_Timeout, "__aenter__", Timeout_aenter) < 0 ||
         standin_method(st, st->TimeoutType, st->stock_Timeout, "__aexit__", Timeout_aexit) < 0 ||
-        standin_function(st, module, st->stock_timeout, "timeout", timeout_call) < 0 ||
-        standin_function(st, module, st->stock_timeout_at, "timeout_at", timeout_at_call) < 0) {
+        standin_function(st, module, st->stock_timeout, "timeout", timeout_call) < 0) {
         return -1;
     }
-    st->timeout_class = Py_NewRef(st->TimeoutType);
-    return PyModule_AddFunctions(module, timeout_functions);
+    return standin_function(st, module, st->stock_timeout_at, "timeout_at", timeout_at_call);
 }
