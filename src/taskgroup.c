@@ -77,7 +77,7 @@ group_setattro(PyObject *self, PyObject *name, PyObject *value)
 
 /* ---- tasks ---- */
 
-/* Who waits for whom, from 3.14 on: futures.future_add_to_awaited_by(), and the reverse. */
+/* Who waits for whom, from 3.14 on: futures.future_add_to_awaited_by(). */
 static inline void
 awaited_by_parent(GroupObj *group, TaskObj *task)
 {
@@ -89,24 +89,6 @@ awaited_by_parent(GroupObj *group, TaskObj *task)
     }
 #else
     (void)group, (void)task;
-#endif
-}
-
-static inline int
-not_awaited_by_parent(GroupObj *group, TaskObj *task)
-{
-#if FUTURE_CALL_GRAPH
-    if (LIKELY(task->awaited_by == group->parent_task && !task->awaited_by_is_set)) {
-        Py_CLEAR(task->awaited_by);
-        return 0;
-    }
-    PyObject *stack[] = {(PyObject *)task, group->parent_task};
-    PyObject *res = PyObject_Vectorcall(group->st->stock_awaited_by_discard, stack, 2, NULL);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
-#else
-    (void)group, (void)task;
-    return 0;
 #endif
 }
 
@@ -127,7 +109,8 @@ TaskGroup_on_task_done(PyObject *self, PyObject *task)
             task_is_exact(task) && completed != NULL && (completed == Py_None || future_is_exact(completed)) &&
             (ours->state == FUTURE_CANCELLED || (ours->state == FUTURE_FINISHED && ours->exception == NULL)))) {
         /* Nothing but the end of a task: no error to remember. */
-        if (PySet_Discard(group->tasks, task) < 0 || not_awaited_by_parent(group, ours) < 0) {
+        if (PySet_Discard(group->tasks, task) < 0 ||
+            awaited_by_discard(st, task, (TaskObj *)group->parent_task) < 0) {
             goto finally;
         }
         completed = group->completed;
