@@ -515,6 +515,7 @@ PART int current_leave(ctask_state *st, PyObject *loop, TaskObj *task);
 PART int current_leave_later(LoopObj *loop, TaskObj *task);
 PART int current_flush(LoopObj *loop);
 PART PyObject *running_loop(ctask_state *st);
+PART PyObject *bind_loop(ctask_state *st, PyObject *self, PyObject **bound);
 PART PyObject *current_task(ctask_state *st, PyObject *loop);
 
 /* ---- handle.c ---- */

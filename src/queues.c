@@ -458,22 +458,9 @@ static PyObject *
 queues_new_future(QueueObj *q)
 {
     ctask_state *st = q->st;
-    PyObject *loop = running_loop(st);
+    PyObject *loop = bind_loop(st, (PyObject *)q, &q->loop);
     if (UNLIKELY(loop == NULL)) {
-        if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-            return NULL;
-        }
-        PyErr_Clear();
-    }
-    else if (!is_set(q->loop)) {
-        Py_XSETREF(q->loop, Py_NewRef(loop));
-    }
-    if (UNLIKELY(loop == NULL || q->loop != loop)) {
-        /* An error, which asyncio words. */
-        Py_XSETREF(loop, PyObject_CallMethodNoArgs((PyObject *)q, st->str._get_loop));
-        if (loop == NULL) {
-            return NULL;
-        }
+        return NULL;
     }
     PyObject *fut = loop_new_future(st, loop);
     Py_DECREF(loop);

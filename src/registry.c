@@ -245,6 +245,30 @@ running_loop(ctask_state *st)
     return PyObject_CallNoArgs(st->stock_get_running_loop);
 }
 
+/* What _LoopBoundMixin._get_loop() does: the first to wait binds the object, `self`, to the running loop.  Its
+   `_loop` is *bound, owned.  The loop is a new reference. */
+PART PyObject *
+bind_loop(ctask_state *st, PyObject *self, PyObject **bound)
+{
+    PyObject *loop = running_loop(st);
+    if (UNLIKELY(loop == NULL)) {
+        if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+        loop = Py_NewRef(Py_None); /* which has no create_future(), as asyncio's code finds */
+    }
+    if (UNLIKELY(*bound == NULL || *bound == Py_None)) {
+        Py_XSETREF(*bound, Py_NewRef(loop));
+    }
+    else if (UNLIKELY(*bound != loop)) {
+        Py_DECREF(loop);
+        PyErr_Format(PyExc_RuntimeError, "%R is bound to a different event loop", self);
+        return NULL;
+    }
+    return loop;
+}
+
 /* asyncio.current_task(loop): a new reference, None if no task of the loop runs, NULL with an exception. */
 PART PyObject *
 current_task(ctask_state *st, PyObject *loop)

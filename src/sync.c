@@ -44,35 +44,11 @@ sync_setattro(PyObject *self, PyObject *name, PyObject *value, const sync_method
 
 /* ---- waiting ---- */
 
-/* What _LoopBoundMixin._get_loop() does: the first to wait binds the object to the running loop. */
-static PyObject *
-sync_get_loop(SyncObj *sync)
-{
-    PyObject *loop = running_loop(sync->st);
-    if (UNLIKELY(loop == NULL)) {
-        if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-            return NULL;
-        }
-        PyErr_Clear();
-        loop = Py_NewRef(Py_None); /* which has no create_future(), as asyncio's code finds */
-    }
-    PyObject *bound = sync->loop == Py_None ? NULL : sync->loop;
-    if (UNLIKELY(bound == NULL)) {
-        Py_XSETREF(sync->loop, Py_NewRef(loop));
-    }
-    else if (UNLIKELY(bound != loop)) {
-        Py_DECREF(loop);
-        PyErr_Format(PyExc_RuntimeError, "%R is bound to a different event loop", sync);
-        return NULL;
-    }
-    return loop;
-}
-
 PART int
 sync_future(CoroObj *coro, SyncObj *sync)
 {
     sync->waiters.kind = WAITERS_DEQUE; /* also if nobody comes to wait */
-    PyObject *loop = sync_get_loop(sync);
+    PyObject *loop = bind_loop(sync->st, (PyObject *)sync, &sync->loop);
     if (UNLIKELY(loop == NULL)) {
         return -1;
     }
