@@ -25,6 +25,7 @@
        src/standin.c     methods that pass for asyncio's
        src/queues.c      Queue, PriorityQueue, LifoQueue
        src/sleep.c       sleep()
+       src/futures.h     what is asked of any future
        src/done.c        a done callback in C, for:            src/ensure.c     ensure_future(), create_task()
        src/gather.c      gather()                              src/wait.c       wait()
        src/shield.c      shield()

@@ -467,6 +467,7 @@ PART int future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task);
 PART int future_add_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject *context);
 PART int future_cancel_any(PyObject *fut, ctask_state *st, PyObject *msg);
 PART PyObject *future_get_loop(ctask_state *st, PyObject *fut);
+PART int call_predicate(PyObject *obj, PyObject *method);
 PART PyObject *Future_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                                         PyObject *kwnames);
 PART PyObject *Future_remove_done_callback(PyObject *self, PyObject *callback);

@@ -90,15 +90,6 @@ done_remove(DoneObj *done, PyObject *fut)
     return res == NULL ? -1 : 0;
 }
 
-PART int
-done_ask(ctask_state *Py_UNUSED(st), PyObject *fut, PyObject *method)
-{
-    PyObject *res = PyObject_CallMethodNoArgs(fut, method);
-    int answer = res == NULL ? -1 : PyObject_IsTrue(res);
-    Py_XDECREF(res);
-    return answer;
-}
-
 /* ---- the type ---- */
 
 static PyObject *

@@ -5,7 +5,7 @@
 #ifndef CTASK_DONE_H
 #define CTASK_DONE_H
 
-#include "ctask.h"
+#include "futures.h"
 
 typedef struct DoneObj DoneObj;
 
@@ -39,49 +39,6 @@ static inline int
 done_is(PyObject *obj)
 {
     return Py_TYPE(obj)->tp_dealloc == done_dealloc;
-}
-
-/* ---- questions to any future ---- */
-
-/* fut.done() and fut.cancelled(): 1, 0, or -1 with an exception. */
-PART int done_ask(ctask_state *st, PyObject *fut, PyObject *method);
-
-static inline int
-future_is_done(ctask_state *st, PyObject *fut)
-{
-    return LIKELY(future_is_exact(fut)) ? ((FutureObj *)fut)->state != FUTURE_PENDING
-                                        : done_ask(st, fut, st->str.done);
-}
-
-static inline int
-future_is_cancelled(ctask_state *st, PyObject *fut)
-{
-    return LIKELY(future_is_exact(fut)) ? ((FutureObj *)fut)->state == FUTURE_CANCELLED
-                                        : done_ask(st, fut, st->str.cancelled);
-}
-
-/* fut.exception(): owned; None if there is none. */
-static inline PyObject *
-future_exception(ctask_state *st, PyObject *obj)
-{
-    FutureObj *fut = (FutureObj *)obj;
-    if (LIKELY(future_is_exact(obj) && fut->state == FUTURE_FINISHED)) {
-        fut->log_traceback = 0;
-        return Py_NewRef(fut->exception == NULL ? Py_None : fut->exception);
-    }
-    return PyObject_CallMethodNoArgs(obj, st->str.exception);
-}
-
-/* fut.result() of one that has no exception; owned. */
-static inline PyObject *
-future_result(ctask_state *st, PyObject *obj)
-{
-    FutureObj *fut = (FutureObj *)obj;
-    if (LIKELY(future_is_exact(obj) && fut->state == FUTURE_FINISHED && fut->exception == NULL)) {
-        fut->log_traceback = 0;
-        return Py_NewRef(fut->result);
-    }
-    return PyObject_CallMethodNoArgs(obj, st->str.result);
 }
 
 #endif

@@ -267,6 +267,16 @@ future_cancel_any(PyObject *obj, ctask_state *st, PyObject *msg)
     return cancelled;
 }
 
+/* obj.method(), which answers yes or no: 1, 0, or -1 with an exception. */
+PART int
+call_predicate(PyObject *obj, PyObject *method)
+{
+    PyObject *res = PyObject_CallMethodNoArgs(obj, method);
+    int answer = res == NULL ? -1 : PyObject_IsTrue(res);
+    Py_XDECREF(res);
+    return answer;
+}
+
 /* The CancelledError to raise: the one that ended the task, given out once, or a new one. */
 PART PyObject *
 future_cancelled_error(FutureObj *fut, ctask_state *st)

@@ -10,7 +10,7 @@
 
 #include "coro.h"
 #include "standin.h"
-#include "waiters.h"
+#include "futures.h"
 
 #include <math.h>
 #include <structmember.h>
@@ -211,35 +211,6 @@ queues_remove_waiter(ctask_state *st, PyObject *waiters, PyObject *waiter)
     return 0;
 }
 
-/* A method that answers yes or no. */
-static int
-queues_ask(PyObject *obj, PyObject *method)
-{
-    PyObject *res = PyObject_CallMethodNoArgs(obj, method);
-    int answer = res == NULL ? -1 : PyObject_IsTrue(res);
-    Py_XDECREF(res);
-    return answer;
-}
-
-/* Sets the result of `waiter` unless it is done: 1 if so, 0 if it was done. */
-static int
-queues_wake(ctask_state *st, PyObject *waiter)
-{
-    if (LIKELY(future_is_exact(waiter))) {
-        if (((FutureObj *)waiter)->state != FUTURE_PENDING) {
-            return 0;
-        }
-        return future_set_result((FutureObj *)waiter, st, Py_None) < 0 ? -1 : 1;
-    }
-    int done = waiter_is_done(waiter, st);
-    if (done != 0) {
-        return done < 0 ? -1 : 0;
-    }
-    PyObject *res = PyObject_CallMethodOneArg(waiter, st->str.set_result, Py_None);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 1;
-}
-
 static __attribute__((noinline)) int
 queues_wake_next_of(ctask_state *st, PyObject *waiters)
 {
@@ -253,7 +224,7 @@ queues_wake_next_of(ctask_state *st, PyObject *waiters)
                          ? call_descriptor(st->deque_popleft, waiters, NULL)
                          : PyObject_CallMethodNoArgs(waiters, st->str.popleft);
         }
-        status = waiter == NULL ? -1 : queues_wake(st, waiter);
+        status = waiter == NULL ? -1 : future_wake(st, waiter, Py_None);
         Py_XDECREF(waiter);
     }
     Py_DECREF(waiters);
@@ -472,13 +443,14 @@ queues_new_future(QueueObj *q)
 static int
 queues_ask_full(QueueObj *q)
 {
-    return queues_cast((PyObject *)q) != NULL ? queues_full(q) : queues_ask((PyObject *)q, q->st->str.full);
+    return queues_cast((PyObject *)q) != NULL ? queues_full(q) : call_predicate((PyObject *)q, q->st->str.full);
 }
 
 static int
 queues_ask_empty(QueueObj *q)
 {
-    return queues_cast((PyObject *)q) != NULL ? queues_empty(q) : queues_ask((PyObject *)q, q->st->str.empty);
+    return queues_cast((PyObject *)q) != NULL ? queues_empty(q)
+                                              : call_predicate((PyObject *)q, q->st->str.empty);
 }
 
 /* One who waited gives up; if he was called already, the next has his turn.  Returns -1 with an exception. */
@@ -512,7 +484,7 @@ queues_withdraw(CoroObj *coro, PyObject **waiters, int (*nothing_to_do)(QueueObj
     if (nothing != 0) {
         return nothing < 0 ? -1 : 0;
     }
-    int cancelled = waiter_is_cancelled(waiter, st);
+    int cancelled = future_is_cancelled(st, waiter);
     if (cancelled != 0 || *waiters == NULL) {
         return cancelled < 0 ? -1 : 0;
     }

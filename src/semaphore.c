@@ -101,9 +101,9 @@ static int
 semaphore_cancelled(SemaphoreObj *sem, PyObject *fut)
 {
     ctask_state *st = sem->st;
-    int chosen = waiter_is_cancelled(fut, st);
+    int chosen = future_is_cancelled(st, fut);
     if (chosen == 0 && st->semaphore_wakes_all) {
-        chosen = waiter_is_done(fut, st);
+        chosen = future_is_done(st, fut);
     }
     else if (chosen >= 0) {
         chosen = !chosen;

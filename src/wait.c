@@ -25,17 +25,7 @@ wait_cancel_timer(ctask_state *st, PyObject *timer)
 static int
 release_waiter(DoneObj *done, PyObject *waiter)
 {
-    ctask_state *st = done->st;
-    int is_done = future_is_done(st, waiter);
-    if (is_done != 0) {
-        return is_done < 0 ? -1 : 0;
-    }
-    if (LIKELY(future_is_exact(waiter))) {
-        return future_set_result((FutureObj *)waiter, st, Py_None);
-    }
-    PyObject *res = PyObject_CallMethodOneArg(waiter, st->str.set_result, Py_None);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
+    return future_wake(done->st, waiter, Py_None) < 0 ? -1 : 0;
 }
 
 /* Does this one end the wait? */

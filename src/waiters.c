@@ -11,28 +11,6 @@ waiter_of(struct list_node *node)
     return list_entry(node, CoroObj, node)->waiter;
 }
 
-static int
-waiter_set_result(PyObject *fut, ctask_state *st, PyObject *value)
-{
-    if (LIKELY(future_is_exact(fut))) {
-        return future_set_result((FutureObj *)fut, st, value);
-    }
-    PyObject *res = PyObject_CallMethodOneArg(fut, st->str.set_result, value);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
-}
-
-/* Wake it unless it is done: 1 if this did it, 0 if it was, -1 with an exception. */
-static int
-waiter_wake(PyObject *fut, ctask_state *st, PyObject *value)
-{
-    int done = waiter_is_done(fut, st);
-    if (done != 0) {
-        return done < 0 ? -1 : 0;
-    }
-    return waiter_set_result(fut, st, value) < 0 ? -1 : 1;
-}
-
 /* ---- the list ---- */
 
 static void
@@ -196,7 +174,7 @@ waiters_shown_cancelled(waiter_list *waiters, ctask_state *st)
     PyObject *iter = PyObject_GetIter(waiters->shown), *fut;
     int cancelled = iter == NULL ? -1 : 1;
     while (cancelled > 0 && (fut = PyIter_Next(iter)) != NULL) {
-        cancelled = waiter_is_cancelled(fut, st);
+        cancelled = future_is_cancelled(st, fut);
         Py_DECREF(fut);
     }
     Py_XDECREF(iter);
@@ -212,7 +190,7 @@ waiters_all_cancelled(waiter_list *waiters, ctask_state *st)
     for (struct list_node *node = waiters->list.next; node != &waiters->list; node = node->next) {
         unsigned changes = waiters->changes;
         PyObject *fut = Py_NewRef(waiter_of(node));
-        int cancelled = waiter_is_cancelled(fut, st);
+        int cancelled = future_is_cancelled(st, fut);
         Py_DECREF(fut);
         if (cancelled <= 0 || waiters_check(waiters, changes) < 0) {
             return cancelled <= 0 ? cancelled : -1;
@@ -227,7 +205,7 @@ waiters_wake_shown(waiter_list *waiters, ctask_state *st, Py_ssize_t n, PyObject
     PyObject *iter = PyObject_GetIter(waiters->shown), *fut;
     Py_ssize_t woken = iter == NULL ? -1 : 0;
     while (woken >= 0 && woken < n && (fut = PyIter_Next(iter)) != NULL) {
-        int status = waiter_wake(fut, st, value);
+        int status = future_wake(st, fut, value);
         woken = status < 0 ? -1 : woken + status;
         Py_DECREF(fut);
     }
@@ -246,7 +224,7 @@ waiters_wake(waiter_list *waiters, ctask_state *st, Py_ssize_t n, PyObject *valu
         struct list_node *node = waiters->pending;
         unsigned changes = waiters->changes;
         PyObject *fut = Py_NewRef(waiter_of(node));
-        int status = waiter_wake(fut, st, value);
+        int status = future_wake(st, fut, value);
         int changed = waiters->changes != changes;
         if (LIKELY(status >= 0 && !changed)) {
             waiters->pending = node->next; /* it is done, by us or before */
@@ -284,7 +262,7 @@ waiters_wake_first(waiter_list *waiters, ctask_state *st)
     else {
         return 0;
     }
-    int status = waiter_wake(fut, st, Py_True);
+    int status = future_wake(st, fut, Py_True);
     Py_DECREF(fut);
     return status < 0 ? -1 : 0;
 }

@@ -9,6 +9,7 @@
 #define CTASK_WAITERS_H
 
 #include "coro.h"
+#include "futures.h"
 
 /* What asyncio's attribute would be if it is not in `shown`. */
 enum { WAITERS_UNSET, WAITERS_NONE, WAITERS_DEQUE };
@@ -50,30 +51,5 @@ PART int waiters_wake_first(waiter_list *waiters, ctask_state *st);
 PART Py_ssize_t waiters_wake(waiter_list *waiters, ctask_state *st, Py_ssize_t n, PyObject *value);
 PART int waiters_traverse(waiter_list *waiters, visitproc visit, void *arg);
 PART void waiters_clear(waiter_list *waiters);
-
-/* fut.done(), fut.cancelled(): 1, 0, or -1 with an exception. */
-static inline int
-waiter_is_done(PyObject *fut, ctask_state *st)
-{
-    if (LIKELY(future_is_exact(fut))) {
-        return ((FutureObj *)fut)->state != FUTURE_PENDING;
-    }
-    PyObject *res = PyObject_CallMethodNoArgs(fut, st->str.done);
-    int done = res == NULL ? -1 : PyObject_IsTrue(res);
-    Py_XDECREF(res);
-    return done;
-}
-
-static inline int
-waiter_is_cancelled(PyObject *fut, ctask_state *st)
-{
-    if (LIKELY(future_is_exact(fut))) {
-        return ((FutureObj *)fut)->state == FUTURE_CANCELLED;
-    }
-    PyObject *res = PyObject_CallMethodNoArgs(fut, st->str.cancelled);
-    int cancelled = res == NULL ? -1 : PyObject_IsTrue(res);
-    Py_XDECREF(res);
-    return cancelled;
-}
 
 #endif
