@@ -49,7 +49,7 @@ typedef enum { FUTURE_PENDING, FUTURE_CANCELLED, FUTURE_FINISHED } future_state;
     PyObject_HEAD                                                                              \
     PyObject *loop;             /* owned; NULL until __init__ */                               \
     PyObject *callback0;        /* owned; first callback, or the Task that waits (future.c) */ \
-    PyObject *context0;         /* owned; set whenever callback0 is */                         \
+    PyObject *context0;         /* owned; set whenever callback0 is a callback */              \
     PyObject *callbacks;        /* owned; list of (callback, context), or NULL */              \
     PyObject *exception;        /* owned */                                                    \
     PyObject *exception_tb;     /* owned */                                                    \

@@ -1,12 +1,15 @@
-/* Copies of the current context, made of used ones.
+/* Copies of the current context, made when they are needed, of used ones.
 
-   asyncio copies the context for every callback and every task, and nearly always the copy is dropped as it
-   was.  A context that only we refer to, that is not entered and holds the very same variables is such a
-   copy already; nobody can tell.  (The fields are those of internal/pycore_context.h; what a context holds
-   is immutable, so equal pointers are equal variables.)
+   asyncio copies the context for every callback and every task.  A context is little more than a reference
+   to its variables, which are immutable.  So what waits, a Handle or a Task, keeps only the variables
+   (context_snapshot); it gets a context (context_make) when it runs or when somebody asks for it, and a task
+   which nobody has asked gives it back when it waits again (context_rest).  A million tasks that wait need
+   no million contexts, and the one which all of them use stays in the processor's cache.
 
-   Only contexts with the variables that the thread had when its loop began to run are kept, and only while
-   it runs, so that no value lives longer for it. */
+   A context that only we refer to, that is not entered and not weakly referenced can be any other: nobody
+   can tell.  Such are kept for the next.  They hold the variables which the thread had when its loop began
+   to run, and only while it runs, so that no value lives longer for it.  (The fields are those of
+   internal/pycore_context.h.) */
 
 #ifndef CTASK_CONTEXT_H
 #define CTASK_CONTEXT_H
@@ -18,8 +21,9 @@
 typedef struct {
     PyObject *contexts[CONTEXT_POOL]; // owned; all with the variables of `base`
     int length;
-    PyContext *base; // owned; what was entered when a loop began to run, NULL while none does
-    char checked;    // the fields of a context are where the header says
+    PyContext *base;         // owned; what was entered when a loop began to run, NULL while none does
+    PyTypeObject *vars_type; // borrowed, lives as long as the interpreter; NULL unless the fields of a
+                             // context are where the header says
 } context_pool;
 
 /* Watch a context being entered; where its fields do not change as they should, the pool is not used. */
@@ -33,12 +37,12 @@ context_pool_check(context_pool *pool)
         return -1;
     }
     PyObject *copy = PyContext_CopyCurrent();
-    pool->checked = copy != NULL && context->ctx_entered == 1 && context->ctx_weakreflist == NULL &&
-                    PyThreadState_Get()->context == obj && context->ctx_vars != NULL &&
-                    ((PyContext *)copy)->ctx_vars == context->ctx_vars && !((PyContext *)copy)->ctx_entered;
+    int as_declared = copy != NULL && context->ctx_entered == 1 && context->ctx_weakreflist == NULL &&
+                      PyThreadState_Get()->context == obj && context->ctx_vars != NULL &&
+                      ((PyContext *)copy)->ctx_vars == context->ctx_vars && !((PyContext *)copy)->ctx_entered;
     Py_XDECREF(copy);
     int status = PyContext_Exit(obj);
-    pool->checked = pool->checked && !context->ctx_entered;
+    pool->vars_type = as_declared && !context->ctx_entered ? Py_TYPE(context->ctx_vars) : NULL;
     Py_DECREF(obj);
     return status < 0 || copy == NULL ? -1 : 0;
 }
@@ -66,24 +70,109 @@ context_pool_empty(context_pool *pool)
     }
 }
 
+/* The variables of the current context, to be kept where a copy of it is asked for: see context_make(). */
+static inline PyObject *
+context_snapshot(context_pool *pool)
+{
+    PyContext *current = (PyContext *)PyThreadState_Get()->context;
+    if (__builtin_expect(current == NULL || pool->vars_type == NULL, 0)) {
+        return PyContext_CopyCurrent();
+    }
+    return Py_NewRef((PyObject *)current->ctx_vars);
+}
+
+/* Is it a context, or the variables of one? */
+static inline int
+context_is(const context_pool *pool, PyObject *obj)
+{
+    return Py_TYPE(obj) == pool->vars_type || PyContext_CheckExact(obj);
+}
+
+static __attribute__((noinline, unused)) int
+context_make_new(context_pool *pool, PyObject **kept)
+{
+    PyObject *obj = pool->length > 0 ? pool->contexts[--pool->length] : PyContext_New();
+    if (obj == NULL) {
+        return -1;
+    }
+    PyObject *vars = *kept;
+    if (vars != NULL && Py_TYPE(vars) == pool->vars_type) {
+        PyContext *context = (PyContext *)obj;
+        *kept = obj;
+        obj = (PyObject *)context->ctx_vars;
+        context->ctx_vars = (PyHamtObject *)vars;
+    }
+    Py_DECREF(obj);
+    return 0;
+}
+
+/* What is kept becomes a context if it is only the variables of one; -1 with MemoryError set.  Anything else
+   stays as it is. */
+static inline int
+context_make(context_pool *pool, PyObject **kept)
+{
+    PyObject *vars = *kept;
+    if (vars == NULL || Py_TYPE(vars) != pool->vars_type) {
+        return 0;
+    }
+    if (__builtin_expect(pool->length > 0, 1)) {
+        PyObject *used = pool->contexts[pool->length - 1];
+        if (__builtin_expect((PyObject *)((PyContext *)used)->ctx_vars == vars, 1)) {
+            pool->length--;
+            *kept = used;
+            Py_DECREF(vars);
+            return 0;
+        }
+    }
+    return context_make_new(pool, kept);
+}
+
+/* Can nobody tell this context from another with the same variables? */
+static inline int
+context_is_anyones(context_pool *pool, PyObject *obj)
+{
+    return obj != NULL && Py_REFCNT(obj) == 1 && pool->base != NULL && PyContext_CheckExact(obj) &&
+           !((PyContext *)obj)->ctx_entered && ((PyContext *)obj)->ctx_weakreflist == NULL;
+}
+
+/* Room for one more with these variables? */
+static inline int
+context_pool_room(context_pool *pool, PyHamtObject *vars)
+{
+    if (pool->length > 0 && ((PyContext *)pool->contexts[pool->length - 1])->ctx_vars != vars) {
+        context_pool_empty(pool); /* the base has changed since */
+    }
+    return pool->length < CONTEXT_POOL;
+}
+
 /* Py_DECREF() of a context that was used; any object is accepted, and NULL. */
 static inline void
 context_drop(context_pool *pool, PyObject *obj)
 {
-    if (obj != NULL && Py_REFCNT(obj) == 1 && pool->base != NULL && PyContext_CheckExact(obj)) {
-        PyContext *context = (PyContext *)obj;
+    if (context_is_anyones(pool, obj)) {
         PyHamtObject *vars = pool->base->ctx_vars;
-        if (context->ctx_vars == vars && !context->ctx_entered && context->ctx_weakreflist == NULL) {
-            if (pool->length > 0 && ((PyContext *)pool->contexts[pool->length - 1])->ctx_vars != vars) {
-                context_pool_empty(pool); /* the base has changed since */
-            }
-            if (pool->length < CONTEXT_POOL) {
-                pool->contexts[pool->length++] = obj;
-                return;
-            }
+        if (((PyContext *)obj)->ctx_vars == vars && context_pool_room(pool, vars)) {
+            pool->contexts[pool->length++] = obj;
+            return;
         }
     }
     Py_XDECREF(obj);
+}
+
+/* The opposite of context_make(), where nobody can tell. */
+static inline void
+context_rest(context_pool *pool, PyObject **kept)
+{
+    PyObject *obj = *kept;
+    if (!context_is_anyones(pool, obj)) {
+        return;
+    }
+    PyHamtObject *vars = pool->base->ctx_vars;
+    if (context_pool_room(pool, vars)) {
+        *kept = (PyObject *)((PyContext *)obj)->ctx_vars;
+        ((PyContext *)obj)->ctx_vars = (PyHamtObject *)Py_NewRef((PyObject *)vars);
+        pool->contexts[pool->length++] = obj;
+    }
 }
 
 static inline void
@@ -97,7 +186,7 @@ context_pool_clear(context_pool *pool)
 static inline int
 context_pool_open(context_pool *pool)
 {
-    if (!pool->checked) {
+    if (pool->vars_type == NULL) {
         return 0;
     }
     PyObject *copy = PyContext_CopyCurrent(); /* which makes the thread's own, if it has none yet */

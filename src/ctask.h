@@ -481,6 +481,7 @@ PART PyObject *task_create(ctask_state *st, PyObject *loop, PyObject *coro, PyOb
 PART void task_dealloc(PyObject *self);
 PART int task_cancel(TaskObj *task, ctask_state *st, PyObject *msg);
 PART int task_run(LoopObj *loop, TaskObj *task, PyObject *exc, PyObject *fut);
+PART PyObject *task_context(TaskObj *task, ctask_state *st);
 PART PyObject *task_wakeup_callback(TaskObj *task);
 PART PyObject *task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc);
 
@@ -527,7 +528,7 @@ PART PyObject *current_task(ctask_state *st, PyObject *loop);
     PyObject *args; /* owned; tuple, None once cancelled */                 \
     PyObject *callback; /* owned; None once cancelled */                    \
     PyObject *cancelled; /* owned; True or False */                         \
-    PyObject *context; /* owned */                                          \
+    PyObject *context; /* owned; or its variables: see context.h */         \
     PyObject *loop; /* owned */                                             \
     PyObject *repr; /* owned; None, or kept from before the cancellation */ \
     PyObject *source_traceback; /* owned; None unless in debug mode */      \

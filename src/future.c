@@ -44,19 +44,20 @@ schedule_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject 
     return result;
 }
 
-/* Have the loop wake a task that waits for `fut`; steals `task` and `context` as well. */
+/* Have the loop wake a task that waits for `fut`; steals `task`, and does not look into it: a million that wait
+   are far from the processor. */
 static int
-schedule_wakeup(FutureObj *fut, ctask_state *st, TaskObj *task, PyObject *context)
+schedule_wakeup(FutureObj *fut, ctask_state *st, TaskObj *task)
 {
     LoopObj *loop = loop_plain(fut->loop);
-    if (LIKELY(loop != NULL && PyContext_CheckExact(task->context))) {
-        Py_DECREF(context);
+    if (LIKELY(loop != NULL)) {
         return loop_ready(loop, task, READY_WAKE, Py_NewRef(fut), NULL);
     }
-    PyObject *wakeup = task_wakeup_callback(task);
+    PyObject *context = Py_XNewRef(task_context(task, st));
+    PyObject *wakeup = context == NULL ? NULL : task_wakeup_callback(task);
     Py_DECREF(task);
     if (wakeup == NULL) {
-        Py_DECREF(context);
+        Py_XDECREF(context);
         return -1;
     }
     return schedule_callback(fut, st, wakeup, context);
@@ -74,8 +75,8 @@ future_schedule_callbacks(FutureObj *fut, ctask_state *st)
 
     int result = 0;
     if (callback0 != NULL) {
-        result = task_is_exact(callback0) ? schedule_wakeup(fut, st, (TaskObj *)callback0, context0)
-                                          : schedule_callback(fut, st, callback0, context0);
+        result = context0 == NULL ? schedule_wakeup(fut, st, (TaskObj *)callback0)
+                                  : schedule_callback(fut, st, callback0, context0);
     }
     if (callbacks != NULL) {
         for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(callbacks); i++) {
@@ -131,10 +132,13 @@ waiter_as_callback(FutureObj *fut)
     if (fut->callback0 == NULL || !task_is_exact(fut->callback0)) {
         return 0;
     }
-    PyObject *wakeup = task_wakeup_callback((TaskObj *)fut->callback0);
+    TaskObj *task = (TaskObj *)fut->callback0;
+    PyObject *context = task_context(task, state_of((PyObject *)task));
+    PyObject *wakeup = context == NULL ? NULL : task_wakeup_callback(task);
     if (wakeup == NULL) {
         return -1;
     }
+    fut->context0 = Py_NewRef(context);
     Py_SETREF(fut->callback0, wakeup);
     return 0;
 }
@@ -159,13 +163,12 @@ future_add_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObjec
 PART int
 future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task)
 {
-    if (task_is_exact((PyObject *)task)) {
+    if (task_is_exact((PyObject *)task) && context_is(&st->contexts, task->context)) {
         if (fut->state != FUTURE_PENDING) {
-            return schedule_wakeup(fut, st, (TaskObj *)Py_NewRef(task), Py_NewRef(task->context));
+            return schedule_wakeup(fut, st, (TaskObj *)Py_NewRef(task));
         }
         if (fut->callback0 == NULL && fut->callbacks == NULL) {
-            fut->callback0 = Py_NewRef(task);
-            fut->context0 = Py_NewRef(task->context);
+            fut->callback0 = Py_NewRef(task); // with context0 left empty
             return 0;
         }
     }
@@ -173,7 +176,8 @@ future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task)
     if (wakeup == NULL) {
         return -1;
     }
-    int result = future_add_callback(fut, st, wakeup, task->context);
+    PyObject *context = task_context(task, st);
+    int result = context == NULL ? -1 : future_add_callback(fut, st, wakeup, context);
     Py_DECREF(wakeup);
     return result;
 }

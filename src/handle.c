@@ -25,7 +25,8 @@ handle_set_call(HandleObj *handle, ctask_state *st, PyObject *loop, PyObject *ca
             PyTuple_SET_ITEM(handle->args, i, Py_NewRef(args[i]));
         }
     }
-    handle->context = context == NULL || context == Py_None ? context_copy(&st->contexts) : Py_NewRef(context);
+    handle->context = context == NULL || context == Py_None ? context_snapshot(&st->contexts)
+                                                            : Py_NewRef(context);
     return handle->context == NULL ? -1 : 0;
 }
 
@@ -445,6 +446,40 @@ Handle_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
     return Py_NewRef(cancelled);
 }
 
+static PyObject *
+no_context(PyObject *self)
+{
+    return PyErr_Format(
+        PyExc_AttributeError, "'%.200s' object has no attribute '_context'", Py_TYPE(self)->tp_name);
+}
+
+static PyObject *
+Handle_get_context(PyObject *self, void *Py_UNUSED(closure))
+{
+    HandleObj *handle = (HandleObj *)self;
+    if (context_make(&state_of(self)->contexts, &handle->context) < 0) {
+        return NULL;
+    }
+    return handle->context == NULL ? no_context(self) : Py_NewRef(handle->context);
+}
+
+static int
+Handle_set_context(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    HandleObj *handle = (HandleObj *)self;
+    if (value == NULL && handle->context == NULL) {
+        (void)no_context(self);
+        return -1;
+    }
+    Py_XSETREF(handle->context, Py_XNewRef(value));
+    return 0;
+}
+
+static PyGetSetDef Handle_getset[] = {
+    {"_context", Handle_get_context, Handle_set_context, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMethodDef Handle_methods[] = {
     {"cancel", Handle_cancel, METH_NOARGS, Handle_cancel_doc},
     {"cancelled", Handle_cancelled, METH_NOARGS, Handle_cancelled_doc},
@@ -461,6 +496,7 @@ static PyType_Slot Handle_slots[] = {
     {Py_tp_traverse, handle_traverse},
     {Py_tp_clear, handle_clear},
     {Py_tp_methods, Handle_methods},
+    {Py_tp_getset, Handle_getset},
     {0, NULL},
 };
 

@@ -135,17 +135,21 @@ entry_as_handle(LoopObj *loop, ring_entry *entry)
     PyObject *subject = ring_subject(entry);
     PyObject *callback, *context = entry->context;
     PyObject *arg = entry->arg;
+    if (ring_kind(entry) == READY_STEP || ring_kind(entry) == READY_WAKE) {
+        context = task_context((TaskObj *)subject, loop->st);
+        if (context == NULL) {
+            return NULL;
+        }
+    }
     switch (ring_kind(entry)) {
     case READY_HANDLE:
         return Py_NewRef(subject);
     case READY_STEP:
         callback = task_step_callback((TaskObj *)subject, loop->st, arg);
-        context = ((TaskObj *)subject)->context;
         arg = NULL;
         break;
     case READY_WAKE:
         callback = task_wakeup_callback((TaskObj *)subject);
-        context = ((TaskObj *)subject)->context;
         break;
     case READY_READ:
     case READY_WRITE:
@@ -263,6 +267,9 @@ static inline __attribute__((always_inline)) int
 run_own_handle(LoopObj *loop, PyObject *obj)
 {
     HandleObj *handle = (HandleObj *)obj;
+    if (UNLIKELY(context_make(&loop->st->contexts, &handle->context) < 0)) {
+        return -1;
+    }
     if (UNLIKELY(handle->cancelled != Py_False || handle->args == NULL || !PyTuple_CheckExact(handle->args) ||
                  handle->context == NULL || !PyContext_CheckExact(handle->context) ||
                  handle->callback == NULL)) {

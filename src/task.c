@@ -18,11 +18,18 @@ typedef struct {
 
 /* ---- scheduling a step ---- */
 
+/* The task's context, borrowed. */
+PART PyObject *
+task_context(TaskObj *task, ctask_state *st)
+{
+    return context_make(&st->contexts, &task->context) < 0 ? NULL : task->context;
+}
+
 static int
 schedule_step(TaskObj *task, ctask_state *st, PyObject *exc)
 {
     LoopObj *loop = loop_plain(task->loop);
-    if (LIKELY(loop != NULL && PyContext_CheckExact(task->context))) {
+    if (LIKELY(loop != NULL && context_is(&st->contexts, task->context))) {
         return loop_ready(loop, Py_NewRef(task), READY_STEP, Py_XNewRef(exc), NULL);
     }
     PyObject *step = task_step_callback(task, st, exc);
@@ -30,7 +37,11 @@ schedule_step(TaskObj *task, ctask_state *st, PyObject *exc)
         return -1;
     }
     /* A foreign call_soon() may drop the task's fields. */
-    PyObject *context = Py_NewRef(task->context);
+    PyObject *context = Py_XNewRef(task_context(task, st));
+    if (context == NULL) {
+        Py_DECREF(step);
+        return -1;
+    }
     PyObject *loop_obj = Py_NewRef(task->loop);
     int result = call_soon(st, loop_obj, step, NULL, context);
     Py_DECREF(loop_obj);
@@ -150,10 +161,11 @@ wait_for_foreign(TaskObj *task, ctask_state *st, PyObject *obj)
     }
     wakeup = task_wakeup_callback(task);
     add = PyObject_GetAttr(obj, st->str.add_done_callback);
-    if (wakeup == NULL || add == NULL) {
+    PyObject *context = task_context(task, st);
+    if (wakeup == NULL || add == NULL || context == NULL) {
         goto finally;
     }
-    PyObject *stack[] = {wakeup, task->context};
+    PyObject *stack[] = {wakeup, context};
     PyObject *res = PyObject_Vectorcall(add, stack, 1, st->context_kwnames);
     if (res == NULL) {
         goto finally;
@@ -321,7 +333,10 @@ PART int
 task_run(LoopObj *loop, TaskObj *task, PyObject *exc, PyObject *fut)
 {
     ctask_state *st = loop->st;
-    PyObject *context = Py_NewRef(task->context);
+    PyObject *context = Py_XNewRef(task_context(task, st));
+    if (UNLIKELY(context == NULL)) {
+        return -1;
+    }
     int status = PyContext_Enter(context);
     if (status == 0) {
         status = current_enter(st, (PyObject *)loop, task);
@@ -346,6 +361,7 @@ task_run(LoopObj *loop, TaskObj *task, PyObject *exc, PyObject *fut)
         }
     }
     Py_DECREF(context);
+    context_rest(&st->contexts, &task->context);
     return status;
 }
 
@@ -529,7 +545,10 @@ eager_start(TaskObj *task, ctask_state *st)
         return -1;
     }
     int status = registry_add(st, task);
-    PyObject *context = Py_NewRef(task->context);
+    PyObject *context = Py_XNewRef(task_context(task, st));
+    if (context == NULL) {
+        status = -1;
+    }
     if (status == 0) {
         status = PyContext_Enter(context);
     }
@@ -548,7 +567,7 @@ eager_start(TaskObj *task, ctask_state *st)
     if (entered && PyContext_Exit(context) < 0) {
         status = -1;
     }
-    Py_DECREF(context);
+    Py_XDECREF(context);
     if (raised != NULL) {
         PyErr_SetRaisedException(raised);
     }
@@ -598,7 +617,7 @@ task_init(TaskObj *task, ctask_state *st, PyObject *coro, PyObject *loop, PyObje
         return -1;
     }
 #endif
-    context = context == NULL || context == Py_None ? context_copy(&st->contexts) : Py_NewRef(context);
+    context = context == NULL || context == Py_None ? context_snapshot(&st->contexts) : Py_NewRef(context);
     if (context == NULL) {
         return -1;
     }
@@ -808,8 +827,8 @@ PyDoc_STRVAR(Task_get_context_doc,
 static PyObject *
 Task_get_context(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *context = ((TaskObj *)self)->context;
-    return Py_NewRef(context == NULL ? Py_None : context);
+    TaskObj *task = (TaskObj *)self;
+    return task->context == NULL ? Py_NewRef(Py_None) : Py_XNewRef(task_context(task, state_of(self)));
 }
 #else
 #define TASK_SIGNATURE "Task(coro, *, loop=None, name=None, context=None)\n--\n\n"

@@ -25,6 +25,7 @@ typedef struct {
     PyObject *base_error; // owned; SystemExit, KeyboardInterrupt or None
     PyObject *completed; // owned; the future that __aexit__() waits for, or None
     PyObject *task_done; // owned; the tasks' callback, while there are any
+    PyObject *context; // owned; what it is called in; NULL until the first task
     char entered;
     char exiting;
     char aborting;
@@ -162,13 +163,20 @@ group_create(GroupObj *group, PyObject *coro, PyObject *name, PyObject *context)
             return NULL;
         }
     }
+    if (UNLIKELY(group->context == NULL)) {
+        group->context = context_copy(&st->contexts);
+        if (group->context == NULL) {
+            return NULL;
+        }
+    }
     PyObject *obj = task_create(st, (PyObject *)loop, coro, name, context, 0);
     if (obj == NULL) {
         return NULL;
     }
     TaskObj *task = (TaskObj *)obj;
-    if (UNLIKELY(group->task_done == NULL || group->tasks == NULL || !PySet_CheckExact(group->tasks) ||
-                 task->callback0 != NULL || task->callbacks != NULL || PySet_Add(group->tasks, obj) < 0)) {
+    if (UNLIKELY(group->task_done == NULL || group->context == NULL || group->tasks == NULL ||
+                 !PySet_CheckExact(group->tasks) || task->callback0 != NULL || task->callbacks != NULL ||
+                 PySet_Add(group->tasks, obj) < 0)) {
         /* Out of memory, or str(name) has done strange things. */
         Py_DECREF(obj);
         if (!PyErr_Occurred()) {
@@ -177,17 +185,9 @@ group_create(GroupObj *group, PyObject *coro, PyObject *name, PyObject *context)
         return NULL;
     }
     awaited_by_parent(group, task);
-    /* task.add_done_callback(self._on_task_done).  The callback has no use for a context; the task's own is not
-       entered any more when it is called, unless it was given. */
-    PyObject *own = context == NULL || context == Py_None ? Py_NewRef(task->context)
-                                                          : context_copy(&st->contexts);
-    if (UNLIKELY(own == NULL)) {
-        (void)PySet_Discard(group->tasks, obj);
-        Py_DECREF(obj);
-        return NULL;
-    }
+    /* task.add_done_callback(self._on_task_done).  The callback has no use for a context: one does for all. */
     task->callback0 = Py_NewRef(group->task_done);
-    task->context0 = own;
+    task->context0 = Py_NewRef(group->context);
     return obj;
 }
 
@@ -450,6 +450,7 @@ group_clear(PyObject *self)
     Py_CLEAR(group->base_error);
     Py_CLEAR(group->completed);
     Py_CLEAR(group->task_done);
+    Py_CLEAR(group->context);
     return 0;
 }
 
@@ -500,6 +501,7 @@ group_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(group->base_error);
     Py_VISIT(group->completed);
     Py_VISIT(group->task_done);
+    Py_VISIT(group->context);
     return 0;
 }
 

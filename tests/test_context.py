@@ -205,6 +205,177 @@ def test_weak_reference_to_a_context_dies_with_it(loop, run, method):
     run(main())
 
 
+# --- What waits has only the values; the context comes when it runs or somebody asks
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe", "call_later"])
+def test_context_of_a_handle_is_that_in_which_it_runs(loop, run, method):
+    def schedule(func, *args):
+        return getattr(loop, method)(*([0] if method == "call_later" else []), func, *args)
+
+    async def main():
+        await use_contexts(loop)
+        before = schedule(var.set, "before")
+        asked = context_of(before)
+        during = []
+        handle = schedule(lambda: (var.set("during"), during.append(context_of(handle))))
+        after = schedule(var.set, "after")
+        await turns(3)
+        assert context_of(before) is asked
+        assert asked[var] == "before"
+        assert context_of(handle) is during[0]
+        assert during[0][var] == "during"
+        assert context_of(after) is context_of(after)
+        assert context_of(after)[var] == "after"
+
+    run(main())
+
+
+def test_context_of_a_handle_has_the_values_of_the_time_of_scheduling(loop, run):
+    async def main():
+        var.set("then")
+        handle = loop.call_soon(int)
+        var.set("now")
+        assert context_of(handle)[var] == "then"
+        assert var.get() == "now"
+
+    run(main())
+
+
+@pytest.mark.parametrize("wait", ["future", "yield", "task"])
+def test_values_of_a_task_outlast_its_waits(loop, run, wait):
+    """Nobody asks for its context, and the others use many."""
+
+    async def body(name, futures):
+        for n in range(5):
+            var.set((name, n))
+            if wait == "yield":
+                await asyncio.sleep(0)
+            else:
+                future = loop.create_future()
+                futures.append(future)
+                await future if wait == "future" else await loop.create_task(wait_for(future))
+            assert var.get() == (name, n)
+
+    async def wait_for(future):
+        assert var.get()[1] < 5
+        var.set("inner")
+        await future
+
+    async def main():
+        futures = []
+        tasks = [loop.create_task(body(name, futures)) for name in range(50)]
+        while not all(task.done() for task in tasks):
+            await use_contexts(loop, 20)
+            while futures:
+                futures.pop().set_result(None)
+        for task in tasks:
+            task.result()
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="get_context() is new in 3.12")
+def test_context_of_a_task_is_one_from_when_it_was_asked_for(loop, run):
+    async def body(future):
+        var.set("first")
+        await asyncio.sleep(0)
+        await future
+        seen.append(asyncio.current_task().get_context())
+        var.set("last")
+
+    async def main():
+        for asked in range(5):
+            future = loop.create_future()
+            task = loop.create_task(body(future))
+            contexts = [task.get_context()] if asked == 0 else []
+            await turns(1)
+            contexts += [task.get_context()] if asked == 1 else []
+            await turns(2)
+            contexts += [task.get_context()] if asked == 2 else []
+            future.set_result(None)
+            contexts += [task.get_context()] if asked == 3 else []
+            await use_contexts(loop)
+            await task
+            contexts += [seen.pop(), task.get_context()]
+            assert all(context is contexts[0] for context in contexts)
+            assert contexts[0][var] == "last"
+
+    seen = []
+    run(main())
+
+
+def test_what_a_task_waits_for_shows_its_context(loop, run):
+    async def wait(future):
+        var.set("waiting")
+        await future
+
+    async def main():
+        future = loop.create_future()
+        task = loop.create_task(wait(future))
+        await turns(1)
+        [(callback, context)] = future._callbacks
+        assert isinstance(context, contextvars.Context)
+        assert context[var] == "waiting"
+        if sys.version_info >= (3, 12):
+            assert context is task.get_context()
+        assert future.remove_done_callback(callback) == 1
+        future.add_done_callback(callback, context=context)
+        future.set_result(None)
+        await task
+
+    run(main())
+
+
+def test_ready_steps_show_their_contexts(loop, run):
+    async def main():
+        var.set("main")
+        loop.create_task(asyncio.sleep(0))
+        [handle] = loop._ready
+        assert context_of(handle)[var] == "main"
+        await turns(2)
+
+    run(main())
+
+
+def test_callbacks_of_a_task_group_run_while_it_ends(loop, run):
+    async def body(n):
+        var.set(n)
+        await asyncio.sleep(0)
+        assert var.get() == n
+
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(body(n)) for n in range(10)]
+            [(_, context)] = tasks[0]._callbacks
+            assert isinstance(context, contextvars.Context)
+        assert var.get() == "unset"
+
+    run(main())
+
+
+def test_context_of_a_handle_can_be_deleted_and_replaced(loop, run):
+    async def main():
+        loop.set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+        handle = loop.call_soon(lambda: calls.append(var.get()))
+        del handle._context
+        with pytest.raises(AttributeError, match="Handle' object has no attribute '_context'"):
+            context_of(handle)
+        with pytest.raises(AttributeError, match="_context"):
+            del handle._context
+        handle._context = context
+        other = loop.call_soon(calls.append, 2)
+        other._context = 5
+        await turns(2)
+
+    calls, errors = [], []
+    context = contextvars.Context()
+    context.run(var.set, 3)
+    run(main())
+    assert calls == [3]
+    assert list(map(type, errors)) == [AttributeError]
+
+
 # --- How long values live
 
 
