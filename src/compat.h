@@ -34,6 +34,12 @@
 #define TASKS_IN_THREAD_STATE 0
 #endif
 #include "internal/pycore_context.h"
+#if PY_VERSION_HEX >= 0x030E0000
+#include "internal/pycore_interp.h"
+#define CONTEXT_WATCHERS 1
+#else
+#define CONTEXT_WATCHERS 0
+#endif
 #if PY_VERSION_HEX >= 0x030D0000
 #include "internal/pycore_object.h"
 #endif

@@ -8,8 +8,11 @@
 
    A context that only we refer to, that is not entered and not weakly referenced can be any other: nobody
    can tell.  Such are kept for the next.  They hold the variables which the thread had when its loop began
-   to run, and only while it runs, so that no value lives longer for it.  (The fields are those of
-   internal/pycore_context.h.) */
+   to run, and only while it runs, so that no value lives longer for it.
+
+   Entering and leaving one is a few stores, but costs two calls into the interpreter, which each look for
+   the thread state; the loop knows it already.  (The fields are those of internal/pycore_context.h and of the
+   thread state, the watchers' that of internal/pycore_interp_structs.h: context_pool_check().) */
 
 #ifndef CTASK_CONTEXT_H
 #define CTASK_CONTEXT_H
@@ -24,12 +27,41 @@ typedef struct {
     PyContext *base;         // owned; what was entered when a loop began to run, NULL while none does
     PyTypeObject *vars_type; // borrowed, lives as long as the interpreter; NULL unless the fields of a
                              // context are where the header says
+#if CONTEXT_WATCHERS
+    const uint8_t *watchers; // borrowed from the interpreter: a bit for each that is active
+#endif
 } context_pool;
+
+#if CONTEXT_WATCHERS
+static int
+context_watch_nothing(PyContextEvent Py_UNUSED(event), PyObject *Py_UNUSED(obj))
+{
+    return 0;
+}
+
+/* Is the interpreter's word for who watches where the header says? */
+static inline int
+context_watchers_check(context_pool *pool)
+{
+    pool->watchers = &PyInterpreterState_Get()->active_context_watchers;
+    uint8_t before = *pool->watchers;
+    int id = PyContext_AddWatcher(context_watch_nothing);
+    if (id < 0) {
+        PyErr_Clear(); /* all are in use */
+        return 0;
+    }
+    int found = *pool->watchers == (before | 1 << id);
+    return PyContext_ClearWatcher(id) == 0 && found && *pool->watchers == before;
+}
+#endif
 
 /* Watch a context being entered; where its fields do not change as they should, the pool is not used. */
 static inline int
 context_pool_check(context_pool *pool)
 {
+    PyThreadState *ts = PyThreadState_Get();
+    PyObject *before = ts->context;
+    uint64_t version = ts->context_ver;
     PyObject *obj = PyContext_New();
     PyContext *context = (PyContext *)obj;
     if (obj == NULL || PyContext_Enter(obj) < 0) {
@@ -38,11 +70,17 @@ context_pool_check(context_pool *pool)
     }
     PyObject *copy = PyContext_CopyCurrent();
     int as_declared = copy != NULL && context->ctx_entered == 1 && context->ctx_weakreflist == NULL &&
-                      PyThreadState_Get()->context == obj && context->ctx_vars != NULL &&
+                      ts->context == obj && ts->context_ver == version + 1 &&
+                      (PyObject *)context->ctx_prev == before && context->ctx_vars != NULL &&
                       ((PyContext *)copy)->ctx_vars == context->ctx_vars && !((PyContext *)copy)->ctx_entered;
     Py_XDECREF(copy);
     int status = PyContext_Exit(obj);
-    pool->vars_type = as_declared && !context->ctx_entered ? Py_TYPE(context->ctx_vars) : NULL;
+    as_declared = as_declared && !context->ctx_entered && context->ctx_prev == NULL && ts->context == before &&
+                  ts->context_ver == version + 2;
+#if CONTEXT_WATCHERS
+    as_declared = as_declared && context_watchers_check(pool);
+#endif
+    pool->vars_type = as_declared ? Py_TYPE(context->ctx_vars) : NULL;
     Py_DECREF(obj);
     return status < 0 || copy == NULL ? -1 : 0;
 }
@@ -173,6 +211,50 @@ context_rest(context_pool *pool, PyObject **kept)
         ((PyContext *)obj)->ctx_vars = (PyHamtObject *)Py_NewRef((PyObject *)vars);
         pool->contexts[pool->length++] = obj;
     }
+}
+
+static inline int
+context_is_watched(const context_pool *pool)
+{
+#if CONTEXT_WATCHERS
+    return *pool->watchers != 0;
+#else
+    (void)pool;
+    return 0;
+#endif
+}
+
+/* PyContext_Enter() in this thread, whose state is `ts`; any object is accepted. */
+static inline int
+context_enter(context_pool *pool, PyThreadState *ts, PyObject *obj)
+{
+    PyContext *context = (PyContext *)obj;
+    if (__builtin_expect(pool->vars_type == NULL || !PyContext_CheckExact(obj) || context->ctx_entered ||
+                             context_is_watched(pool),
+                         0)) {
+        return PyContext_Enter(obj);
+    }
+    context->ctx_prev = (PyContext *)ts->context; /* with the thread's reference */
+    context->ctx_entered = 1;
+    ts->context = Py_NewRef(obj);
+    ts->context_ver++;
+    return 0;
+}
+
+/* PyContext_Exit(); the caller has a reference, or the thread the last one. */
+static inline int
+context_exit(context_pool *pool, PyThreadState *ts, PyObject *obj)
+{
+    PyContext *context = (PyContext *)obj;
+    if (__builtin_expect(pool->vars_type == NULL || ts->context != obj || context_is_watched(pool), 0)) {
+        return PyContext_Exit(obj);
+    }
+    ts->context = (PyObject *)context->ctx_prev;
+    context->ctx_prev = NULL;
+    context->ctx_entered = 0;
+    ts->context_ver++;
+    Py_DECREF(obj);
+    return 0;
 }
 
 static inline void

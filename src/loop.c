@@ -234,18 +234,20 @@ loop_report(LoopObj *loop, PyObject *callback, PyObject *arg)
 
 /* context.run(callback, *args); returns -1 with what it raised. */
 static inline __attribute__((always_inline)) int
-run_in_context(PyObject *context, PyObject *callback, PyObject *const *args, Py_ssize_t nargs)
+run_in_context(LoopObj *loop, PyThreadState *ts, PyObject *context, PyObject *callback, PyObject *const *args,
+               Py_ssize_t nargs)
 {
-    if (PyContext_Enter(context) < 0) {
+    context_pool *pool = &loop->st->contexts;
+    if (context_enter(pool, ts, context) < 0) {
         return -1;
     }
     PyObject *res = call_vector(callback, args, nargs);
     if (LIKELY(res != NULL)) {
         Py_DECREF(res);
-        return PyContext_Exit(context);
+        return context_exit(pool, ts, context);
     }
     PyObject *raised = PyErr_GetRaisedException();
-    (void)PyContext_Exit(context);
+    (void)context_exit(pool, ts, context);
     PyErr_SetRaisedException(raised);
     return -1;
 }
@@ -264,7 +266,7 @@ run_other_handle(LoopObj *loop, PyObject *handle)
 }
 
 static inline __attribute__((always_inline)) int
-run_own_handle(LoopObj *loop, PyObject *obj)
+run_own_handle(LoopObj *loop, PyThreadState *ts, PyObject *obj)
 {
     HandleObj *handle = (HandleObj *)obj;
     if (UNLIKELY(context_make(&loop->st->contexts, &handle->context) < 0)) {
@@ -279,7 +281,7 @@ run_own_handle(LoopObj *loop, PyObject *obj)
     PyObject *callback = Py_NewRef(handle->callback);
     PyObject *arguments = Py_NewRef(handle->args);
     int status = run_in_context(
-        handle->context, callback, &PyTuple_GET_ITEM(arguments, 0), PyTuple_GET_SIZE(arguments));
+        loop, ts, handle->context, callback, &PyTuple_GET_ITEM(arguments, 0), PyTuple_GET_SIZE(arguments));
     if (UNLIKELY(status < 0)) {
         status = report_exception(loop, obj);
     }
@@ -291,30 +293,30 @@ run_own_handle(LoopObj *loop, PyObject *obj)
 #if THREADSAFE_HANDLES
 /* Threads that want to cancel it wait from here on. */
 static __attribute__((noinline)) int
-run_threadsafe_handle(LoopObj *loop, PyObject *handle)
+run_threadsafe_handle(LoopObj *loop, PyThreadState *ts, PyObject *handle)
 {
     if (threadsafe_enter(handle, loop->st) < 0) {
         return -1;
     }
-    int status = run_own_handle(loop, handle);
+    int status = run_own_handle(loop, ts, handle);
     threadsafe_leave(handle, loop->st);
     return status;
 }
 #endif
 
 static int
-run_handle(LoopObj *loop, PyObject *obj)
+run_handle(LoopObj *loop, PyThreadState *ts, PyObject *obj)
 {
     destructor dealloc = Py_TYPE(obj)->tp_dealloc;
     if (UNLIKELY(dealloc != handle_dealloc && dealloc != timer_dealloc)) {
 #if THREADSAFE_HANDLES
         if (LIKELY(dealloc == threadsafe_dealloc)) {
-            return run_threadsafe_handle(loop, obj);
+            return run_threadsafe_handle(loop, ts, obj);
         }
 #endif
         return run_other_handle(loop, obj);
     }
-    return run_own_handle(loop, obj);
+    return run_own_handle(loop, ts, obj);
 }
 
 /* asyncio's warning about a callback that took longer than loop.slow_callback_duration. */
@@ -349,7 +351,7 @@ finally:
 
 /* In debug mode each callback is timed. */
 static int
-run_entry_timed(LoopObj *loop, ring_entry *entry)
+run_entry_timed(LoopObj *loop, PyThreadState *ts, ring_entry *entry)
 {
     if (current_flush(loop) < 0) {
         return -1;
@@ -362,7 +364,7 @@ run_entry_timed(LoopObj *loop, ring_entry *entry)
     if (status == 0) {
         double start, end;
         Py_XSETREF(loop->current_handle, Py_NewRef(handle));
-        status = loop_now(loop, &start) < 0 ? -1 : run_handle(loop, handle);
+        status = loop_now(loop, &start) < 0 ? -1 : run_handle(loop, ts, handle);
         if (status == 0) {
             status = loop_now(loop, &end) < 0 ? -1 : log_if_slow(loop, handle, end - start);
         }
@@ -375,22 +377,22 @@ run_entry_timed(LoopObj *loop, ring_entry *entry)
 }
 
 static int
-run_entry(LoopObj *loop, ring_entry *entry)
+run_entry(LoopObj *loop, PyThreadState *ts, ring_entry *entry)
 {
     PyObject *subject = ring_subject(entry);
     unsigned kind = ring_kind(entry);
     int status;
     if (UNLIKELY(loop->debug)) {
-        return run_entry_timed(loop, entry);
+        return run_entry_timed(loop, ts, entry);
     }
     if (kind == READY_HANDLE) {
-        return UNLIKELY(current_flush(loop) < 0) ? -1 : run_handle(loop, subject);
+        return UNLIKELY(current_flush(loop) < 0) ? -1 : run_handle(loop, ts, subject);
     }
     if (kind == READY_STEP) {
-        status = task_run(loop, (TaskObj *)subject, entry->arg, NULL);
+        status = task_run(loop, ts, (TaskObj *)subject, entry->arg, NULL);
     }
     else if (kind == READY_WAKE) {
-        status = task_run(loop, (TaskObj *)subject, NULL, entry->arg);
+        status = task_run(loop, ts, (TaskObj *)subject, NULL, entry->arg);
     }
     else if (kind == READY_CALL && done_is(subject) && ((DoneObj *)subject)->silent && !loop->overridden &&
              future_is_exact(entry->arg)) {
@@ -406,7 +408,7 @@ run_entry(LoopObj *loop, ring_entry *entry)
         }
         else {
             PyObject *arg = entry->arg;
-            status = run_in_context(entry->context, subject, &arg, 1);
+            status = run_in_context(loop, ts, entry->context, subject, &arg, 1);
         }
     }
     if (LIKELY(status == 0)) {
@@ -430,13 +432,13 @@ run_entry(LoopObj *loop, ring_entry *entry)
 
 /* Run what is ready now; what is pushed meanwhile waits for the next iteration. */
 static int
-drain(LoopObj *loop)
+drain(LoopObj *loop, PyThreadState *ts)
 {
     size_t n = ring_length(&loop->ready);
     loop->since_poll = n > POLL_EVERY ? POLL_EVERY : loop->since_poll + (unsigned)n;
     while (n-- > 0 && ring_length(&loop->ready) > 0) {
         ring_entry entry = ring_pop(&loop->ready);
-        int status = run_entry(loop, &entry);
+        int status = run_entry(loop, ts, &entry);
         if (UNLIKELY(status < 0)) {
             PyObject *raised = PyErr_GetRaisedException();
             entry_drop(loop, &entry);
@@ -513,7 +515,7 @@ push_due_timers(LoopObj *loop)
 }
 
 static int
-run_once(LoopObj *loop)
+run_once(LoopObj *loop, PyThreadState *ts)
 {
     size_t ready = ring_length(&loop->ready);
     if (UNLIKELY(ready == 0 || loop->since_poll >= POLL_EVERY)) {
@@ -529,7 +531,7 @@ run_once(LoopObj *loop)
     if (loop->timers.length > 0 && push_due_timers(loop) < 0) {
         return -1;
     }
-    return drain(loop);
+    return drain(loop, ts);
 }
 
 /* Takes a timer out of the heap; 1 if it was in this loop's, and the reference is the caller's then.  The
@@ -568,6 +570,7 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
     LoopObj *loop = (LoopObj *)self;
     int status = 0;
     ctask_state *st = loop->st;
+    PyThreadState *ts = PyThreadState_Get();
     loop->since_poll = POLL_EVERY; // the first iteration asks the kernel: stop() may have been called already
     if (context_pool_open(&st->contexts) < 0) {
         return NULL;
@@ -579,7 +582,7 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
             status = res == NULL ? -1 : 0;
         }
         else {
-            status = run_once(loop);
+            status = run_once(loop, ts);
         }
     } while (status == 0 && !loop->stopping);
     PyObject *raised = PyErr_GetRaisedException();
@@ -603,7 +606,7 @@ Loop_run_once(PyObject *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     loop->since_poll = POLL_EVERY;
-    int status = run_once(loop);
+    int status = run_once(loop, PyThreadState_Get());
     if (current_flush(loop) < 0 || status < 0) {
         return NULL;
     }

@@ -44,10 +44,10 @@ registry_add(ctask_state *st, TaskObj *task)
 }
 
 PART int
-current_enter(ctask_state *st, PyObject *loop, TaskObj *task)
+current_enter(ctask_state *st, PyThreadState *thread, PyObject *loop, TaskObj *task)
 {
     if (LIKELY(st->thread_state_checked)) {
-        _PyThreadStateImpl *ts = thread_state();
+        _PyThreadStateImpl *ts = (_PyThreadStateImpl *)thread;
         if (LIKELY(ts->asyncio_running_loop == loop && ts->asyncio_running_task == NULL)) {
             ts->asyncio_running_task = Py_NewRef(task);
             return 0;
@@ -57,10 +57,10 @@ current_enter(ctask_state *st, PyObject *loop, TaskObj *task)
 }
 
 PART int
-current_leave(ctask_state *st, PyObject *loop, TaskObj *task)
+current_leave(ctask_state *st, PyThreadState *thread, PyObject *loop, TaskObj *task)
 {
     if (LIKELY(st->thread_state_checked)) {
-        _PyThreadStateImpl *ts = thread_state();
+        _PyThreadStateImpl *ts = (_PyThreadStateImpl *)thread;
         if (LIKELY(ts->asyncio_running_loop == loop && ts->asyncio_running_task == (PyObject *)task)) {
             Py_CLEAR(ts->asyncio_running_task);
             return 0;
@@ -70,9 +70,9 @@ current_leave(ctask_state *st, PyObject *loop, TaskObj *task)
 }
 
 PART int
-current_leave_later(LoopObj *loop, TaskObj *task)
+current_leave_later(LoopObj *loop, PyThreadState *ts, TaskObj *task)
 {
-    return current_leave(loop->st, (PyObject *)loop, task);
+    return current_leave(loop->st, ts, (PyObject *)loop, task);
 }
 
 PART int
@@ -170,7 +170,7 @@ remember_entry(ctask_state *st, LoopObj *loop)
 }
 
 PART int
-current_enter(ctask_state *st, PyObject *loop, TaskObj *task)
+current_enter(ctask_state *st, PyThreadState *Py_UNUSED(ts), PyObject *loop, TaskObj *task)
 {
     LoopObj *ours = loop_cast(loop);
     if (ours != NULL && ours->left_entered) {
@@ -194,7 +194,7 @@ current_enter(ctask_state *st, PyObject *loop, TaskObj *task)
 }
 
 PART int
-current_leave(ctask_state *st, PyObject *loop, TaskObj *task)
+current_leave(ctask_state *st, PyThreadState *Py_UNUSED(ts), PyObject *loop, TaskObj *task)
 {
     PyObject *current = PyDict_GetItemWithError(st->current_tasks, loop);
     if (current == (PyObject *)task) {
@@ -207,7 +207,7 @@ current_leave(ctask_state *st, PyObject *loop, TaskObj *task)
    until the next step puts another in its place (half the cost of a removal and an insertion) or until
    anything else is about to run: current_flush(). */
 PART int
-current_leave_later(LoopObj *loop, TaskObj *Py_UNUSED(task))
+current_leave_later(LoopObj *loop, PyThreadState *Py_UNUSED(ts), TaskObj *Py_UNUSED(task))
 {
     loop->left_entered = 1;
     return 0;

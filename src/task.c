@@ -330,34 +330,34 @@ step_or_wake(TaskObj *task, ctask_state *st, PyObject *exc, PyObject *fut)
 
 /* Called by the loop for what it takes from its ring: enters the task's context, makes it current, steps. */
 PART int
-task_run(LoopObj *loop, TaskObj *task, PyObject *exc, PyObject *fut)
+task_run(LoopObj *loop, PyThreadState *ts, TaskObj *task, PyObject *exc, PyObject *fut)
 {
     ctask_state *st = loop->st;
     PyObject *context = Py_XNewRef(task_context(task, st));
     if (UNLIKELY(context == NULL)) {
         return -1;
     }
-    int status = PyContext_Enter(context);
+    int status = context_enter(&st->contexts, ts, context);
     if (status == 0) {
-        status = current_enter(st, (PyObject *)loop, task);
+        status = current_enter(st, ts, (PyObject *)loop, task);
         if (status == 0) {
             status = step_or_wake(task, st, exc, fut);
             if (UNLIKELY(status < 0)) {
                 PyObject *raised = PyErr_GetRaisedException();
-                (void)current_leave_later(loop, task);
+                (void)current_leave_later(loop, ts, task);
                 PyErr_SetRaisedException(raised);
             }
             else {
-                status = current_leave_later(loop, task);
+                status = current_leave_later(loop, ts, task);
             }
         }
         if (UNLIKELY(status < 0)) {
             PyObject *raised = PyErr_GetRaisedException();
-            (void)PyContext_Exit(context);
+            (void)context_exit(&st->contexts, ts, context);
             PyErr_SetRaisedException(raised);
         }
         else {
-            status = PyContext_Exit(context);
+            status = context_exit(&st->contexts, ts, context);
         }
     }
     Py_DECREF(context);
@@ -375,11 +375,12 @@ run_as_callback(TaskObj *task, PyObject *exc, PyObject *fut)
         return NULL;
     }
     PyObject *loop = Py_NewRef(task->loop);
-    int status = current_enter(st, loop, task);
+    PyThreadState *ts = PyThreadState_Get();
+    int status = current_enter(st, ts, loop, task);
     if (status == 0) {
         status = step_or_wake(task, st, exc, fut);
         PyObject *raised = PyErr_GetRaisedException();
-        if (current_leave(st, loop, task) < 0) {
+        if (current_leave(st, ts, loop, task) < 0) {
             if (raised == NULL) {
                 status = -1;
             }
