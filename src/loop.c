@@ -430,13 +430,57 @@ run_entry(LoopObj *loop, PyThreadState *ts, ring_entry *entry)
     return status;
 }
 
+/* So many entries do not fit in the cache, with all that they refer to.  Each is fetched from memory while some
+   others run before it: its subject first, and when that has come what it refers to.  (Always inlined: gcc takes a
+   function that does nothing but this for one that does nothing.) */
+#define FETCH_FROM 1024
+#define FETCH_AHEAD 8
+
+static inline __attribute__((always_inline)) void
+fetch(const void *object, size_t size)
+{
+    const char *start = (const char *)object - sizeof(PyGC_Head);
+    for (size_t i = 0; i < sizeof(PyGC_Head) + size; i += 64) {
+        __builtin_prefetch(start + i, 1);
+    }
+}
+
+static inline __attribute__((always_inline)) void
+fetch_ahead(const ring *ready)
+{
+    const ring_entry *far = ring_at(ready, FETCH_AHEAD); // or a left-over, whose address does no harm
+    fetch(ring_subject(far), sizeof(TaskObj));
+    const ring_entry *near = ring_at(ready, FETCH_AHEAD / 2);
+    if (ring_length(ready) <= FETCH_AHEAD / 2) {
+        return;
+    }
+    destructor dealloc = Py_TYPE((PyObject *)ring_subject(near))->tp_dealloc;
+    if (dealloc == handle_dealloc || dealloc == timer_dealloc) {
+        /* Its neighbours in the collector's list, out of which it will be taken. */
+        const PyGC_Head *head = (const PyGC_Head *)ring_subject(near) - 1;
+        __builtin_prefetch((void *)(head->_gc_next & ~(uintptr_t)3), 1);
+        __builtin_prefetch((void *)(head->_gc_prev & ~(uintptr_t)3), 1);
+    }
+    else if (ring_kind(near) <= READY_WAKE) {
+        const TaskObj *task = ring_subject(near);
+        fetch(task->coro, 192);
+        if (near->arg != NULL) {
+            fetch(near->arg, sizeof(FutureObj));
+        }
+    }
+}
+
 /* Run what is ready now; what is pushed meanwhile waits for the next iteration. */
 static int
 drain(LoopObj *loop, PyThreadState *ts)
 {
     size_t n = ring_length(&loop->ready);
     loop->since_poll = n > POLL_EVERY ? POLL_EVERY : loop->since_poll + (unsigned)n;
+    int many = n >= FETCH_FROM;
     while (n-- > 0 && ring_length(&loop->ready) > 0) {
+        if (UNLIKELY(many)) {
+            fetch_ahead(&loop->ready);
+        }
         ring_entry entry = ring_pop(&loop->ready);
         int status = run_entry(loop, ts, &entry);
         if (UNLIKELY(status < 0)) {
