@@ -20,8 +20,8 @@ HOW = {
     "memory": "growth of the resident set per object; ratios to asyncio in brackets; "
     "smaller is better",
     "scale": "CPU time (user and system) per operation with so many alive at once, median of the "
-    "rounds, garbage collector on and off; callgrind, collector off; growth is from 1000 to the "
-    "last column; smaller is better",
+    "rounds (with the garbage collector on there is one); callgrind, collector off; growth is from "
+    "1000 to the last column; smaller is better",
     "floors": "callgrind, user space, differences of n and 3n operations; hash seed 0, garbage "
     "collector frozen and off; the floor is the scenario's own Python code with asyncio's names "
     "doing nothing; functions by what they cost more than there",

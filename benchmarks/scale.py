@@ -1,11 +1,15 @@
 """Cost per operation as the number of what is pending grows: `python -m benchmarks --scale`.
 
 A kind makes `count` of a thing, all of them alive at once, does with each what one does, and
-lets go of them; one operation is one of them from start to end. That is repeated until there are
-about 100 000 operations. CPU time is measured twice, with the cyclic collector on and off: the
-difference is the collector's own, which walks whatever is alive. Every figure comes from processes
-of its own. Instructions and misses of a cache of 2 MiB are callgrind's, with the collector off, up
-to 100 000 at once: a million would take it hours.
+lets go of them; one operation is one of them from start to end. That is repeated for a tenth of a
+second. CPU time, in user space and in the kernel, is measured with the cyclic collector off, and
+once more with it on: the difference is the collector's own, which walks whatever is alive. A round
+takes each kind with each count on all contenders in turn, each time in a process of its own, so
+that whatever else the machine does meets all of them alike; figures are medians of the rounds. With
+the collector on there is one round only, which takes longer than two of the others.
+
+Instructions and misses of a cache of 2 MiB are callgrind's, with the collector off and up to 10 000
+at once, which is already beyond that cache.
 
 Several loops, each in a thread of its own, take the same steps that one takes; each thread's tasks
 count what they did, and each loop calls into its neighbour's.
@@ -17,7 +21,9 @@ import asyncio
 import gc
 import json
 import os
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -25,6 +31,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 from . import contenders, instructions, progress, report
@@ -35,10 +42,12 @@ Do = Callable[[int, int], Awaitable[None]]
 
 KINDS: dict[str, tuple[str, Do]] = {}
 COUNTS = (10, 1000, 100_000, 1_000_000)
-OPERATIONS = 100_000  # or one time `count`
+QUICK_COUNTS = (1000, 1_000_000)
 ROUNDS = 3
-STEPS = 10  # of each task
-COUNTED_OPERATIONS = 2000  # under callgrind
+SECONDS = 0.1  # of CPU time, or one time `count`
+STEPS = 4  # of each task
+COUNTED = (1000, 10_000)  # at once, under callgrind
+COUNTED_OPERATIONS = 2000  # or one time as many as at once
 L2 = "--LL=2097152,16,64"
 THREADS = (1, 2, 4)
 
@@ -79,16 +88,16 @@ async def tasks(count: int, times: int) -> None:
         await asyncio.sleep(0)
 
 
-@kind("task: 10 steps")
+@kind("task: create, 4 steps, end")
 async def steps(count: int, times: int) -> None:
-    """10 times `await asyncio.sleep(0)` in each of the tasks."""
+    """4 times `await asyncio.sleep(0)` in each of the tasks."""
 
     async def sleeper() -> None:
-        for _ in range(STEPS * times):
+        for _ in range(STEPS):
             await asyncio.sleep(0)
 
     loop = asyncio.get_running_loop()
-    if times:
+    for _ in range(times):
         await [loop.create_task(sleeper()) for _ in range(count)][-1]
 
 
@@ -144,17 +153,23 @@ def repeats(count: int, operations: int) -> int:
 
 
 async def timed(name: str, count: int, collect: bool, say: Say) -> None:
-    """Tell the CPU seconds of one operation."""
+    """Tell one operation's CPU seconds, in user space and in the kernel, and its page faults."""
     do = KINDS[name][1]
     await do(min(count, 1000), 3)
     gc.collect()
     if not collect:
         gc.disable()
-    times = repeats(count, OPERATIONS)
-    before = time.process_time()
-    await do(count, times)
-    spent = time.process_time() - before
-    say({"value": spent / (count * times), **contenders.identify()})
+    times, operations = repeats(count, 1000), 0
+    before = getrusage(RUSAGE_SELF)
+    user = kernel = 0.0
+    while user + kernel < SECONDS:
+        await do(count, times)
+        operations += count * times
+        after = getrusage(RUSAGE_SELF)
+        user, kernel = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+    faults = after.ru_minflt - before.ru_minflt
+    found = {"value": user + kernel, "user": user, "kernel": kernel, "faults": faults}
+    say({key: each / operations for key, each in found.items()} | contenders.identify())
     sys.stdout.flush()
     os._exit(0)  # nothing of it needs to be taken apart
 
@@ -169,14 +184,19 @@ async def counted(name: str, count: int, times: int, say: Say) -> None:
     await do(count, times)
 
 
-def count_forked(run: contenders.RunMain, name: str, count: int, say: Say) -> None:
-    """Under callgrind: nothing, and so many operations, in forked processes."""
-    times = repeats(count, COUNTED_OPERATIONS)
+def count_forked(run: contenders.RunMain, jobs: list[str], say: Say) -> None:
+    """Under callgrind, in forked processes: for each KIND:COUNT nothing, and so many operations."""
 
-    def job(times: int) -> None:
+    def job(name: str, count: int, times: int) -> None:
         run(counted(name, count, times, say))
 
-    instructions.fork([partial(job, 0), partial(job, times)])
+    instructions.fork(
+        [
+            partial(job, name, int(count), times)
+            for name, count in (each.split(":") for each in jobs)
+            for times in (0, repeats(int(count), COUNTED_OPERATIONS))
+        ]
+    )
 
 
 ROUND_TRIPS = 40_000  # of all loops together
@@ -258,35 +278,64 @@ def run_threads(run: contenders.RunMain, count: int, say: Say) -> None:
 # ---- the measurement ----
 
 
-def answer_of(found: dict[str, Any], name: str, *arguments: str, **options: Any) -> list[Any]:
-    """A worker's answers, from a process of its own. Raises Absent."""
-    worker = contenders.start([*arguments], PYTHONHASHSEED="0", **options)
+def answers_of(
+    found: dict[str, Any], name: str, arguments: list[str], worker: subprocess.Popen[str]
+) -> list[Any]:
+    """A worker's answers to these arguments; none if the contender is absent, which is noted."""
     output, _ = worker.communicate()
     if worker.returncode:
         raise RuntimeError(f"{' '.join(arguments)}: ended with status {worker.returncode}")
     hello, *answers = map(json.loads, output.splitlines())
     if "absent" in hello:
-        raise contenders.Absent(hello["absent"])
+        found["absent"][name] = hello["absent"]
+        return []
     found["contenders"][name] = contenders.proof(name, hello, answers[0])
     return answers
 
 
-def count(found: dict[str, Any], name: str, kind: str, things: int) -> dict[str, float]:
-    """Instructions and cache misses of one operation. Raises Absent."""
+def run(
+    found: dict[str, Any], names: list[str], cells: dict[str, dict[str, Any]], *arguments: str
+) -> None:
+    """Measure the same on these contenders in turn, adding to what `cells[name]` has of it."""
+    for name in names:
+        if name in found["absent"]:
+            continue
+        mode, *more = arguments
+        words = [mode, name, *more]
+        progress.show(" ".join(words))
+        for answer in answers_of(found, name, words, contenders.start(words, PYTHONHASHSEED="0")):
+            if mode == "scale" and more[-1] == "on":
+                answer = {"collected": answer["value"]}
+            for key, value in answer.items():
+                if isinstance(value, float):
+                    cells.setdefault(name, {}).setdefault(key, []).append(value)
+
+
+def count(found: dict[str, Any], names: list[str], kinds: list[str]) -> None:
+    """Instructions and cache misses of one operation. All contenders run at once: what is counted
+    does not depend on what else the machine does.
+    """
+    jobs = [f"{kind}:{things}" for kind in kinds for things in COUNTED]
+    progress.show("instructions")
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder, "log")
-        prefix = [*instructions.valgrind(log), "--cache-sim=yes", L2]
-        pids = [
-            str(answer["pid"])
-            for answer in answer_of(
-                found, name, "scale-count", name, kind, str(things), prefix=prefix
-            )
-        ]
-        events = collected(log.read_text())
-    nothing_done, all_done = (events[pid] for pid in pids)
-    operations = things * repeats(things, COUNTED_OPERATIONS)
-    more = {event: (all_done[event] - nothing_done[event]) / operations for event in all_done}
-    return {"instructions": more["Ir"], "misses": more["DLmr"] + more["DLmw"]}
+        workers = {}
+        for name in names:
+            prefix = [*instructions.valgrind(Path(folder, name)), "--cache-sim=yes", L2]
+            words = ["scale-count", name, *jobs]
+            workers[name] = contenders.start(words, prefix=prefix, PYTHONHASHSEED="0")
+        for name, worker in workers.items():
+            pids = [str(answer["pid"]) for answer in answers_of(found, name, jobs, worker)]
+            events = collected(Path(folder, name).read_text())
+            for job, nothing_done, all_done in zip(jobs, pids[::2], pids[1::2], strict=False):
+                kind, things = job.split(":")
+                operations = int(things) * repeats(int(things), COUNTED_OPERATIONS)
+                more = {
+                    event: (events[all_done][event] - events[nothing_done][event]) / operations
+                    for event in events[all_done]
+                }
+                found["values"][kind].setdefault(name, {}).setdefault(things, {}).update(
+                    instructions=more["Ir"], misses=more["DLmr"] + more["DLmw"]
+                )
 
 
 def collected(log: str) -> dict[str, dict[str, int]]:
@@ -304,91 +353,70 @@ def collected(log: str) -> dict[str, dict[str, int]]:
 
 
 def measure(names: list[str], kinds: list[str], quick: bool) -> dict[str, Any]:
-    """found["values"][kind][contender][str(count)] has seconds with the collector on ("value") and
-    off ("without"), and where they were counted instructions and misses; found["threads"] the same
-    of loops in threads.
+    """found["values"][kind][contender][count] has, per operation, with the collector off seconds
+    ("value", of which "user" and "kernel") and page "faults"; seconds with it on ("collected"); and
+    what was counted, "instructions" and "misses". found["threads"][contender][loops] has the "cpu"
+    and "real" seconds of a round trip.
     """
-    found: dict[str, Any] = {"contenders": {}, "absent": {}, "threads": {}}
+    found: dict[str, Any] = {"contenders": {}, "absent": {}}
     found["titles"] = {name: KINDS[name][0] for name in kinds}
-    found["values"] = {name: {} for name in kinds}
-    counts = COUNTS[:-1] if quick else COUNTS
-    for name in names:
-        try:
-            for kind in kinds:
-                row = found["values"][kind].setdefault(name, {})
-                for things in counts:
-                    progress.show(f"{name}: {kind}, {things}")
-                    row[str(things)] = measured(found, name, kind, things, quick)
-            found["threads"][name] = of_threads(found, name, quick)
-        except contenders.Absent as absent:
-            found["absent"][name] = str(absent)
+    rounds: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    for number in range(1 if quick else ROUNDS):
+        for kind in kinds:
+            for things in QUICK_COUNTS if quick else COUNTS:
+                cells = rounds.setdefault((kind, things), {})
+                run(found, names, cells, "scale", kind, str(things), "off")
+                if not quick and number == 0:
+                    run(found, names, cells, "scale", kind, str(things), "on")
+        for loops in THREADS:
+            run(found, names, rounds.setdefault(("", loops), {}), "threads", str(loops))
+    found["threads"] = {}
+    found["values"] = {kind: {} for kind in kinds}
+    for (kind, things), cells in rounds.items():
+        rows = found["values"][kind] if kind else found["threads"]
+        for name, values in cells.items():
+            rows.setdefault(name, {})[str(things)] = {
+                key: statistics.median(each) for key, each in values.items()
+            }
+    if not quick and shutil.which("valgrind"):
+        count(found, [name for name in names if name not in found["absent"]], kinds)
     progress.show()
     return found
-
-
-def measured(
-    found: dict[str, Any], name: str, kind: str, things: int, quick: bool
-) -> dict[str, float]:
-    """Raises Absent."""
-    cell = {}
-    for key, collect in (("value", "on"), ("without", "off")):
-        rounds = [
-            answer_of(found, name, "scale", name, kind, str(things), collect)[0]["value"]
-            for _ in range(1 if quick else ROUNDS)
-        ]
-        cell[key] = statistics.median(rounds)
-    if things < COUNTS[-1]:
-        cell |= count(found, name, kind, things)
-    return cell
-
-
-def of_threads(found: dict[str, Any], name: str, quick: bool) -> dict[str, Any]:
-    """Raises Absent."""
-    cells = {}
-    for loops in THREADS:
-        progress.show(f"{name}: {loops} loops")
-        rounds = [
-            answer_of(found, name, "threads", name, str(loops))[0]
-            for _ in range(1 if quick else ROUNDS)
-        ]
-        cells[str(loops)] = {
-            key: statistics.median(each[key] for each in rounds) for key in ("cpu", "real")
-        }
-    return cells
 
 
 # ---- the tables ----
 
 
 def growth(cells: dict[str, Any], key: str) -> float | None:
-    """From 1000 things to the most that were measured."""
-    most = [things for things in cells if key in cells[things]]
-    return cells[most[-1]][key] / cells["1000"][key] if "1000" in cells and most else None
+    """From 1000 things to the most that were measured; None where 1000 cost nothing."""
+    most = max((int(things) for things in cells if key in cells[things]), default=0)
+    fewer = cells.get("1000", {}).get(key)
+    return cells[str(most)][key] / fewer if fewer else None
 
 
-def table(result: dict[str, Any], key: str, what: str, unit: float, form: str) -> str:
-    counts = [
-        str(things)
-        for things in COUNTS
-        if any(
-            key in row.get(str(things), {})
-            for cells in result["values"].values()
-            for row in cells.values()
-        )
+def table(
+    result: dict[str, Any], key: str, what: str, unit: float, form: str, grows: bool = True
+) -> str:
+    """Empty without figures. What is next to nothing at 1000 cannot be said to grow."""
+    rows = [
+        (result["titles"][kind], name, cells)
+        for kind, row in result["values"].items()
+        for name, cells in row.items()
     ]
-    lines = [[what, "", *[f"{int(things):,}" for things in counts], "growth"]]
-    for kind, row in result["values"].items():
-        for name, cells in row.items():
-            grown = growth(cells, key)
-            lines.append(
-                [
-                    result["titles"][kind],
-                    name,
-                    *[format(cells[things][key] * unit, form) for things in counts],
-                    f"{grown:.2f}" if grown else "-",
-                ]
-            )
-    return report.aligned(lines)
+    counts = sorted({int(n) for _, _, cells in rows for n in cells if key in cells[n]})
+    lines = [[what, "", *[f"{things:,}" for things in counts], *["growth"] * grows]]
+    for title, name, cells in rows:
+        known = [cells.get(str(things), {}) for things in counts]
+        grown = growth(cells, key)
+        lines.append(
+            [
+                title,
+                name,
+                *[format(cell[key] * unit, form) if key in cell else "-" for cell in known],
+                *[f"{grown:.2f}" if grown else "-"] * grows,
+            ]
+        )
+    return report.aligned(lines) if counts else ""
 
 
 def threads_table(result: dict[str, Any]) -> str:
@@ -403,10 +431,13 @@ def threads_table(result: dict[str, Any]) -> str:
 def text(result: dict[str, Any]) -> str:
     """All tables; `growth` is from 1000 to the last column."""
     tables = [
-        table(result, "value", "ns of CPU per operation", 1e9, ",.0f"),
-        table(result, "without", "ns, collector off", 1e9, ",.0f"),
+        table(result, "value", "ns of CPU, collector off", 1e9, ",.0f"),
+        table(result, "user", "of it in user space", 1e9, ",.0f"),
+        table(result, "kernel", "of it in the kernel", 1e9, ",.0f", grows=False),
+        table(result, "faults", "page faults per 1000", 1000, ",.1f", grows=False),
+        table(result, "collected", "ns of CPU, collector on", 1e9, ",.0f"),
         table(result, "instructions", "instructions, collector off", 1, ",.0f"),
         table(result, "misses", "misses of 2 MiB of cache", 1, ".2f"),
         threads_table(result),
     ]
-    return "\n\n".join(tables)
+    return "\n\n".join(filter(None, tables))

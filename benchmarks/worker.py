@@ -4,7 +4,7 @@
     worker instructions CONTENDER SCENARIO:N...   under valgrind, see instructions.py
     worker memory CONTENDER KIND COUNT            see memory.py
     worker scale CONTENDER KIND COUNT on|off      see scale.py; the collector
-    worker scale-count CONTENDER KIND COUNT       under valgrind
+    worker scale-count CONTENDER KIND:COUNT...    under valgrind
     worker threads CONTENDER LOOPS
     worker serve CONTENDER PROGRAM PLACE          see servers.py
     worker spawn CONTENDER PROGRAM AT-ONCE WARM-UP SECONDS
@@ -108,8 +108,7 @@ def main(mode: str, name: str, *arguments: str) -> None:
         signal.alarm(LIMIT)
         run(scale.timed(kind, int(things), collector == "on", say))
     elif mode == "scale-count":
-        kind, things = arguments
-        scale.count_forked(run, kind, int(things), say)
+        scale.count_forked(run, list(arguments), say)
     elif mode == "threads":
         signal.alarm(LIMIT)
         scale.run_threads(run, int(arguments[0]), say)

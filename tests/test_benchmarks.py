@@ -423,6 +423,49 @@ class TestScale:
             "13": {"Ir": 300, "Dr": 90, "DLmr": 4, "DLmw": 3},
         }
 
+    def test_round_takes_all_contenders_in_turn_and_figures_are_medians(self, monkeypatch):
+        from benchmarks import scale
+
+        asked = []
+
+        def answers_of(found, name, arguments, worker):
+            if name == "rloop":
+                found["absent"][name] = "not there"
+                return []
+            asked.append((name, *arguments[2:]))
+            found["contenders"][name] = {}
+            if arguments[0] == "threads":
+                return [{"cpu": 1.0, "real": 2.0, "loop": "L"}]
+            return [{"value": float(len(asked)), "kernel": 0.5, "loop": "L"}]
+
+        monkeypatch.setattr(scale, "answers_of", answers_of)
+        monkeypatch.setattr(scale.contenders, "start", lambda *_, **__: None)
+        monkeypatch.setattr(scale.shutil, "which", lambda _: None)
+        monkeypatch.setattr(scale, "COUNTS", (10, 1000))
+        monkeypatch.setattr(scale, "THREADS", (1, 2))
+        found = scale.measure(["asyncio", "rloop", "ctask"], ["items"], False)
+        first = [
+            *[(name, "items", "10", "off") for name in ("asyncio", "ctask")],
+            *[(name, "items", "10", "on") for name in ("asyncio", "ctask")],
+            *[(name, "items", "1000", "off") for name in ("asyncio", "ctask")],
+            *[(name, "items", "1000", "on") for name in ("asyncio", "ctask")],
+            *[(name, loops) for loops in ("1", "2") for name in ("asyncio", "ctask")],
+        ]
+        later = [each for each in first if each[-1] != "on"]
+        assert asked == [*first, *later, *later]
+        assert found["absent"] == {"rloop": "not there"}
+        assert found["values"]["items"]["ctask"]["10"] == {
+            "value": 14.0,  # of 2, 14 and 22
+            "kernel": 0.5,
+            "collected": 4.0,
+        }
+        assert found["threads"]["asyncio"] == {
+            loops: {"cpu": 1.0, "real": 2.0} for loops in ("1", "2")
+        }
+        tables = scale.text(found)
+        assert "of it in the kernel" in tables
+        assert "instructions" not in tables
+
     def test_growth_is_from_1000_to_the_most(self):
         from benchmarks import scale
 
@@ -433,6 +476,7 @@ class TestScale:
         }
         assert scale.growth(cells, "value") == pytest.approx(1.5)
         assert scale.growth(cells, "instructions") == 1
+        assert scale.growth({"1000": {"kernel": 0.0}}, "kernel") is None
         result = {"titles": {"k": "kind"}, "values": {"k": {"ctask": cells}}}
         table = scale.table(result, "value", "ns", 1e9, ",.0f").splitlines()
         assert [cell.strip() for cell in table[-1].split("|")[1:-1]] == [
