@@ -50,7 +50,7 @@ def parse() -> argparse.Namespace:
     mode.add_argument(
         "--memory",
         action="store_true",
-        help="bytes per pending task, future, timer and connection instead of time",
+        help="bytes per pending task, timer, queue item, connection and others instead of time",
     )
     mode.add_argument(
         "--programs",

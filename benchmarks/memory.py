@@ -1,6 +1,6 @@
 """Bytes of memory per object: `python -m benchmarks --memory`.
 
-The objects are pending tasks and futures, timers, a queue's items, connections.
+The objects are pending tasks and futures, timers, ready callbacks, a queue's items, connections.
 The resident set of a fresh process is read from the kernel before and after making 100 000 of
 the objects, with its default allocators. That counts everything: objects, allocator overhead,
 the loop's own tables. Before that, 10 000 are made, so that free memory left by start-up is used
@@ -33,6 +33,7 @@ KINDS = {
     "task": "pending task",  # with its coroutine and the future of its own that it waits for
     "future": "pending future",
     "timer": "timer, handle kept",
+    "callback": "ready callback",  # what call_soon() returns is not kept
     "item": "queue item",  # the place of one: the item itself is None
 }
 CONNECTIONS = {
@@ -84,6 +85,10 @@ async def fill(kind: str, kept: list[object]) -> None:
             queue.put_nowait(None)
         kept[0] = queue
         return
+    if kind == "callback":
+        for _ in range(len(kept)):
+            loop.call_soon(nothing)
+        return  # in the same turn: they stay ready
     for i in range(len(kept)):
         if kind == "future":
             kept[i] = loop.create_future()
