@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from . import chart, floors, instructions, memory, network, real, report, scale, timing, traffic
-from .contenders import BASELINE, CONTENDERS, NETWORK_CONTENDERS
+from .contenders import BASELINE, CONTENDERS, NETWORK_CONTENDERS, WHEEL, WHEEL_FOLDER
 from .core import SCENARIOS
 
 HOW = {
@@ -113,6 +114,13 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="network: servers keep freed memory (MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_)",
     )
+    parser.add_argument(
+        "--wheel",
+        metavar="DIR",
+        type=Path,
+        help="also measure the ctask in this folder (from pip install --target), as ctask-wheel: "
+        "time, --instructions or --scale",
+    )
     parser.add_argument("--json", metavar="OUT", type=Path, help="write the results")
     parser.add_argument(
         "--chart", metavar="OUT.svg", type=Path, help="draw them, as SVG and PNG (needs matplotlib)"
@@ -122,6 +130,9 @@ def parse() -> argparse.Namespace:
         parser.error("--scale has no chart")
     if options.network and options.memory:
         parser.error("--memory measures connections, too: without --network")
+    core_only = options.network or options.programs or options.memory or options.floors
+    if options.wheel and core_only:
+        parser.error("--wheel is for time, --instructions and --scale of the core")
     return options
 
 
@@ -156,6 +167,9 @@ def measure_core(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         found = memory.measure(chosen(known, options.contender), options.quick)
         return HOW["memory"], {"titles": memory.TITLES, **found}
     names = chosen(CONTENDERS, options.contender)
+    if options.wheel:
+        os.environ[WHEEL_FOLDER] = str(options.wheel.resolve())
+        names.append(WHEEL)
     if options.scale:
         kinds = chosen(scale.KINDS, options.scenario)
         return HOW["scale"], scale.measure(names, kinds, options.quick)

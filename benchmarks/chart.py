@@ -12,6 +12,7 @@ from .contenders import BASELINE
 
 COLOURS = {
     "ctask": "#d1495b",
+    "ctask-wheel": "#8f2f3c",
     "ctask-loop": "#e39aa4",
     "uvloop": "#4c78a8",
     "rloop": "#7fb3ab",

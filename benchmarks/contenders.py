@@ -25,7 +25,10 @@ BASELINE = "asyncio"
 FLOOR = "floor"  # the scenarios' own Python code, see c/floor.c; for the core only
 LIMITS = ("protocol-limit", "c-limit")
 NETWORK_CONTENDERS = (*CONTENDERS, "ctask-loop", "aiofastnet", *LIMITS)
-MODULES = {"ctask-loop": "ctask", "aiofastnet": "asyncio"}  # of the loop; else the name itself
+WHEEL = "ctask-wheel"  # another build of ctask, in the folder that this variable names; --wheel
+WHEEL_FOLDER = "CTASK_WHEEL"
+# Of the loop; else the name itself.
+MODULES = {"ctask-loop": "ctask", WHEEL: "ctask", "aiofastnet": "asyncio"}
 
 RunMain = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -41,14 +44,18 @@ def runner(name: str) -> tuple[RunMain, str]:
     if name == FLOOR:
         return run_floor(), "-"
     package = name.split("-")[0]
-    if package == "ctask":
+    if name == WHEEL:
+        sys.path.insert(0, os.environ[WHEEL_FOLDER])
+    elif package == "ctask":
         prefer_compiled()
     try:
         module = importlib.import_module(package)
     except ImportError as error:
         raise Absent(str(error)) from None
     version = getattr(module, "__version__", None) or installed_version(package)
-    if name == "ctask":
+    if name in ("ctask", WHEEL):
+        if name == WHEEL and not Path(module.__file__ or "").is_relative_to(sys.path[0]):
+            raise Absent(f"no ctask in {sys.path[0]}")
         module.install()
         return asyncio.run, version
     factory = module.loop_factory() if name == "aiofastnet" else module.new_event_loop

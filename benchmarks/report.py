@@ -22,7 +22,7 @@ import platform
 import sysconfig
 from typing import Any
 
-from .contenders import BASELINE, LIMITS, NETWORK_CONTENDERS
+from .contenders import BASELINE, CONTENDERS, LIMITS, NETWORK_CONTENDERS, WHEEL
 
 UNITS = {
     "time": ("s", "CPU time per operation", 1e6, "us"),
@@ -54,7 +54,8 @@ def host() -> dict[str, str]:
 
 
 def columns(result: dict[str, Any]) -> list[str]:
-    return [name for name in NETWORK_CONTENDERS if name in result["contenders"]]
+    order = (*CONTENDERS, WHEEL, *NETWORK_CONTENDERS[len(CONTENDERS) :])
+    return [name for name in order if name in result["contenders"]]
 
 
 def ratio(row: dict[str, Any], name: str) -> float | None:

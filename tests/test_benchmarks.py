@@ -381,6 +381,18 @@ fn=(3) first'2
         ]
 
 
+def test_wheel_is_the_one_in_the_folder_or_absent(monkeypatch, tmp_path):
+    from benchmarks import contenders
+
+    pytest.importorskip("ctask")  # imported from elsewhere
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv(contenders.WHEEL_FOLDER, str(tmp_path))
+    with pytest.raises(contenders.Absent, match=f"no ctask in {tmp_path}"):
+        contenders.runner(contenders.WHEEL)
+    answer = {"loop": "ctask._loop.EventLoop", "task": "ctask.Task"}
+    assert contenders.proof(contenders.WHEEL, {"version": "1"}, answer)["version"] == "1"
+
+
 class TestScale:
     """What an operation costs when there are many at once."""
 
