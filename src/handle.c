@@ -171,10 +171,14 @@ timer_new(ctask_state *st, PyObject *loop, double seconds, PyObject *when, PyObj
     if (timer == NULL) {
         return NULL;
     }
-    memset((char *)timer + sizeof(PyObject), 0, sizeof(TimerObj) - sizeof(PyObject));
-    PyObject_GC_Track(timer);
+    /* In two pieces: of the whole gcc would make a `rep stos`, which takes longer. */
+    char *fields = (char *)timer + sizeof(PyObject);
+    size_t half = (sizeof(TimerObj) - sizeof(PyObject)) / 2;
+    memset(fields, 0, half);
+    memset(fields + half, 0, sizeof(TimerObj) - sizeof(PyObject) - half);
     timer->when_seconds = seconds;
     timer->when = Py_XNewRef(when);
+    PyObject_GC_Track(timer);
     if (handle_fill((HandleObj *)timer, st, loop, callback, args, nargs, context, debug) < 0) {
         Py_DECREF(timer);
         return NULL;
