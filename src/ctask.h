@@ -12,8 +12,8 @@
 #include "context.h"
 #include "freelist.h"
 #include "glibc.h"
-#include "heap.h"
 #include "ring.h"
+#include "timers.h"
 
 /* Built as one translation unit (ctask.c includes the parts) the parts see each other's functions as
    static, and the compiler inlines across them.  With CTASK_SPLIT each part is compiled by itself. */
@@ -630,7 +630,7 @@ struct LoopObj {
     PyObject_HEAD
     ctask_state *st; // borrowed from the type's module
     ring ready; // owns what its entries refer to
-    heap timers; // owns the TimerObj of each node
+    timers timers; // owns the TimerObj of each node
     poll_state poll; // owns the handles in its slots
     spare_list spare; // for the next call_soon()
 #if THREADSAFE_HANDLES

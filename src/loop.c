@@ -513,12 +513,6 @@ loop_now(LoopObj *loop, double *now)
     return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
 }
 
-static TimerObj *
-first_timer(LoopObj *loop)
-{
-    return list_entry(loop->timers.items[0].node, TimerObj, node);
-}
-
 /* How long the kernel may keep us, in nanoseconds; negative for ever. */
 static int
 time_to_wait(LoopObj *loop, int64_t *timeout)
@@ -531,7 +525,7 @@ time_to_wait(LoopObj *loop, int64_t *timeout)
     if (loop_now(loop, &now) < 0) {
         return -1;
     }
-    double seconds = loop->timers.items[0].when - now;
+    double seconds = timers_first(&loop->timers)->when - now;
     if (seconds > MAXIMUM_WAIT) {
         seconds = MAXIMUM_WAIT;
     }
@@ -548,9 +542,8 @@ push_due_timers(LoopObj *loop)
     }
     /* The resolution of the clock, and never nothing. */
     double end = now + fmax(1e-9, nextafter(now, INFINITY) - now);
-    while (loop->timers.length > 0 && loop->timers.items[0].when < end) {
-        TimerObj *timer = first_timer(loop);
-        heap_remove(&loop->timers, &timer->node);
+    while (loop->timers.length > 0 && timers_first(&loop->timers)->when < end) {
+        TimerObj *timer = list_entry(timers_pop(&loop->timers), TimerObj, node);
         if (loop_ready(loop, timer, READY_HANDLE, NULL, NULL) < 0) {
             return -1;
         }
@@ -578,18 +571,13 @@ run_once(LoopObj *loop, PyThreadState *ts)
     return drain(loop, ts);
 }
 
-/* Takes a timer out of the heap; 1 if it was in this loop's, and the reference is the caller's then.  The
+/* Takes a timer out of the loop's; 1 if it was in this loop's, and the reference is the caller's then.  The
    handle's own word for its loop is not enough: anybody can write to it. */
 PART int
 loop_timer_remove(PyObject *obj, TimerObj *timer)
 {
     LoopObj *loop = obj == NULL || timer->node.place == 0 ? NULL : loop_cast(obj);
-    if (loop == NULL || timer->node.place > loop->timers.length ||
-        loop->timers.items[timer->node.place - 1].node != &timer->node) {
-        return 0;
-    }
-    heap_remove(&loop->timers, &timer->node);
-    return 1;
+    return loop != NULL && timers_remove(&loop->timers, timer->when_seconds, &timer->node);
 }
 
 PART int
@@ -684,9 +672,8 @@ release(LoopObj *loop)
         entry_drop(loop, &entry);
     }
     while (loop->timers.length > 0) {
-        TimerObj *timer = first_timer(loop);
-        heap_remove(&loop->timers, &timer->node);
-        Py_DECREF(timer);
+        (void)timers_first(&loop->timers);
+        Py_DECREF(list_entry(timers_pop(&loop->timers), TimerObj, node));
     }
     spare_drop(&loop->spare);
 #if THREADSAFE_HANDLES
@@ -837,13 +824,20 @@ static PyObject *
 Loop_get_scheduled(PyObject *self, void *Py_UNUSED(closure))
 {
     LoopObj *loop = (LoopObj *)self;
-    PyObject *timers = PyList_New(0);
-    for (size_t i = 0; timers != NULL && i < loop->timers.length; i++) {
-        if (PyList_Append(timers, (PyObject *)list_entry(loop->timers.items[i].node, TimerObj, node)) < 0) {
-            Py_CLEAR(timers);
+    PyObject *handles = PyList_New(0);
+    if (handles != NULL && loop->timers.length > 0) {
+        (void)timers_first(&loop->timers); // asyncio's list is a heap: the first is at its head
+    }
+    timers_cursor cursor = {0};
+    const heap_bag *bag;
+    while (handles != NULL && (bag = timers_next_bag(&loop->timers, &cursor)) != NULL) {
+        for (size_t i = 0; handles != NULL && i < bag->length; i++) {
+            if (PyList_Append(handles, (PyObject *)list_entry(bag->items[i].node, TimerObj, node)) < 0) {
+                Py_CLEAR(handles);
+            }
         }
     }
-    return timers;
+    return handles;
 }
 
 /* asyncio's __init__ puts an empty queue there. */
@@ -950,6 +944,7 @@ Loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     if (loop == NULL) {
         return NULL;
     }
+    timers_init(&loop->timers);
     loop->poll = (poll_state){.fd = -1, .wake_fd = -1};
     loop->task_factory = Py_NewRef(Py_None);
     loop->current_handle = Py_NewRef(Py_None);
@@ -997,8 +992,12 @@ Loop_traverse(PyObject *self, visitproc visit, void *arg)
     if (stop != 0) {
         return stop;
     }
-    for (size_t i = 0; i < loop->timers.length; i++) {
-        Py_VISIT((PyObject *)list_entry(loop->timers.items[i].node, TimerObj, node));
+    timers_cursor cursor = {0};
+    const heap_bag *bag;
+    while ((bag = timers_next_bag(&loop->timers, &cursor)) != NULL) {
+        for (size_t i = 0; i < bag->length; i++) {
+            Py_VISIT((PyObject *)list_entry(bag->items[i].node, TimerObj, node));
+        }
     }
     return watch_traverse(loop, visit, arg);
 }
@@ -1025,7 +1024,7 @@ Loop_dealloc(PyObject *self)
     poll_close(&loop->poll);
     free(loop->read_buffer);
     free(loop->ready.entries);
-    free(loop->timers.items);
+    timers_free(&loop->timers);
     type->tp_free(self);
     Py_DECREF(type);
 }

@@ -155,8 +155,8 @@ schedule_at(LoopObj *loop, double seconds, PyObject *when, const call_args *call
     if (timer == NULL) {
         return NULL;
     }
-    /* asyncio's comparison lets a NaN through as due. */
-    if (heap_push(&loop->timers, isnan(seconds) ? -INFINITY : seconds, &timer->node) < 0) {
+    /* asyncio's comparison lets a NaN through as due; so do the timers. */
+    if (timers_push(&loop->timers, seconds, &timer->node) < 0) {
         Py_DECREF(timer);
         return PyErr_NoMemory();
     }

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import math
+import random
 import sys
 import weakref
 from asyncio import format_helpers
@@ -105,8 +106,6 @@ def test_timers_run_in_order_of_time(loop, turn):
 
 
 def test_many_timers_run_in_order_of_time(loop, turn):
-    import random
-
     seen = []
     order = list(range(2000))
     random.Random(1).shuffle(order)
@@ -497,3 +496,257 @@ def test_earlier_timer_set_from_a_callback_is_served_in_time(loop):
     loop.run_forever()
     far.cancel()
     assert seen == []
+
+
+# --- Many timers: how they are kept depends on their number, and on how their times are spread
+
+
+@pytest.fixture
+def clocked(impl):
+    """A loop whose clock the test sets: `turn(now)` is one iteration at that time."""
+
+    class Clocked(impl.EventLoop):
+        now = 1000.0
+
+        def time(self):
+            return self.now
+
+        def turn(self, now=None):
+            if now is not None:
+                self.now = now
+            self.stop()
+            self.run_forever()
+
+    loop = Clocked()
+    yield loop
+    loop.close()
+
+
+class Model:
+    """What a loop's timers have to do, by a sorted list; each callback is checked as it runs."""
+
+    def __init__(self, loop, exact, seed):
+        self.loop = loop
+        self.exact = exact  # asyncio leaves open which of two equal times is first
+        self.random = random.Random(seed)
+        self.pending = {}  # number: (time, number, handle)
+        self.due = []
+        self.count = 0
+        self.ran = 0
+        self.when = None  # makes up a time
+
+    def set(self):
+        when = self.when()
+        number = self.count
+        self.count += 1
+        handle = self.loop.call_at(when, self.run, number)
+        assert handle.when() == when or math.isnan(when)
+        self.pending[number] = (-math.inf if math.isnan(when) else when, number, handle)
+
+    def cancel(self):
+        if self.pending:
+            number = self.random.choice(list(self.pending)[-50:])
+            self.pending.pop(number)[2].cancel()
+
+    def run(self, number):
+        time, _, handle = self.pending.pop(number)
+        assert not handle.cancelled()
+        due = [entry for entry in self.due if entry[1] == number or entry[1] in self.pending]
+        assert due[0][0] == time
+        assert due[0][1] == number or not self.exact
+        self.due = [entry for entry in due if entry[1] != number]
+        self.ran += 1
+        for _ in range(self.random.choice([0, 0, 0, 1, 2])):
+            self.random.choice([self.set, self.cancel])()
+
+    def turn(self, now):
+        self.due = sorted(entry for entry in self.pending.values() if entry[0] < now + 1e-9)
+        self.loop.turn(now)
+        assert not [entry for entry in self.due if entry[1] in self.pending]
+
+
+def steady(pick, now):
+    return now + pick.random()
+
+
+def clustered(pick, now):
+    return now + pick.choice([0.001, 1, 60]) + pick.random() * 1e-4
+
+
+def tied(pick, now):
+    return now + pick.randrange(5)
+
+
+def outlying(pick, now):
+    far = (math.inf, -math.inf, 1e300, -1e308, now + 3e8, now - 5)
+    return pick.choice(far) if pick.random() < 0.05 else now + pick.random()
+
+
+def of_all_sizes(pick, now):
+    return now + 10.0 ** pick.randrange(-9, 300)
+
+
+def next_to_each_other(pick, now):
+    for _ in range(pick.randrange(4)):
+        now = math.nextafter(now, math.inf)
+    return now
+
+
+SPREADS = [steady, clustered, tied, outlying, of_all_sizes, next_to_each_other]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("spread", [*SPREADS, None])
+def test_any_sequence_of_setting_and_cancelling_keeps_the_order(impl, clocked, spread, seed):
+    pick = random.Random(seed)
+    model = Model(clocked, impl.name == "ctask", seed)
+    for _ in range(25):
+        chosen = spread or pick.choice(SPREADS)
+        model.when = lambda chosen=chosen: chosen(pick, clocked.now)
+        for _ in range(pick.choice([1, 10, 200])):
+            model.set()
+        for _ in range(pick.choice([0, 5, 100])):
+            model.cancel()
+        model.turn(clocked.now + pick.choice([0, 0.0005, 0.2, 2]))
+    model.when = lambda: clocked.now + 1e6
+    model.turn(1e305)
+    assert model.ran > 20
+    for _, _, handle in model.pending.values():
+        handle.cancel()
+
+
+@pytest.mark.ctask_only  # asyncio compares, and a NaN is neither before nor after
+def test_nan_is_due_at_once_among_many(clocked):
+    seen = []
+    for n in range(600):
+        clocked.call_at(2000 + n, seen.append, n)
+    handle = clocked.call_at(math.nan, seen.append, "nan")
+    assert math.isnan(handle.when())
+    other = clocked.call_at(math.nan, seen.append, "cancelled")
+    other.cancel()
+    clocked.turn()
+    assert seen == ["nan"]
+    clocked.turn(3000)
+    assert seen == ["nan", *range(600)]
+
+
+def test_150_000_timers_run_in_order_and_leave_nothing(clocked):
+    seen = []
+    order = list(range(150_000))
+    random.Random(2).shuffle(order)
+    for n in order:
+        clocked.call_at(2000 + n * 0.01, seen.append, n)
+    for now in (2000, 2000.005, 2123, 2123.4, 2800):
+        clocked.turn(now)
+        assert seen == [n for n in range(150_000) if 2000 + n * 0.01 < now + 1e-9]
+    clocked.turn(4000)
+    assert seen == list(range(150_000))
+    assert not clocked._scheduled
+
+
+def test_timers_at_every_order_of_magnitude_run_in_order(clocked):
+    """The times of each 300 are together next to nothing beside those of the 300 after them."""
+    seen, expected = [], []
+    pick = random.Random(3)
+    for k in range(20):
+        for _ in range(300):
+            expected.append(10.0 ** (30 * k - 300) * (1 + pick.random()))
+    for when in pick.sample(expected, len(expected)):
+        clocked.call_at(when, seen.append, when)
+    clocked.turn(1e304)
+    assert seen == sorted(expected)
+
+
+@pytest.mark.ctask_only  # asyncio leaves it open
+@pytest.mark.parametrize("count", [100, 1000, 50_000])
+def test_many_timers_of_equal_time_run_first_come_first_served(clocked, count):
+    seen = []
+    for n in range(count):
+        clocked.call_at(2000, seen.append, n)
+    later = clocked.call_at(2001, seen.append, "later")
+    clocked.turn()
+    for n in range(count, count + 500):
+        clocked.call_at(2000, seen.append, n)
+    clocked.turn(2000)
+    assert seen == list(range(count + 500))
+    later.cancel()
+
+
+@pytest.mark.parametrize("phase", ["set", "looked at", "some fired", "set before them"])
+@pytest.mark.parametrize("count", [5, 100, 1000, 40_000])
+def test_all_can_be_cancelled_at_any_time(clocked, count, phase):
+    seen = []
+    pick = random.Random(4)
+    times = [2000 + pick.random() for _ in range(count)]
+    handles = [clocked.call_at(when, seen.append, when) for when in times]
+    if phase != "set":
+        clocked.turn()
+    if phase == "some fired":
+        clocked.turn(2000.3)
+        assert seen == sorted(when for when in times if when <= 2000.3)
+    if phase == "set before them":
+        earlier = [1500 + pick.random() for _ in range(count)]
+        handles += [clocked.call_at(when, seen.append, when) for when in earlier]
+    fired = list(seen)
+    pick.shuffle(handles)
+    for handle in handles:
+        handle.cancel()
+    refs = [weakref.ref(handle) for handle in handles]
+    del handle, handles
+    clocked.turn(1001)
+    clocked.turn(3000)
+    assert seen == fired
+    assert not any(ref() for ref in refs)
+    clocked.call_at(3001, seen.append, "after")
+    clocked.turn(3001)
+    assert seen == [*fired, "after"]
+
+
+@pytest.mark.parametrize("count", [1, 100, 1000, 40_000])
+def test_list_of_timers_has_all_of_them_and_begins_with_the_first(clocked, count):
+    pick = random.Random(5)
+    handles = [clocked.call_at(2000 + pick.random(), callback) for _ in range(count)]
+    first = min(handles)
+    for _ in range(2):
+        listed = clocked._scheduled
+        assert listed[0] is first
+        assert len(listed) == count
+        assert set(map(id, listed)) == set(map(id, handles))
+        clocked.turn()
+    for handle in handles:
+        handle.cancel()
+
+
+@pytest.mark.parametrize("count", [10, 1000, 40_000])
+def test_timers_of_a_loop_that_nobody_can_reach_are_collected(impl, count):
+    class Clocked(impl.EventLoop):
+        pass
+
+    loop = Clocked()
+    far = loop.time() + 1000
+    refs = [weakref.ref(loop.call_at(far + n * 7 % 1000, loop.stop)) for n in range(count)]
+    loop.stop()
+    loop.run_forever()
+    refs += [weakref.ref(loop.call_at(far - n * 7 % 1000, loop.stop)) for n in range(count)]
+    gc.collect()
+    assert all(ref() for ref in refs)
+    loop.close()
+    del loop
+    gc.collect()
+    assert not any(ref() for ref in refs)
+
+
+def test_timer_of_another_loop_is_not_taken_for_ones_own(impl, clocked):
+    """Its place among the other loop's timers says nothing about ours."""
+    other = impl.EventLoop()
+    ours = [clocked.call_at(2000 + n, callback) for n in range(1000)]
+    theirs = [other.call_at(1e9 + n, callback) for n in range(1000)]
+    clocked.turn()
+    for handle in theirs:
+        handle._loop = clocked
+        handle.cancel()
+    assert len(clocked._scheduled) == 1000
+    assert not any(handle.cancelled() for handle in ours)
+    other.close()
+    for handle in ours:
+        handle.cancel()
