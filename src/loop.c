@@ -540,8 +540,8 @@ push_due_timers(LoopObj *loop)
     if (loop_now(loop, &now) < 0) {
         return -1;
     }
-    /* The resolution of the clock, and never nothing. */
-    double end = now + fmax(1e-9, nextafter(now, INFINITY) - now);
+    /* The resolution of the clock, and never nothing: a nanosecond is something for the first seven weeks. */
+    double end = now + (LIKELY(fabs(now) < 0x1p22) ? 1e-9 : fmax(1e-9, nextafter(now, INFINITY) - now));
     while (loop->timers.length > 0 && timers_first(&loop->timers)->when < end) {
         TimerObj *timer = list_entry(timers_pop(&loop->timers), TimerObj, node);
         if (loop_ready(loop, timer, READY_HANDLE, NULL, NULL) < 0) {
