@@ -28,7 +28,7 @@
        src/futures.h     what is asked of any future
        src/done.c        a done callback in C, for:            src/ensure.c     ensure_future(), create_task()
        src/gather.c      gather()                              src/wait.c       wait()
-       src/shield.c      shield()
+       src/shield.c      shield()                              src/ascompleted.c  as_completed()
 
        src/sync.h        what locks and their like share:      src/waiters.h    who waits for them
        src/lock.c        Lock                                  src/event.c      Event
@@ -42,6 +42,7 @@
 
 #include "src/ctask.h"
 
+#include "src/ascompleted.h"
 #include "src/done.h"
 #include "src/ensure.h"
 #include "src/gather.h"
@@ -83,6 +84,7 @@
 #include "src/wait.c"
 #include "src/taskgroup.c"
 #include "src/shield.c"
+#include "src/ascompleted.c"
 #include "src/streamreader.c"
 #include "src/streamprotocol.c"
 #include "src/streamwriter.c"
@@ -416,6 +418,7 @@ module_exec(PyObject *module)
         wait_setup,
         taskgroup_setup,
         shield_setup,
+        ascompleted_setup,
         streamreader_setup,
         streamprotocol_setup,
         streamwriter_setup,

@@ -5,6 +5,7 @@ from _asyncio import _set_running_loop as _set_running_loop
 from _asyncio import get_event_loop as get_event_loop
 from _asyncio import get_running_loop as get_running_loop
 from asyncio import AbstractEventLoop
+from asyncio import as_completed as as_completed
 from asyncio import create_task as create_task
 from asyncio import ensure_future as ensure_future
 from asyncio import gather as gather
@@ -293,6 +294,11 @@ class Timeout:
         exc_tb: TracebackType | None,
     ) -> bool | None: ...
     def _on_timeout(self) -> None: ...
+
+if sys.version_info < (3, 13):
+    def _completions(
+        fs: Iterable[Awaitable[_T]], timeout: float | None
+    ) -> Iterable[Coroutine[Any, Any, _T]]: ...
 
 def timeout(delay: float | None) -> asyncio.Timeout: ...
 def timeout_at(when: float | None) -> asyncio.Timeout: ...

@@ -38,6 +38,7 @@ inner_function(CoroObj *coro)
     } inners[] = {
         {"TaskGroup.__aexit__", "_aexit"},
         {"_ContextManagerMixin.__aenter__", "acquire"},
+        {"_AsCompletedIterator.__anext__", "_wait_for_one"},
         {"wait", "_wait"},
     };
     const char *name = NULL;

@@ -195,9 +195,12 @@
 #endif
 
 #if PY_VERSION_HEX >= 0x030D0000
-#define CTASK_3_13_IMPORTS(X) X(QueueShutDown, "asyncio.queues", "QueueShutDown")
+#define CTASK_3_13_IMPORTS(X)                           \
+    X(QueueShutDown, "asyncio.queues", "QueueShutDown") \
+    X(isawaitable, "inspect", "isawaitable")            \
+    X(stock_AsCompletedIterator, "asyncio.tasks", "_AsCompletedIterator")
 #else
-#define CTASK_3_13_IMPORTS(X)
+#define CTASK_3_13_IMPORTS(X) X(isfuture, "asyncio.futures", "isfuture")
 #endif
 
 #define CTASK_IMPORTS(X)                                                           \
@@ -222,6 +225,7 @@
     X(stock_gather, "asyncio.tasks", "gather")                                     \
     X(stock_wait, "asyncio.tasks", "wait")                                         \
     X(stock_shield, "asyncio.tasks", "shield")                                     \
+    X(stock_as_completed, "asyncio.tasks", "as_completed")                         \
     X(stock_release_waiter, "asyncio.tasks", "_release_waiter")                    \
     X(CancelledError, "asyncio.exceptions", "CancelledError")                      \
     X(IncompleteReadError, "asyncio.exceptions", "IncompleteReadError")            \
@@ -283,6 +287,7 @@
     X(TimeoutType)        \
     X(DoneType)           \
     X(GatherType)         \
+    X(AsCompletedType)    \
     X(LockType)           \
     X(EventType)          \
     X(ConditionType)      \
@@ -327,6 +332,10 @@
     X(wait_release)           \
     X(wait_all)               \
     X(wait_kwnames)           \
+    X(timeout_kwnames)        \
+    X(stock_wait_for_one)     \
+    X(stock_anext)            \
+    X(as_completed_generator) \
     X(socket_accept)          \
     X(swap_current_task)      \
     X(current_tasks)          \

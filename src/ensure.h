@@ -16,4 +16,13 @@ PART PyObject *running_loop_or_null(ctask_state *st);
 PART PyObject *task_for_call_graph(ctask_state *st, PyObject *loop);
 #endif
 
+/* Is it equal to nothing but itself? */
+static inline int
+is_told_by_address(PyObject *obj)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+    return type->tp_hash == PyBaseObject_Type.tp_hash &&
+           (type->tp_richcompare == NULL || type->tp_richcompare == PyBaseObject_Type.tp_richcompare);
+}
+
 #endif

@@ -174,14 +174,6 @@ child_done(DoneObj *done, PyObject *fut)
 
 /* ---- gather() ---- */
 
-static int
-is_told_by_address(PyObject *obj)
-{
-    PyTypeObject *type = Py_TYPE(obj);
-    return type->tp_hash == PyBaseObject_Type.tp_hash &&
-           (type->tp_richcompare == NULL || type->tp_richcompare == PyBaseObject_Type.tp_richcompare);
-}
-
 static GatherObj *
 gather_new(ctask_state *st, Py_ssize_t n)
 {
