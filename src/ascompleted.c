@@ -178,8 +178,17 @@ one_withdraw(CoroObj *coro)
     AsCompletedObj *all = (AsCompletedObj *)coro->owner;
     ctask_state *st = coro->st;
     PyObject *waiter = coro->waiter;
-    if (future_cancel_any(waiter, st, Py_None) < 0) {
-        return -1;
+    if (LIKELY(future_is_exact(waiter))) {
+        if (future_cancel((FutureObj *)waiter, st, Py_None) < 0) {
+            return -1;
+        }
+    }
+    else {
+        PyObject *res = PyObject_CallMethodNoArgs(waiter, st->str.cancel);
+        Py_XDECREF(res);
+        if (res == NULL) {
+            return -1;
+        }
     }
     int cancelled = future_is_cancelled(st, waiter);
     if (cancelled != 0) {
@@ -602,6 +611,22 @@ ascompleted_completions(PyObject *module, PyObject *const *args, Py_ssize_t narg
     return ascompleted_start(PyModule_GetState(module), args[0], args[1]);
 }
 
+/* The generator hands on what is sent to it, which means nothing. */
+static PyObject *
+AsCompleted_send(PyObject *self, PyObject *Py_UNUSED(value))
+{
+    PyObject *coro = ascompleted_next(self);
+    if (coro == NULL && !PyErr_Occurred()) {
+        PyErr_SetNone(PyExc_StopIteration);
+    }
+    return coro;
+}
+
+static PyMethodDef AsCompleted_methods[] = {
+    {"send", AsCompleted_send, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyMethodDef ascompleted_functions[] = {
     {"_completions", (PyCFunction)(void (*)(void))ascompleted_completions, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
@@ -800,10 +825,10 @@ static PyType_Slot AsCompleted_slots[] = {
     {Py_tp_clear, ascompleted_clear},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, ascompleted_next},
+    {Py_tp_methods, AsCompleted_methods},
 #if ASCOMPLETED_CLASS
     {Py_am_aiter, PyObject_SelfIter},
     {Py_am_anext, ascompleted_anext},
-    {Py_tp_methods, AsCompleted_methods},
     {Py_tp_members, AsCompleted_members},
     {Py_tp_getset, AsCompleted_getset},
 #endif

@@ -732,6 +732,22 @@ def test_a_generator(run, as_completed):
     run(body())
 
 
+@has_generator
+def test_what_is_sent_to_the_generator_means_nothing(run, as_completed):
+    async def body():
+        generator = as_completed([turns(1, 1), turns(2, 2)])
+        with pytest.raises(
+            TypeError, match="can't send non-None value to a just-started generator"
+        ):
+            generator.send(5)
+        coming = [generator.send(None), generator.send(5)]
+        assert [await coro for coro in coming] == [1, 2]
+        with pytest.raises(StopIteration):
+            generator.send(5)
+
+    run(body())
+
+
 @has_class
 def test_an_iterator_of_both_kinds(run, as_completed):
     async def body():
@@ -996,6 +1012,55 @@ def test_a_callback_that_is_called_twice(run, loop, as_completed):
             alike.callback(alike)
 
     run(body())
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_on_asyncios_loop(as_completed, collect, cancelled):
+    async def body():
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in range(3)]
+        consumer = asyncio.ensure_future(collect(as_completed(futures, timeout=600)))
+        for i, future in enumerate(futures):
+            await turns(3)
+            if cancelled and i == 1:
+                consumer.cancel()
+            future.set_result(i)
+        return (await asyncio.gather(consumer, return_exceptions=True))[0]
+
+    loop = asyncio.SelectorEventLoop()
+    result = loop.run_until_complete(body())
+    loop.close()
+    assert type(result) is asyncio.CancelledError if cancelled else result == [0, 1, 2]
+
+
+def test_a_future_that_takes_no_callback(run, loop, as_completed, collect):
+    class Refuses(asyncio.Future):
+        def add_done_callback(self, callback, *, context=None):
+            raise KeyError
+
+    async def body():
+        with pytest.raises(KeyError):
+            await collect(as_completed([Refuses()]))
+
+    run(body())
+
+
+def test_a_future_that_has_its_callback_still(run, loop, as_completed, reports):
+    class Refuses(asyncio.Future):
+        def remove_done_callback(self, callback):
+            raise KeyError("no")
+
+    async def body():
+        future = Refuses()
+        iterator = as_completed([future], timeout=0)
+        coming = next(iterator)
+        await asyncio.sleep(0.005)
+        future.set_result(1)
+        return await coming
+
+    assert run(body()) == 1
+    (report,) = reports.take()
+    assert type(report["exception"]) is KeyError
 
 
 def test_debug_mode(run, loop, as_completed, collect):
