@@ -44,23 +44,21 @@ ring_grow(ring *r)
     size_t length = ring_length(r);
     size_t capacity = r->capacity;
     size_t bigger = capacity == 0 ? RING_SMALLEST : capacity * 2;
-    ring_entry *entries = malloc(bigger * sizeof(ring_entry));
+    /* A large block stays where it is: the kernel moves its pages, and none is copied or touched anew. */
+    ring_entry *entries = realloc(r->entries, bigger * sizeof(ring_entry));
     if (entries == NULL) {
         return -ENOMEM;
     }
-    if (length > 0) {
-        size_t first = r->head & r->mask;
-        size_t until_end = capacity - first;
-        size_t n = length < until_end ? length : until_end;
-        memcpy(entries, r->entries + first, n * sizeof(ring_entry));
-        memcpy(entries + n, r->entries, (length - n) * sizeof(ring_entry));
+    /* It was full: what went round to the beginning now follows the end. */
+    size_t first = r->head & r->mask;
+    if (first > 0) {
+        memcpy(entries + capacity, entries, first * sizeof(ring_entry));
     }
-    free(r->entries);
     r->entries = entries;
     r->capacity = bigger;
     r->mask = bigger - 1;
-    r->head = 0;
-    r->tail = length;
+    r->head = first;
+    r->tail = first + length;
     return 0;
 }
 
