@@ -289,6 +289,26 @@ def test_tasks_that_sleep_zero_do_not_starve_each_other(loop, run):
     assert abs(counts[0] - counts[1]) <= 1
 
 
+def test_order_holds_while_the_queue_grows_with_its_beginning_anywhere(loop, run):
+    """Each callback schedules two more: what is ready grows while the first of it is run."""
+
+    async def main():
+        def call(number):
+            seen.append(number)
+            for child in (2 * number + 1, 2 * number + 2):
+                if child < total:
+                    loop.call_soon(call, child)
+
+        call(0)
+        while len(seen) < total:
+            await asyncio.sleep(0)
+
+    seen = []
+    total = 20_000
+    run(main())
+    assert seen == list(range(total))
+
+
 def test_a_million_ready_callbacks_fit(loop, turn):
     count = 0
 
