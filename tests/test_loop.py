@@ -309,7 +309,7 @@ def test_order_holds_while_the_queue_grows_with_its_beginning_anywhere(loop, run
     assert seen == list(range(total))
 
 
-def test_a_million_ready_callbacks_fit(loop, turn):
+def test_many_ready_callbacks_fit(loop, turn):
     count = 0
 
     def tick():
