@@ -698,7 +698,12 @@ ascompleted_fill_queue(AsCompletedObj *all, PyObject *queue)
         Py_XDECREF(res);
     }
     Py_DECREF(items);
-    PyObject *getters = status < 0 ? NULL : waiters_show(&all->waiters, st);
+    waiter_list *waiters = &all->waiters;
+    while (waiters->list.next != waiters->pending) {
+        /* Those who were called are not among the getters of a queue any more. */
+        waiters_remove(waiters, list_entry(waiters->list.next, CoroObj, node));
+    }
+    PyObject *getters = status < 0 ? NULL : waiters_show(waiters, st);
     if (getters != NULL) {
         status = PyObject_SetAttr(queue, st->str._getters, getters);
         Py_DECREF(getters);
@@ -716,7 +721,9 @@ AsCompleted_get_done(PyObject *self, void *Py_UNUSED(closure))
     }
     PyObject *queue = PyObject_CallNoArgs(all->st->stock_Queue);
     if (queue == NULL || ascompleted_fill_queue(all, queue) < 0) {
+        PyObject *raised = PyErr_GetRaisedException(); /* without memory a deque that ends would clear it */
         Py_XDECREF(queue);
+        PyErr_SetRaisedException(raised);
         return NULL;
     }
     if (all->done != NULL) {

@@ -853,16 +853,16 @@ def test_the_queue_is_asked_for_while_somebody_waits(run, loop, as_completed):
 
 
 @has_class
-def test_a_woken_wait_is_cancelled_after_the_queue_was_asked_for(run, loop, as_completed):
+def test_the_queue_is_asked_for_between_a_wake_and_its_cancellation(run, loop, as_completed):
     async def body():
         futures = [loop.create_future() for _ in range(2)]
         iterator = as_completed(futures)
         waiting = [asyncio.ensure_future(next(iterator)) for _ in range(2)]
         await turns(2)
-        assert iterator._done.empty()
         futures[0].set_result(0)
         await turns(1)
         waiting[0].cancel()
+        assert iterator._done.qsize() == len(iterator._done._getters) == 1
         assert await waiting[1] == 0
         assert waiting[0].cancelled()
         futures[1].set_result(1)
@@ -1103,6 +1103,71 @@ def test_the_call_graph(run, loop, as_completed):
         assert iterator._cur_task is asyncio.current_task()
 
     run(body())
+
+
+@pytest.mark.ctask_only
+@pytest.mark.parametrize("phase", ["begin", "wait", "take", "show"])
+def test_running_out_of_memory(script, phase):
+    pytest.importorskip("_testcapi")
+    out = script(
+        f"phase = {phase!r}",
+        """
+        import _testcapi
+
+        async def act(n):
+            loop = asyncio.get_running_loop()
+            futures = [loop.create_future() for _ in range(12)]
+
+            def now(this):
+                _testcapi.remove_mem_hooks()
+                if this == phase:
+                    _testcapi.set_nomemory(n, n + 2)
+
+            try:
+                now("begin")
+                iterator = impl.as_completed(futures, timeout=5)
+                first = next(iterator)
+                now("wait")
+                first.send(None)
+                for future in futures:
+                    loop.call_soon(future.set_result, 1)
+                now("the loop runs")
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                now("take")
+                try:
+                    next(iterator).send(None)
+                except StopIteration:
+                    pass
+                now("show")
+                if hasattr(iterator, "_done"):
+                    iterator._done.qsize()
+            except MemoryError:
+                pass
+            finally:
+                _testcapi.remove_mem_hooks()
+            for future in futures:
+                if not future.done():
+                    future.set_result(1)
+            first = iterator = None
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        async def noop(x):
+            return x
+
+        async def main():
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+            for n in range(1, 40):
+                await act(n)
+            print(sorted([await coro for coro in impl.as_completed([noop(1), noop(2)])]))
+
+        warnings.simplefilter("ignore")
+        impl.run(main())
+        gc.collect()
+        """,
+    )
+    assert out.out == "[1, 2]\n"
 
 
 def test_in_place_of_asyncios(script):
