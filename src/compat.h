@@ -34,6 +34,7 @@
 #define TASKS_IN_THREAD_STATE 0
 #endif
 #include "internal/pycore_context.h"
+#include "internal/pycore_gc.h"
 #if PY_VERSION_HEX >= 0x030E0000
 #include "internal/pycore_interp.h"
 #define CONTEXT_WATCHERS 1

@@ -439,9 +439,9 @@ run_entry(LoopObj *loop, PyThreadState *ts, ring_entry *entry)
 static inline __attribute__((always_inline)) void
 fetch(const void *object, size_t size)
 {
-    const char *start = (const char *)object - sizeof(PyGC_Head);
+    uintptr_t start = (uintptr_t)object - sizeof(PyGC_Head); // of no object, perhaps: a number does no harm
     for (size_t i = 0; i < sizeof(PyGC_Head) + size; i += 64) {
-        __builtin_prefetch(start + i, 1);
+        __builtin_prefetch((void *)(start + i), 1);
     }
 }
 
