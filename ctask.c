@@ -4,7 +4,7 @@
 
        src/compat.h      differences between Python versions; the layout shared with _asyncio
        src/ctask.h       read first: module state, objects, what the parts offer each other
-       src/ring.h        the ready queue                       src/heap.h   the timers
+       src/ring.h        the ready queue                       src/timers.h, heap.h   the timers
        src/list.h        the list of tasks
        src/future.c      completion and callbacks
        src/task.c        driving a coroutine
