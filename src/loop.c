@@ -7,6 +7,7 @@
    ctask.EventLoop, which is this type over asyncio.SelectorEventLoop. */
 
 #include "loop.h"
+#include "arenas.h"
 #include "done.h"
 
 #include <math.h>
@@ -607,6 +608,7 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (context_pool_open(&st->contexts) < 0) {
         return NULL;
     }
+    arenas_install();
     do {
         if (UNLIKELY(loop_check_overrides(loop))) {
             PyObject *res = PyObject_CallMethodNoArgs(self, loop->st->str._run_once);
