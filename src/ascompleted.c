@@ -11,6 +11,7 @@
 #include "coro.h"
 #include "done.h"
 #include "ensure.h"
+#include "futures.h"
 #include "seen.h"
 #include "standin.h"
 #include "waiters.h"
@@ -178,17 +179,8 @@ one_withdraw(CoroObj *coro)
     AsCompletedObj *all = (AsCompletedObj *)coro->owner;
     ctask_state *st = coro->st;
     PyObject *waiter = coro->waiter;
-    if (LIKELY(future_is_exact(waiter))) {
-        if (future_cancel((FutureObj *)waiter, st, Py_None) < 0) {
-            return -1;
-        }
-    }
-    else {
-        PyObject *res = PyObject_CallMethodNoArgs(waiter, st->str.cancel);
-        Py_XDECREF(res);
-        if (res == NULL) {
-            return -1;
-        }
+    if (future_withdraw(st, waiter) < 0) {
+        return -1;
     }
     int cancelled = future_is_cancelled(st, waiter);
     if (cancelled != 0) {

@@ -63,4 +63,16 @@ future_wake(ctask_state *st, PyObject *fut, PyObject *value)
     return res == NULL ? -1 : 1;
 }
 
+/* fut.cancel() of one that nobody waits for any more; -1 with an exception. */
+static inline int
+future_withdraw(ctask_state *st, PyObject *fut)
+{
+    if (LIKELY(future_is_exact(fut))) {
+        return future_cancel((FutureObj *)fut, st, Py_None) < 0 ? -1 : 0;
+    }
+    PyObject *res = PyObject_CallMethodNoArgs(fut, st->str.cancel);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
 #endif

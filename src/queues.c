@@ -460,17 +460,8 @@ queues_withdraw(CoroObj *coro, PyObject **waiters, int (*nothing_to_do)(QueueObj
     QueueObj *q = (QueueObj *)coro->owner;
     ctask_state *st = q->st;
     PyObject *waiter = coro->waiter;
-    if (LIKELY(future_is_exact(waiter))) {
-        if (future_cancel((FutureObj *)waiter, st, Py_None) < 0) {
-            return -1;
-        }
-    }
-    else {
-        PyObject *res = PyObject_CallMethodNoArgs(waiter, st->str.cancel);
-        Py_XDECREF(res);
-        if (res == NULL) {
-            return -1;
-        }
+    if (future_withdraw(st, waiter) < 0) {
+        return -1;
     }
     if (*waiters != NULL) {
         PyObject *deque = Py_NewRef(*waiters);
