@@ -56,7 +56,7 @@ typedef enum { FUTURE_PENDING, FUTURE_CANCELLED, FUTURE_FINISHED } future_state;
     PyObject_HEAD                                                                              \
     PyObject *loop;             /* owned; NULL until __init__ */                               \
     PyObject *callback0;        /* owned; first callback, or the Task that waits (future.c) */ \
-    PyObject *context0;         /* owned; set whenever callback0 is a callback */              \
+    PyObject *context0;         /* owned; None with a Task that waits */                       \
     PyObject *callbacks;        /* owned; list of (callback, context), or NULL */              \
     PyObject *exception;        /* owned */                                                    \
     PyObject *exception_tb;     /* owned */                                                    \
@@ -196,8 +196,10 @@ object_has_attributes(PyObject *obj)
 /* None, True, False and the empty tuple are immortal from 3.12 on: a new reference is a pointer. */
 #if PY_VERSION_HEX >= 0x030C0000
 #define CONSTANT_REF(obj) (obj)
+#define CONSTANT_DROP(obj) ((void)(obj))
 #else
 #define CONSTANT_REF(obj) Py_NewRef(obj)
+#define CONSTANT_DROP(obj) Py_DECREF(obj)
 #endif
 
 /* ---- functions that a version lacks ---- */

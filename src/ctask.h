@@ -480,6 +480,7 @@ PART int call_predicate(PyObject *obj, PyObject *method);
 PART PyObject *Future_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                                         PyObject *kwnames);
 PART PyObject *Future_remove_done_callback(PyObject *self, PyObject *callback);
+PART PyObject *Future_get_callbacks(PyObject *self, void *closure);
 PART int call_soon(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *arg, PyObject *context);
 
 /* ---- task.c ---- */

@@ -45,19 +45,27 @@ schedule_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject 
 }
 
 /* Have the loop wake a task that waits for `fut`; steals `task`, and does not look into it: a million that wait
-   are far from the processor. */
+   are far from the processor.  So whoever takes it from the ring asks whether it is a task: `_asyncio`'s own
+   add_done_callback() may have left another callback with None for its context. */
 static int
-schedule_wakeup(FutureObj *fut, ctask_state *st, TaskObj *task)
+schedule_wakeup(FutureObj *fut, ctask_state *st, PyObject *task)
 {
     LoopObj *loop = loop_plain(fut->loop);
     if (LIKELY(loop != NULL)) {
         return loop_ready(loop, task, READY_WAKE, Py_NewRef(fut), NULL);
     }
-    PyObject *context = Py_XNewRef(task_context(task, st));
-    PyObject *wakeup = context == NULL ? NULL : task_wakeup_callback(task);
+    PyObject *context = NULL, *wakeup = NULL;
+    if (!task_is_exact(task)) {
+        context = context_copy(&st->contexts);
+        wakeup = Py_NewRef(task);
+    }
+    else if ((context = Py_XNewRef(task_context((TaskObj *)task, st))) != NULL) {
+        wakeup = task_wakeup_callback((TaskObj *)task);
+    }
     Py_DECREF(task);
-    if (wakeup == NULL) {
+    if (context == NULL || wakeup == NULL) {
         Py_XDECREF(context);
+        Py_XDECREF(wakeup);
         return -1;
     }
     return schedule_callback(fut, st, wakeup, context);
@@ -74,9 +82,12 @@ future_schedule_callbacks(FutureObj *fut, ctask_state *st)
     fut->callback0 = fut->context0 = fut->callbacks = NULL;
 
     int result = 0;
-    if (callback0 != NULL) {
-        result = context0 == NULL ? schedule_wakeup(fut, st, (TaskObj *)callback0)
-                                  : schedule_callback(fut, st, callback0, context0);
+    if (LIKELY(context0 == Py_None)) {
+        CONSTANT_DROP(context0);
+        result = schedule_wakeup(fut, st, callback0);
+    }
+    else if (callback0 != NULL) {
+        result = schedule_callback(fut, st, callback0, context0);
     }
     if (callbacks != NULL) {
         for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(callbacks); i++) {
@@ -138,7 +149,7 @@ waiter_as_callback(FutureObj *fut)
     if (wakeup == NULL) {
         return -1;
     }
-    fut->context0 = Py_NewRef(context);
+    Py_XSETREF(fut->context0, Py_NewRef(context));
     Py_SETREF(fut->callback0, wakeup);
     return 0;
 }
@@ -165,10 +176,11 @@ future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task)
 {
     if (task_is_exact((PyObject *)task) && context_is(&st->contexts, task->context)) {
         if (fut->state != FUTURE_PENDING) {
-            return schedule_wakeup(fut, st, (TaskObj *)Py_NewRef(task));
+            return schedule_wakeup(fut, st, Py_NewRef(task));
         }
         if (fut->callback0 == NULL && fut->callbacks == NULL) {
-            fut->callback0 = Py_NewRef(task); // with context0 left empty
+            fut->callback0 = Py_NewRef(task);
+            fut->context0 = CONSTANT_REF(Py_None);
             return 0;
         }
     }
@@ -796,7 +808,7 @@ Future_cancel(PyObject *self, PyObject *args, PyObject *kwargs)
     return result < 0 ? NULL : PyBool_FromLong(result);
 }
 
-static PyObject *
+PART PyObject *
 Future_get_callbacks(PyObject *self, void *Py_UNUSED(closure))
 {
     if (waiter_as_callback((FutureObj *)self) < 0) {

@@ -136,7 +136,7 @@ entry_as_handle(LoopObj *loop, ring_entry *entry)
     PyObject *subject = ring_subject(entry);
     PyObject *callback, *context = entry->context;
     PyObject *arg = entry->arg;
-    if (ring_kind(entry) == READY_STEP || ring_kind(entry) == READY_WAKE) {
+    if (ring_kind(entry) == READY_STEP || (ring_kind(entry) == READY_WAKE && task_is_exact(subject))) {
         context = task_context((TaskObj *)subject, loop->st);
         if (context == NULL) {
             return NULL;
@@ -150,7 +150,7 @@ entry_as_handle(LoopObj *loop, ring_entry *entry)
         arg = NULL;
         break;
     case READY_WAKE:
-        callback = task_wakeup_callback((TaskObj *)subject);
+        callback = task_is_exact(subject) ? task_wakeup_callback((TaskObj *)subject) : Py_NewRef(subject);
         break;
     case READY_READ:
     case READY_WRITE:
@@ -392,7 +392,7 @@ run_entry(LoopObj *loop, PyThreadState *ts, ring_entry *entry)
     if (kind == READY_STEP) {
         status = task_run(loop, ts, (TaskObj *)subject, entry->arg, NULL);
     }
-    else if (kind == READY_WAKE) {
+    else if (kind == READY_WAKE && LIKELY(task_is_exact(subject))) {
         status = task_run(loop, ts, (TaskObj *)subject, NULL, entry->arg);
     }
     else if (kind == READY_CALL && done_is(subject) && ((DoneObj *)subject)->silent && !loop->overridden &&
@@ -407,9 +407,14 @@ run_entry(LoopObj *loop, PyThreadState *ts, ring_entry *entry)
             io_ready ready = (io_ready)entry->arg;
             status = ready(loop, subject);
         }
-        else {
+        else if (kind == READY_CALL) {
             PyObject *arg = entry->arg;
             status = run_in_context(loop, ts, entry->context, subject, &arg, 1);
+        }
+        else { /* see schedule_wakeup(): a callback that was given no context */
+            PyObject *res = PyObject_CallOneArg(subject, entry->arg);
+            Py_XDECREF(res);
+            status = res == NULL ? -1 : 0;
         }
     }
     if (LIKELY(status == 0)) {
@@ -456,18 +461,17 @@ fetch_ahead(const ring *ready)
         return;
     }
     destructor dealloc = Py_TYPE((PyObject *)ring_subject(near))->tp_dealloc;
-    if (dealloc == handle_dealloc || dealloc == timer_dealloc) {
+    if (dealloc == task_dealloc) {
+        fetch(((const TaskObj *)ring_subject(near))->coro, 192);
+    }
+    else if (dealloc == handle_dealloc || dealloc == timer_dealloc) {
         /* Its neighbours in the collector's list, out of which it will be taken. */
         const PyGC_Head *head = (const PyGC_Head *)ring_subject(near) - 1;
         __builtin_prefetch((void *)(head->_gc_next & ~(uintptr_t)3), 1);
         __builtin_prefetch((void *)(head->_gc_prev & ~(uintptr_t)3), 1);
     }
-    else if (ring_kind(near) <= READY_WAKE) {
-        const TaskObj *task = ring_subject(near);
-        fetch(task->coro, 192);
-        if (near->arg != NULL) {
-            fetch(near->arg, sizeof(FutureObj));
-        }
+    if (ring_kind(near) == READY_WAKE) {
+        fetch(near->arg, sizeof(FutureObj));
     }
 }
 

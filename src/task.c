@@ -853,7 +853,7 @@ PyDoc_STRVAR(Task___await___doc,
 "__await__($self, /)\n--\n\n"
 "As ctask.Future.__await__().");
 
-/* ctask.Future has the two for callbacks, but `_asyncio.Task` has them a second time, and it comes first in
+/* ctask.Future has what is about callbacks, but `_asyncio.Task` has them a second time, and it comes first in
    the order of bases (for its cancel() and set_result()). */
 static PyMethodDef Task_methods[] = {
     {"add_done_callback",
@@ -871,6 +871,11 @@ static PyMethodDef Task_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyGetSetDef Task_getset[] = {
+    {"_callbacks", Future_get_callbacks, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot Task_slots[] = {
     {Py_tp_doc, (void *)Task_doc},
     {Py_tp_init, Task___init__},
@@ -883,6 +888,7 @@ static PyType_Slot Task_slots[] = {
     {Py_tp_finalize, task_finalize},
 #endif
     {Py_tp_methods, Task_methods},
+    {Py_tp_getset, Task_getset},
     {0, NULL},
 };
 

@@ -305,22 +305,26 @@ def test_context_of_a_task_is_one_from_when_it_was_asked_for(loop, run):
     run(main())
 
 
-def test_what_a_task_waits_for_shows_its_context(loop, run):
+@pytest.mark.parametrize("kind", ["future", "task"])
+def test_what_a_task_waits_for_shows_its_context(loop, run, kind):
     async def wait(future):
         var.set("waiting")
         await future
 
     async def main():
         future = loop.create_future()
-        task = loop.create_task(wait(future))
+        obj = future if kind == "future" else loop.create_task(wait(future))
+        task = loop.create_task(wait(obj))
         await turns(1)
-        [(callback, context)] = future._callbacks
+        assert "cb=[" in repr(obj)
+        [(callback, context)] = obj._callbacks
         assert isinstance(context, contextvars.Context)
         assert context[var] == "waiting"
         if sys.version_info >= (3, 12):
             assert context is task.get_context()
-        assert future.remove_done_callback(callback) == 1
-        future.add_done_callback(callback, context=context)
+        assert callable(callback)
+        assert obj.remove_done_callback(callback) == 1
+        obj.add_done_callback(callback, context=context)
         future.set_result(None)
         await task
 

@@ -940,3 +940,71 @@ print("done")
 """,
     )
     assert out.out == "done\n"
+
+
+@pytest.mark.ctask_only  # asyncio's own are what is asked for
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("kind", ["future", "task"])
+def test_methods_of_asyncios_types_on_what_a_task_waits_for(script, kind, debug):
+    """They know nothing of the form in which a waiting task is kept."""
+    out = script(
+        f"""
+import _asyncio, contextlib, os
+
+async def wait(obj):
+    await obj
+
+async def never():
+    await asyncio.get_running_loop().create_future()
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.set_debug({debug})
+    loop.set_exception_handler(lambda loop, context: None)
+    stock = _asyncio.{kind.capitalize()}
+    for name in ["_callbacks", "remove_done_callback", "add_done_callback", "cancel", "set_result",
+                 "set_exception", "__repr__"]:
+        obj = loop.create_future() if {kind!r} == "future" else loop.create_task(never())
+        waiting = loop.create_task(wait(obj))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with contextlib.suppress(RuntimeError, TypeError):  # of a task; in debug mode
+            if name == "_callbacks":
+                stock._callbacks.__get__(obj)
+            elif name == "add_done_callback":
+                stock.add_done_callback(obj, print, context=None)
+            elif name in ("cancel", "__repr__"):
+                getattr(stock, name)(obj)
+            else:
+                getattr(stock, name)(obj, ValueError())
+        await asyncio.sleep(0)
+        repr(obj)
+        repr(loop._ready)
+        obj.cancel()
+        waiting.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    # A callback in a task's place, without a context.
+    for way in range(3):
+        called = []
+        obj = loop.create_future()
+        stock_add = _asyncio.Future.add_done_callback
+        stock_add(obj, called.append, context=None)
+        if way == 1:
+            repr(obj), obj._callbacks
+        elif way == 2:
+            loop.set_debug(not {debug})
+        obj.set_result(1)
+        repr(loop._ready)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert called == [obj] or way == 1, (way, called)
+        loop.set_debug({debug})
+    print("alive", flush=True)
+    os._exit(0)  # some of the tasks will not be woken any more
+
+impl.run(main())
+"""
+    )
+    assert out.out.endswith("alive\n")
