@@ -173,17 +173,20 @@ context_is_anyones(context_pool *pool, PyObject *obj)
            !((PyContext *)obj)->ctx_entered && ((PyContext *)obj)->ctx_weakreflist == NULL;
 }
 
-/* Room for one more with these variables? */
+/* Room for one more with these variables?  If the base has changed there is none this time: emptying the pool may
+   run anything. */
 static inline int
 context_pool_room(context_pool *pool, PyHamtObject *vars)
 {
     if (pool->length > 0 && ((PyContext *)pool->contexts[pool->length - 1])->ctx_vars != vars) {
-        context_pool_empty(pool); /* the base has changed since */
+        context_pool_empty(pool);
+        return 0;
     }
     return pool->length < CONTEXT_POOL;
 }
 
-/* Py_DECREF() of a context that was used; any object is accepted, and NULL. */
+/* Py_DECREF() of a context that was used; any object is accepted, and NULL.  Not for what a dying object refers to:
+   the collector may have the context on its list of garbage as well, and would empty it in the pool. */
 static inline void
 context_drop(context_pool *pool, PyObject *obj)
 {

@@ -144,6 +144,10 @@ handle_retire(LoopObj *loop, HandleObj *handle)
     if (Py_REFCNT(handle) != 1 || spare == NULL || handle->cancelled != Py_False || handle->repr != Py_None ||
         handle->source_traceback != Py_None ||
         *(PyObject **)((char *)handle + Py_TYPE(handle)->tp_weaklistoffset) != NULL) {
+        destructor dealloc = Py_TYPE(handle)->tp_dealloc;
+        if (LIKELY(dealloc == timer_dealloc || dealloc == handle_dealloc)) {
+            context_rest(&loop->st->contexts, &handle->context);
+        }
         Py_DECREF(handle);
         return;
     }
@@ -316,14 +320,14 @@ handle_clear(PyObject *self)
     return 0;
 }
 
-/* handle_clear() for an object that nobody sees any more, its context going back where it came from. */
+/* handle_clear() for an object that nobody sees any more. */
 static inline void
-handle_drop_fields(HandleObj *handle, ctask_state *st)
+handle_drop_fields(HandleObj *handle)
 {
     Py_XDECREF(handle->args);
     Py_XDECREF(handle->callback);
     Py_XDECREF(handle->cancelled);
-    context_drop(&st->contexts, handle->context);
+    Py_XDECREF(handle->context);
     Py_XDECREF(handle->loop);
     Py_XDECREF(handle->repr);
     Py_XDECREF(handle->source_traceback);
@@ -337,7 +341,7 @@ handle_dealloc(PyObject *self)
     clear_weakrefs(self, type);
     if (LIKELY(type->tp_dealloc == handle_dealloc)) {
         ctask_state *st = PyType_GetModuleState(type);
-        handle_drop_fields((HandleObj *)self, st);
+        handle_drop_fields((HandleObj *)self);
         freelist_give(&st->free_handles, self, 0);
         return;
     }
@@ -373,7 +377,7 @@ threadsafe_dealloc(PyObject *self)
         ctask_state *st = PyType_GetModuleState(type);
         Py_XDECREF(((ThreadSafeObj *)self)->lock);
         Py_XDECREF(((ThreadSafeObj *)self)->gate);
-        handle_drop_fields((HandleObj *)self, st);
+        handle_drop_fields((HandleObj *)self);
         freelist_give(&st->free_threadsafe, self, 0);
         return;
     }
@@ -409,7 +413,7 @@ timer_dealloc(PyObject *self)
         ctask_state *st = PyType_GetModuleState(type);
         Py_XDECREF(((TimerObj *)self)->scheduled);
         Py_XDECREF(((TimerObj *)self)->when);
-        handle_drop_fields((HandleObj *)self, st);
+        handle_drop_fields((HandleObj *)self);
         freelist_give(&st->free_timers, self, 0);
         return;
     }

@@ -111,6 +111,17 @@ loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject 
     return -1;
 }
 
+static void
+entry_forget(ring_entry *entry)
+{
+    Py_DECREF((PyObject *)ring_subject(entry));
+    if (ring_kind(entry) < READY_READ) {
+        Py_XDECREF((PyObject *)entry->arg);
+    }
+    Py_XDECREF((PyObject *)entry->context);
+}
+
+/* The same after it has run: what can be used again is kept. */
 static inline __attribute__((always_inline)) void
 entry_drop(LoopObj *loop, ring_entry *entry)
 {
@@ -675,7 +686,7 @@ release(LoopObj *loop)
     loop->is_open = 0;
     while (ring_length(&loop->ready) > 0) {
         ring_entry entry = ring_pop(&loop->ready);
-        entry_drop(loop, &entry);
+        entry_forget(&entry);
     }
     while (loop->timers.length > 0) {
         (void)timers_first(&loop->timers);

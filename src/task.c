@@ -727,8 +727,6 @@ task_dealloc(PyObject *self)
     clear_weakrefs(self, type);
     if (LIKELY(type->tp_dealloc == task_dealloc && !FUTURE_HAS_ATTRIBUTES(task))) {
         ctask_state *st = PyType_GetModuleState(type);
-        context_drop(&st->contexts, task->context);
-        task->context = NULL;
         (void)task_clear(self);
         freelist_give(&st->free_tasks, self, 1);
         return;

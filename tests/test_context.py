@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import sys
 import weakref
 
@@ -378,6 +379,39 @@ def test_context_of_a_handle_can_be_deleted_and_replaced(loop, run):
     run(main())
     assert calls == [3]
     assert list(map(type, errors)) == [AttributeError]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_context_of_garbage_is_not_used_again(loop, run, debug):
+    """The collector may empty it, after it has freed what the context belonged to."""
+
+    async def wait(future):
+        await future
+
+    async def main():
+        loop.set_debug(debug)
+        loop.set_exception_handler(lambda loop, context: None)
+        await use_contexts(loop)
+        for _ in range(20):
+            for method, args in (("call_soon", ()), ("call_later", (0,))):
+                thing = Thing()
+                handle = getattr(loop, method)(*args, lambda thing: None, thing)
+                thing.handle = handle
+                context_of(handle)
+                del handle
+            future = loop.create_future()
+            thing.task = loop.create_task(wait(future))
+            future.add_done_callback(lambda _, thing=thing: None)
+            await turns(3)
+            assert thing.task in {thing.task} and len(future._callbacks) == 2
+            del future, thing
+            gc.collect()
+            loop.create_task(turns(1))
+            await use_contexts(loop, 10)
+            await asyncio.create_task(asyncio.sleep(0))
+            assert var.get() == "unset"
+
+    run(main())
 
 
 # --- How long values live
