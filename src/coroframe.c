@@ -10,11 +10,11 @@ typedef struct {
     PyObject_HEAD
     CoroObj *coro;      // owned
     PyObject *function; // owned; has __code__ and __globals__
-    char is_inner;
+    const char *name; // whose awaited function it shows next (inner_of), or NULL
 } CoroFrameObj;
 
 static PyObject *
-coroframe_new(CoroObj *coro, PyObject *function, int is_inner)
+coroframe_new(CoroObj *coro, PyObject *function, const char *name)
 {
     CoroFrameObj *frame = PyObject_GC_New(CoroFrameObj, coro->st->CoroFrameType);
     if (frame == NULL) {
@@ -22,39 +22,54 @@ coroframe_new(CoroObj *coro, PyObject *function, int is_inner)
     }
     frame->coro = (CoroObj *)Py_NewRef(coro);
     frame->function = Py_NewRef(function);
-    frame->is_inner = (char)is_inner;
+    frame->name = name;
     PyObject_GC_Track(frame);
     return (PyObject *)frame;
 }
 
-/* What asyncio's function `coro` stands for awaits while ours waits: a method of the owner, or a function beside
-   it.  NULL without an exception if nothing. */
-static PyObject *
-inner_function(CoroObj *coro)
+/* What an asyncio function awaits while ours, in its place, waits for a future. */
+typedef struct {
+    const char *name; // qualified
+    const char *inner;
+    enum { OF_OWNER, OF_MODULE, OF_QUEUE } where; // the owner's method, a function beside it, a queue's method
+    const char *inner_name; // under which it is itself in this list, or NULL
+} inner_call;
+
+static const inner_call inner_calls[] = {
+    {"TaskGroup.__aexit__", "_aexit", OF_OWNER, NULL},
+    {"_ContextManagerMixin.__aenter__", "acquire", OF_OWNER, NULL},
+    {"_AsCompletedIterator.__anext__", "_wait_for_one", OF_OWNER, "_AsCompletedIterator._wait_for_one"},
+    {"_AsCompletedIterator._wait_for_one", "get", OF_QUEUE, NULL},
+    {"as_completed.<locals>._wait_for_one", "get", OF_QUEUE, NULL},
+    {"wait", "_wait", OF_MODULE, NULL},
+};
+
+static const inner_call *
+inner_of(const char *name)
 {
-    static const struct {
-        const char *name;
-        const char *inner;
-    } inners[] = {
-        {"TaskGroup.__aexit__", "_aexit"},
-        {"_ContextManagerMixin.__aenter__", "acquire"},
-        {"_AsCompletedIterator.__anext__", "_wait_for_one"},
-        {"wait", "_wait"},
-    };
-    const char *name = NULL;
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(inners) && name == NULL; i++) {
-        name = strcmp(coro->name, inners[i].name) == 0 ? inners[i].inner : NULL;
+    for (size_t i = 0; name != NULL && i < Py_ARRAY_LENGTH(inner_calls); i++) {
+        if (strcmp(name, inner_calls[i].name) == 0) {
+            return &inner_calls[i];
+        }
     }
-    if (name == NULL || coro->function == NULL) {
-        return NULL;
-    }
+    return NULL;
+}
+
+/* NULL without an exception if there is none. */
+static PyObject *
+inner_function(CoroObj *coro, const inner_call *call)
+{
     PyObject *function = NULL;
-    if (strchr(coro->name, '.') != NULL) {
-        function = coro->owner == NULL ? NULL : PyObject_GetAttrString((PyObject *)Py_TYPE(coro->owner), name);
+    if (call->where == OF_OWNER) {
+        function = coro->owner == NULL ? NULL
+                                       : PyObject_GetAttrString((PyObject *)Py_TYPE(coro->owner), call->inner);
+    }
+    else if (call->where == OF_QUEUE) {
+        function = PyObject_GetAttrString(coro->st->stock_Queue, call->inner);
     }
     else {
         PyObject *globals = PyObject_GetAttrString(coro->function, "__globals__");
-        function = globals == NULL ? NULL : PyMapping_GetItemString(globals, name);
+        function = globals == NULL ? NULL : PyMapping_GetItemString(globals, call->inner);
         Py_XDECREF(globals);
     }
     if (function == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
@@ -69,22 +84,33 @@ coroframe_of(CoroObj *coro)
     if (coro->state == CORO_CLOSED || coro->function == NULL) {
         Py_RETURN_NONE;
     }
-    return coroframe_new(coro, coro->function, 0);
+    return coroframe_new(coro, coro->function, coro->name);
+}
+
+/* What the function `name` awaits: a frame of another function that ours has no coroutine for, or what `coro`
+   waits for.  (That may be a coroutine of asyncio's, which shows the rest itself.) */
+static PyObject *
+awaited_by_name(CoroObj *coro, const char *name)
+{
+    if (coro->awaiting == NULL) {
+        Py_RETURN_NONE;
+    }
+    const inner_call *call = coro->function == NULL ? NULL : inner_of(name);
+    PyObject *function = call == NULL || (call->where == OF_QUEUE && PyCoro_CheckExact(coro->awaiting))
+                             ? NULL
+                             : inner_function(coro, call);
+    if (function == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(coro->awaiting);
+    }
+    PyObject *frame = coroframe_new(coro, function, call->inner_name);
+    Py_DECREF(function);
+    return frame;
 }
 
 PART PyObject *
 coroframe_awaited(CoroObj *coro)
 {
-    if (coro->awaiting == NULL) {
-        Py_RETURN_NONE;
-    }
-    PyObject *function = inner_function(coro);
-    if (function == NULL) {
-        return PyErr_Occurred() ? NULL : Py_NewRef(coro->awaiting);
-    }
-    PyObject *frame = coroframe_new(coro, function, 1);
-    Py_DECREF(function);
-    return frame;
+    return awaited_by_name(coro, coro->name);
 }
 
 /* ---- a frame's attributes ---- */
@@ -140,11 +166,7 @@ static PyObject *
 CoroFrame_get_await(PyObject *self, void *Py_UNUSED(closure))
 {
     CoroFrameObj *frame = (CoroFrameObj *)self;
-    if (!frame->is_inner) {
-        return coroframe_awaited(frame->coro);
-    }
-    PyObject *awaiting = frame->coro->awaiting;
-    return Py_NewRef(awaiting == NULL ? Py_None : awaiting);
+    return awaited_by_name(frame->coro, frame->name);
 }
 
 static PyObject *
