@@ -135,6 +135,17 @@ spare_for(LoopObj *loop, HandleObj *handle)
     return NULL;
 }
 
+/* One that is not kept still gives its context back. */
+static __attribute__((noinline)) void
+handle_let_go(LoopObj *loop, HandleObj *handle)
+{
+    destructor dealloc = Py_TYPE(handle)->tp_dealloc;
+    if (LIKELY(dealloc == timer_dealloc || dealloc == handle_dealloc)) {
+        context_rest(&loop->st->contexts, &handle->context);
+    }
+    Py_DECREF(handle);
+}
+
 /* Drop the loop's reference to a handle that has run.  One that nobody else holds and nothing was done to
    is kept for the next call_soon(), tracked as it is: that is half of what a callback costs otherwise. */
 PART void
@@ -144,11 +155,7 @@ handle_retire(LoopObj *loop, HandleObj *handle)
     if (Py_REFCNT(handle) != 1 || spare == NULL || handle->cancelled != Py_False || handle->repr != Py_None ||
         handle->source_traceback != Py_None ||
         *(PyObject **)((char *)handle + Py_TYPE(handle)->tp_weaklistoffset) != NULL) {
-        destructor dealloc = Py_TYPE(handle)->tp_dealloc;
-        if (LIKELY(dealloc == timer_dealloc || dealloc == handle_dealloc)) {
-            context_rest(&loop->st->contexts, &handle->context);
-        }
-        Py_DECREF(handle);
+        handle_let_go(loop, handle);
         return;
     }
     PyObject *callback = handle->callback, *args = handle->args, *context = handle->context;
