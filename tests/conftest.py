@@ -15,6 +15,7 @@ import asyncio
 import collections
 import faulthandler
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -227,6 +228,22 @@ def nothing_left_behind(request, time_limit, caplog, logs, unraisable) -> Iterat
 @pytest.fixture
 def impl() -> types.SimpleNamespace:
     return IMPL
+
+
+def primitive(name: str) -> Callable:
+    """A fixture of this name: asyncio's function or class, or ctask's."""
+
+    @pytest.fixture(name=name)
+    def found(impl):
+        return getattr(importlib.import_module(impl.name), name)
+
+    return found
+
+
+async def turns(n, result=None):
+    for _ in range(n):
+        await asyncio.sleep(0)
+    return result
 
 
 @pytest.fixture

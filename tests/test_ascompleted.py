@@ -10,6 +10,7 @@ import warnings
 import weakref
 
 import pytest
+from conftest import primitive, turns
 
 HAS_CLASS = sys.version_info >= (3, 13)
 
@@ -17,19 +18,7 @@ has_class = pytest.mark.skipif(not HAS_CLASS, reason="a generator before 3.13")
 has_generator = pytest.mark.skipif(HAS_CLASS, reason="no generator from 3.13 on")
 
 
-@pytest.fixture
-def as_completed(impl):
-    if impl.name == "asyncio":
-        return asyncio.as_completed
-    import ctask
-
-    return ctask.as_completed
-
-
-async def turns(n, x=None):
-    for _ in range(n):
-        await asyncio.sleep(0)
-    return x
+as_completed = primitive("as_completed")
 
 
 async def fails(n, exc):

@@ -7,6 +7,7 @@ import sys
 import weakref
 
 import pytest
+from conftest import turns
 
 KINDS = ["call_soon", "call_soon_threadsafe", "call_later", "add_done_callback", "create_task"]
 var = contextvars.ContextVar("var", default="unset")
@@ -36,11 +37,6 @@ def schedule(loop, kind, func, **kwargs):
 
 def context_of(handle):
     return handle.get_context() if sys.version_info >= (3, 12) else handle._context
-
-
-async def turns(n):
-    for _ in range(n):
-        await asyncio.sleep(0)
 
 
 async def use_contexts(loop, count=100):

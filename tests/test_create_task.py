@@ -6,17 +6,12 @@ import gc
 import inspect
 
 import pytest
+from conftest import primitive
 
 var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="before")
 
 
-@pytest.fixture
-def create_task(impl):
-    if impl.name == "asyncio":
-        return asyncio.create_task
-    import ctask
-
-    return ctask.create_task
+create_task = primitive("create_task")
 
 
 async def value(x):

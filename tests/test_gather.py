@@ -11,33 +11,13 @@ import weakref
 from asyncio import tasks
 
 import pytest
+from conftest import primitive, turns
 
-
-@pytest.fixture
-def gather(impl):
-    if impl.name == "asyncio":
-        return asyncio.gather
-    import ctask
-
-    return ctask.gather
-
-
-@pytest.fixture
-def ensure_future(impl):
-    if impl.name == "asyncio":
-        return asyncio.ensure_future
-    import ctask
-
-    return ctask.ensure_future
+gather = primitive("gather")
+ensure_future = primitive("ensure_future")
 
 
 async def value(x):
-    return x
-
-
-async def turns(n, x=None):
-    for _ in range(n):
-        await asyncio.sleep(0)
     return x
 
 

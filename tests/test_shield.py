@@ -7,21 +7,9 @@ import inspect
 import sys
 
 import pytest
+from conftest import primitive, turns
 
-
-@pytest.fixture
-def shield(impl):
-    if impl.name == "asyncio":
-        return asyncio.shield
-    import ctask
-
-    return ctask.shield
-
-
-async def turns(n, x=None):
-    for _ in range(n):
-        await asyncio.sleep(0)
-    return x
+shield = primitive("shield")
 
 
 def test_result_of_a_coroutine(run, shield):

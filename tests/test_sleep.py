@@ -8,19 +8,14 @@ import types
 from asyncio import tasks
 
 import pytest
+from conftest import primitive
 
 # What gives one turn and no timer.
 NOTHING = [0, 0.0, -0.0, -1, -1e9, float("-inf"), False]
 nan = float("nan")
 
 
-@pytest.fixture
-def sleep(impl):
-    if impl.name == "asyncio":
-        return asyncio.sleep
-    import ctask
-
-    return ctask.sleep
+sleep = primitive("sleep")
 
 
 def timers(impl, loop):

@@ -9,6 +9,7 @@ import weakref
 from asyncio import taskgroups
 
 import pytest
+from conftest import primitive
 
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 
@@ -19,13 +20,7 @@ CANCELS = hasattr(taskgroups.TaskGroup, "cancel")
 EXACT = sys.version_info >= (3, 13)
 
 
-@pytest.fixture
-def TaskGroup(impl):
-    if impl.name == "asyncio":
-        return taskgroups.TaskGroup
-    import ctask
-
-    return ctask.TaskGroup
+TaskGroup = primitive("TaskGroup")
 
 
 LOOPS = ["own", "stock", "debug", "factory", "overridden"]

@@ -7,23 +7,12 @@ import sys
 import unittest.mock
 
 import pytest
+from conftest import primitive, turns
 
 MODES = [asyncio.ALL_COMPLETED, asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION]
 
 
-@pytest.fixture
-def wait(impl):
-    if impl.name == "asyncio":
-        return asyncio.wait
-    import ctask
-
-    return ctask.wait
-
-
-async def turns(n, x=None):
-    for _ in range(n):
-        await asyncio.sleep(0)
-    return x
+wait = primitive("wait")
 
 
 def running(n, x=None):

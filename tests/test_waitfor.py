@@ -7,6 +7,7 @@ import sys
 from asyncio import tasks
 
 import pytest
+from conftest import primitive
 
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 
@@ -14,13 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:R
 IN_PLACE = sys.version_info >= (3, 12)
 
 
-@pytest.fixture
-def wait_for(impl):
-    if impl.name == "asyncio":
-        return asyncio.wait_for
-    import ctask
-
-    return ctask.wait_for
+wait_for = primitive("wait_for")
 
 
 @pytest.fixture(params=["own", "stock", "debug"])
