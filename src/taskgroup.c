@@ -25,7 +25,7 @@ typedef struct {
     PyObject *base_error; // owned; SystemExit, KeyboardInterrupt or None
     PyObject *completed; // owned; the future that __aexit__() waits for, or None
     PyObject *task_done; // owned; the tasks' callback, while there are any
-    PyObject *context; // owned; what it is called in; NULL until the first task
+    PyObject *context; // owned; what it is called in, as long as there is one
     char entered;
     char exiting;
     char aborting;
@@ -101,7 +101,7 @@ TaskGroup_on_task_done(PyObject *self, PyObject *task)
     ctask_state *st = group->st;
     TaskObj *ours = (TaskObj *)task;
     PyObject *completed = group->completed;
-    PyObject *res = NULL, *callback = NULL;
+    PyObject *res = NULL;
     if (UNLIKELY(group->tasks == NULL || !PySet_CheckExact(group->tasks))) {
         return PyObject_CallFunctionObjArgs(st->stock_on_task_done, self, task, NULL);
     }
@@ -127,16 +127,10 @@ TaskGroup_on_task_done(PyObject *self, PyObject *task)
     }
 finally:
     if (group->tasks != NULL && PySet_CheckExact(group->tasks) && PySet_GET_SIZE(group->tasks) == 0) {
-        callback = group->task_done; /* or the two would keep each other alive */
-        group->task_done = NULL;
-    }
-    if (UNLIKELY(callback != NULL && res == NULL)) {
         PyObject *raised = PyErr_GetRaisedException();
-        Py_DECREF(callback);
+        Py_CLEAR(group->task_done); /* or the two would keep each other alive */
+        Py_CLEAR(group->context);
         PyErr_SetRaisedException(raised);
-    }
-    else {
-        Py_XDECREF(callback);
     }
     Py_DECREF(self);
     return res;
@@ -158,14 +152,12 @@ group_create(GroupObj *group, PyObject *coro, PyObject *name, PyObject *context)
         return NULL;
     }
     if (UNLIKELY(group->task_done == NULL)) {
-        group->task_done = PyCFunction_New(&on_task_done_def, (PyObject *)group);
-        if (group->task_done == NULL) {
+        Py_XSETREF(group->context, context_copy(&st->contexts));
+        if (group->context == NULL) {
             return NULL;
         }
-    }
-    if (UNLIKELY(group->context == NULL)) {
-        group->context = context_copy(&st->contexts);
-        if (group->context == NULL) {
+        group->task_done = PyCFunction_New(&on_task_done_def, (PyObject *)group);
+        if (group->task_done == NULL) {
             return NULL;
         }
     }

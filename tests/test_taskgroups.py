@@ -688,3 +688,22 @@ def test_the_exceptions_context_and_the_cancelled_error(loop, run, TaskGroup):
 
     run(body())
     assert seen == [(("why",), type(None))]
+
+
+def test_group_that_is_kept_keeps_no_values_of_its_context(run, TaskGroup):
+    class Thing:
+        pass
+
+    async def body():
+        group = TaskGroup()
+        thing = Thing()
+        token = var.set(thing)
+        async with group:
+            group.create_task(value(1))
+        var.reset(token)
+        seen = weakref.ref(thing)
+        del thing, token
+        await value(None)
+        assert seen() is None
+
+    run(body())
