@@ -556,6 +556,21 @@ typedef struct {
     heap_node node;
 } TimerObj;
 
+/* A timer whose handle nobody kept: its call, without the handle. */
+typedef struct {
+    heap_node node; // of odd order: see timer_call_of()
+    PyObject *callback; // owned
+    PyObject *args; // owned; a tuple
+    PyObject *context; // owned; or its variables: see context.h
+} timer_call;
+
+/* The call that a node in the loop's timers belongs to, NULL if that is a TimerObj's. */
+static inline timer_call *
+timer_call_of(const heap_node *node)
+{
+    return node->order & 1 ? list_entry(node, timer_call, node) : NULL;
+}
+
 #if THREADSAFE_HANDLES
 /* What call_soon_threadsafe() returns.  While its callback runs, cancel() and cancelled() wait in every other
    thread.  asyncio takes a lock around each of the three; here the interpreter lock is that lock, `runner` says
@@ -579,8 +594,10 @@ PART HandleObj *handle_create_threadsafe(LoopObj *loop, PyObject *callback, PyOb
 PART HandleObj *handle_create(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                               PyObject *context, int debug);
 PART void handle_retire(LoopObj *loop, HandleObj *handle);
-PART TimerObj *timer_new(ctask_state *st, PyObject *loop, double seconds, PyObject *when, PyObject *callback,
+PART TimerObj *timer_new(LoopObj *loop, double seconds, PyObject *when, PyObject *callback,
                          PyObject *const *args, Py_ssize_t nargs, PyObject *context, int debug);
+PART TimerObj *timer_of_call(LoopObj *loop, double seconds, const timer_call *call);
+PART void timer_call_free(timer_call *call);
 PART void handle_dealloc(PyObject *self);
 PART void timer_dealloc(PyObject *self);
 PART int handle_cancel(PyObject *handle, ctask_state *st);
@@ -588,7 +605,17 @@ PART int handle_is_cancelled(PyObject *handle);
 
 /* ---- loop.c ---- */
 
-enum { READY_HANDLE, READY_STEP, READY_WAKE, READY_CALL, READY_READ, READY_WRITE }; // the kinds of ring entries
+/* The kinds of ring entries: what the subject is, and what is kept with it. */
+enum {
+    READY_HANDLE, // a handle of any kind
+    READY_STEP, // a task, and the exception to be thrown or NULL
+    READY_WAKE, // a task or another callback without a context, and the future that is done
+    READY_CALL, // a callback, its argument and its context
+    READY_APPLY, // a callback, a tuple of arguments and the context or its variables
+    READY_READ, // an object, and the io_ready to be called
+    READY_WRITE,
+    READY_TIMER, // a timer_call, and its time: the bits of a double
+};
 
 /* What a C object that waits for a descriptor has called in its turn.  Returns -1 with the exception that
    the exception handler is to hear of.  It may come once more after the object has stopped waiting, so it
@@ -640,7 +667,8 @@ struct LoopObj {
     PyObject_HEAD
     ctask_state *st; // borrowed from the type's module
     ring ready; // owns what its entries refer to
-    timers timers; // owns the TimerObj of each node
+    timers timers; // owns the TimerObj or timer_call of each node
+    TimerObj *last_timer; // borrowed; the one made last while it is in `timers`, else NULL
     poll_state poll; // owns the handles in its slots
     spare_list spare; // for the next call_soon()
 #if THREADSAFE_HANDLES

@@ -2,17 +2,20 @@
 
    They derive from asyncio's classes and fill the very same slots, so asyncio's own methods (reprs,
    comparisons, _run()) work on them; here is how they are made, cancelled and let go, in C.  A timer knows
-   its place in the loop's heap, so that cancelling takes it out at once. */
+   its place in the loop's heap, so that cancelling takes it out at once.
+
+   Most handles are dropped by whoever gets them.  When the next one is made that shows: only the loop refers to
+   the one before.  Then its call stays with the loop without a handle, in a third of the memory, and the handle is
+   taken for the next call. */
 
 #include "ctask.h"
 
 /* What differs from handle to handle; the rest is as in every new one. */
 static inline int
-handle_set_call(HandleObj *handle, ctask_state *st, PyObject *loop, PyObject *callback, PyObject *const *args,
-                Py_ssize_t nargs, PyObject *context)
+handle_set_call(HandleObj *handle, ctask_state *st, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *context)
 {
     handle->callback = Py_NewRef(callback);
-    handle->loop = Py_NewRef(loop);
     if (LIKELY(nargs == 0)) {
         handle->args = CONSTANT_REF(st->empty_tuple);
     }
@@ -30,14 +33,15 @@ handle_set_call(HandleObj *handle, ctask_state *st, PyObject *loop, PyObject *ca
     return handle->context == NULL ? -1 : 0;
 }
 
-static int
+static inline __attribute__((always_inline)) int
 handle_fill(HandleObj *handle, ctask_state *st, PyObject *loop, PyObject *callback, PyObject *const *args,
             Py_ssize_t nargs, PyObject *context, int debug)
 {
     handle->cancelled = CONSTANT_REF(Py_False);
     handle->repr = CONSTANT_REF(Py_None);
     handle->source_traceback = CONSTANT_REF(Py_None);
-    if (handle_set_call(handle, st, loop, callback, args, nargs, context) < 0) {
+    handle->loop = Py_NewRef(loop);
+    if (handle_set_call(handle, st, callback, args, nargs, context) < 0) {
         return -1;
     }
     PyObject *frame = UNLIKELY(debug) ? (PyObject *)PyEval_GetFrame() : NULL;
@@ -74,17 +78,87 @@ spare_take(LoopObj *loop, spare_list *spare, PyObject *callback, PyObject *const
            PyObject *context)
 {
     HandleObj *handle = spare->handles[--spare->length];
-    if (UNLIKELY(handle_set_call(handle, loop->st, (PyObject *)loop, callback, args, nargs, context) < 0)) {
+    handle->loop = Py_NewRef(loop);
+    if (UNLIKELY(handle_set_call(handle, loop->st, callback, args, nargs, context) < 0)) {
         Py_DECREF(handle);
         return NULL;
     }
     return handle;
 }
 
-/* A new ctask.Handle, or a spare one.  `context` may be NULL for a copy of the current one. */
-PART HandleObj *
-handle_create(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs, PyObject *context,
-              int debug)
+/* ---- handles that nobody kept ---- */
+
+/* Does nobody but the loop refer to it, and did nobody do anything to it? */
+static inline int
+is_unkept(HandleObj *handle)
+{
+    return Py_REFCNT(handle) == 1 && handle->cancelled == Py_False && handle->repr == Py_None &&
+           handle->source_traceback == Py_None &&
+           *(PyObject **)((char *)handle + Py_TYPE(handle)->tp_weaklistoffset) == NULL;
+}
+
+/* Can its call do without it?  Anybody may have written to its slots. */
+static inline int
+has_plain_call(LoopObj *loop, HandleObj *handle)
+{
+    return handle->loop == (PyObject *)loop && handle->callback != NULL && handle->args != NULL &&
+           PyTuple_CheckExact(handle->args) && handle->context != NULL &&
+           context_is(&loop->st->contexts, handle->context);
+}
+
+/* The handle at the end of the ready queue, if nobody kept it: without its call, which stays there. */
+static inline HandleObj *
+take_last_handle(LoopObj *loop)
+{
+    ring_entry *last = ring_last(&loop->ready);
+    HandleObj *handle = ring_subject(last);
+    if (ring_kind(last) != READY_HANDLE || Py_TYPE(handle)->tp_dealloc != handle_dealloc ||
+        !is_unkept(handle) || !has_plain_call(loop, handle)) {
+        return NULL;
+    }
+    *last = ring_make(handle->callback, READY_APPLY, handle->args, handle->context);
+    handle->callback = handle->args = handle->context = NULL;
+    return handle;
+}
+
+/* The same of timers. */
+static inline TimerObj *
+take_last_timer(LoopObj *loop)
+{
+    TimerObj *timer = loop->last_timer;
+    if (!is_unkept((HandleObj *)timer) || timer->when != NULL || timer->scheduled != NULL ||
+        !has_plain_call(loop, (HandleObj *)timer)) {
+        return NULL;
+    }
+    timer_call *call = PyMem_Malloc(sizeof(timer_call));
+    if (call == NULL) {
+        return NULL;
+    }
+    timers_replace(&loop->timers, timer->when_seconds, &timer->node, &call->node);
+    call->node.order |= 1;
+    call->callback = timer->callback;
+    call->args = timer->args;
+    call->context = timer->context;
+    timer->callback = timer->args = timer->context = NULL;
+    loop->last_timer = NULL;
+    return timer;
+}
+
+PART __attribute__((noinline)) void
+timer_call_free(timer_call *call)
+{
+    PyObject *callback = call->callback, *args = call->args, *context = call->context;
+    PyMem_Free(call);
+    Py_DECREF(callback);
+    Py_DECREF(args);
+    Py_XDECREF(context);
+}
+
+/* ---- making them ---- */
+
+static inline HandleObj *
+handle_create_fresh(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *context, int debug)
 {
     if (UNLIKELY(loop->spare.length == 0 || debug)) {
         ctask_state *st = loop->st;
@@ -92,6 +166,32 @@ handle_create(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize
             loop, st->HandleType, &st->free_handles, sizeof(HandleObj), callback, args, nargs, context, debug);
     }
     return spare_take(loop, &loop->spare, callback, args, nargs, context);
+}
+
+/* handle_create() when others are ready, too.  (Apart from it, as both tests and calls cost those that come alone.) */
+static __attribute__((noinline)) HandleObj *
+handle_create_behind(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *context, int debug)
+{
+    HandleObj *handle = UNLIKELY(debug) ? NULL : take_last_handle(loop);
+    if (handle == NULL) {
+        return handle_create_fresh(loop, callback, args, nargs, context, debug);
+    }
+    if (UNLIKELY(handle_set_call(handle, loop->st, callback, args, nargs, context) < 0)) {
+        Py_CLEAR(handle);
+    }
+    return handle;
+}
+
+/* A new ctask.Handle, or a used one.  `context` may be NULL for a copy of the current one. */
+PART HandleObj *
+handle_create(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs, PyObject *context,
+              int debug)
+{
+    if (ring_length(&loop->ready) > 0) {
+        return handle_create_behind(loop, callback, args, nargs, context, debug);
+    }
+    return handle_create_fresh(loop, callback, args, nargs, context, debug);
 }
 
 /* The same for call_soon_threadsafe(). */
@@ -146,15 +246,22 @@ handle_let_go(LoopObj *loop, HandleObj *handle)
     Py_DECREF(handle);
 }
 
+/* Py_XDECREF(), which gcc does not inline here. */
+static inline __attribute__((always_inline)) void
+drop(PyObject *obj)
+{
+    if (obj != NULL) {
+        Py_DECREF(obj);
+    }
+}
+
 /* Drop the loop's reference to a handle that has run.  One that nobody else holds and nothing was done to
    is kept for the next call_soon(), tracked as it is: that is half of what a callback costs otherwise. */
 PART void
 handle_retire(LoopObj *loop, HandleObj *handle)
 {
     spare_list *spare = spare_for(loop, handle);
-    if (Py_REFCNT(handle) != 1 || spare == NULL || handle->cancelled != Py_False || handle->repr != Py_None ||
-        handle->source_traceback != Py_None ||
-        *(PyObject **)((char *)handle + Py_TYPE(handle)->tp_weaklistoffset) != NULL) {
+    if (spare == NULL || !is_unkept(handle)) {
         handle_let_go(loop, handle);
         return;
     }
@@ -162,10 +269,10 @@ handle_retire(LoopObj *loop, HandleObj *handle)
     PyObject *loop_obj = handle->loop;
     handle->callback = handle->args = handle->context = handle->loop = NULL;
     /* Dropping these may run anything; the handle is out of everybody's reach. */
-    Py_XDECREF(callback);
-    Py_XDECREF(args);
+    drop(callback);
+    drop(args);
     context_drop(&loop->st->contexts, context);
-    Py_XDECREF(loop_obj);
+    drop(loop_obj);
     if (UNLIKELY(spare->length == SPARE_HANDLES || !loop->is_open)) {
         Py_DECREF(handle);
         return;
@@ -173,11 +280,11 @@ handle_retire(LoopObj *loop, HandleObj *handle)
     spare->handles[spare->length++] = handle;
 }
 
-/* A new ctask.TimerHandle, not yet in the heap.  `when` is what the caller gave if that is not a float. */
-PART TimerObj *
-timer_new(ctask_state *st, PyObject *loop, double seconds, PyObject *when, PyObject *callback,
-          PyObject *const *args, Py_ssize_t nargs, PyObject *context, int debug)
+static inline __attribute__((always_inline)) TimerObj *
+timer_new_fresh(LoopObj *loop, double seconds, PyObject *when, PyObject *callback, PyObject *const *args,
+                Py_ssize_t nargs, PyObject *context, int debug)
 {
+    ctask_state *st = loop->st;
     TimerObj *timer = (TimerObj *)freelist_take(&st->free_timers, st->TimerHandleType);
     if (timer == NULL) {
         return NULL;
@@ -190,11 +297,54 @@ timer_new(ctask_state *st, PyObject *loop, double seconds, PyObject *when, PyObj
     timer->when_seconds = seconds;
     timer->when = Py_XNewRef(when);
     PyObject_GC_Track(timer);
-    if (handle_fill((HandleObj *)timer, st, loop, callback, args, nargs, context, debug) < 0) {
+    if (handle_fill((HandleObj *)timer, st, (PyObject *)loop, callback, args, nargs, context, debug) < 0) {
         Py_DECREF(timer);
         return NULL;
     }
     return timer;
+}
+
+/* timer_new() when nobody but the loop refers to the one before. */
+static __attribute__((noinline)) TimerObj *
+timer_new_behind(LoopObj *loop, double seconds, PyObject *when, PyObject *callback, PyObject *const *args,
+                 Py_ssize_t nargs, PyObject *context, int debug)
+{
+    TimerObj *timer = loop->last_timer == NULL || debug ? NULL : take_last_timer(loop);
+    if (timer == NULL) {
+        return timer_new_fresh(loop, seconds, when, callback, args, nargs, context, debug);
+    }
+    timer->when_seconds = seconds;
+    timer->when = Py_XNewRef(when);
+    if (UNLIKELY(handle_set_call((HandleObj *)timer, loop->st, callback, args, nargs, context) < 0)) {
+        Py_CLEAR(timer);
+    }
+    return timer;
+}
+
+/* A new ctask.TimerHandle, not yet in the heap, or a used one.  `when` is what the caller gave if that is not a
+   float. */
+PART TimerObj *
+timer_new(LoopObj *loop, double seconds, PyObject *when, PyObject *callback, PyObject *const *args,
+          Py_ssize_t nargs, PyObject *context, int debug)
+{
+    if (loop->last_timer != NULL && Py_REFCNT(loop->last_timer) == 1) {
+        return timer_new_behind(loop, seconds, when, callback, args, nargs, context, debug);
+    }
+    return timer_new_fresh(loop, seconds, when, callback, args, nargs, context, debug);
+}
+
+/* The handle for a call that has none, for those who ask. */
+PART TimerObj *
+timer_of_call(LoopObj *loop, double seconds, const timer_call *call)
+{
+    return timer_new_behind(loop,
+                            seconds,
+                            NULL,
+                            call->callback,
+                            &PyTuple_GET_ITEM(call->args, 0),
+                            PyTuple_GET_SIZE(call->args),
+                            call->context,
+                            0);
 }
 
 /* ---- cancelling ---- */

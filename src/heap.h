@@ -14,7 +14,7 @@
 
 typedef struct {
     uint32_t place; // index in the array + 1, or 0: a zeroed node is in none
-    uint32_t order; // of insertion; wraps around
+    uint32_t order; // of insertion, doubled; wraps around.  The lowest bit is the owner's
 } heap_node;
 
 typedef struct {

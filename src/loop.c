@@ -95,25 +95,14 @@ loop_setattro(PyObject *self, PyObject *name, PyObject *value)
 
 /* ---- the ready queue ---- */
 
-/* Steals its references, also when it fails (with MemoryError). */
-PART int
-loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context)
-{
-    if (LIKELY(ring_push(&loop->ready, subject, kind, arg, context) == 0)) {
-        return 0;
-    }
-    Py_DECREF((PyObject *)subject);
-    if (kind < READY_READ) {
-        Py_XDECREF(arg);
-    }
-    Py_XDECREF(context);
-    PyErr_NoMemory();
-    return -1;
-}
-
+/* Drop what an entry refers to. */
 static void
 entry_forget(ring_entry *entry)
 {
+    if (ring_kind(entry) == READY_TIMER) {
+        timer_call_free(ring_subject(entry));
+        return;
+    }
     Py_DECREF((PyObject *)ring_subject(entry));
     if (ring_kind(entry) < READY_READ) {
         Py_XDECREF((PyObject *)entry->arg);
@@ -121,12 +110,33 @@ entry_forget(ring_entry *entry)
     Py_XDECREF((PyObject *)entry->context);
 }
 
-/* The same after it has run: what can be used again is kept. */
+/* Steals its references, also when it fails (with MemoryError). */
+PART int
+loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context)
+{
+    if (LIKELY(ring_push(&loop->ready, ring_make(subject, kind, arg, context)) == 0)) {
+        return 0;
+    }
+    ring_entry entry = ring_make(subject, kind, arg, context);
+    entry_forget(&entry);
+    PyErr_NoMemory();
+    return -1;
+}
+
+/* entry_forget() after it has run: what can be used again is kept. */
 static inline __attribute__((always_inline)) void
 entry_drop(LoopObj *loop, ring_entry *entry)
 {
     if (ring_kind(entry) == READY_HANDLE) {
         handle_retire(loop, ring_subject(entry));
+        return;
+    }
+    if (ring_kind(entry) == READY_TIMER) {
+        timer_call *call = ring_subject(entry);
+        PyObject *context = call->context;
+        call->context = NULL;
+        timer_call_free(call);
+        context_drop(&loop->st->contexts, context);
         return;
     }
     Py_DECREF((PyObject *)ring_subject(entry));
@@ -139,11 +149,24 @@ entry_drop(LoopObj *loop, ring_entry *entry)
     }
 }
 
+/* The time of an entry of the kind READY_TIMER. */
+static double
+entry_when(const ring_entry *entry)
+{
+    static_assert(sizeof(double) == sizeof(void *), "a time fits in a word of the ring");
+    double when;
+    memcpy(&when, &entry->arg, sizeof(when));
+    return when;
+}
+
 /* The handle that asyncio would have made for this entry: for reports, and for those who look at
    loop._ready.  Borrows from the entry. */
 static PyObject *
 entry_as_handle(LoopObj *loop, ring_entry *entry)
 {
+    if (ring_kind(entry) == READY_TIMER) {
+        return (PyObject *)timer_of_call(loop, entry_when(entry), ring_subject(entry));
+    }
     PyObject *subject = ring_subject(entry);
     PyObject *callback, *context = entry->context;
     PyObject *arg = entry->arg;
@@ -156,6 +179,9 @@ entry_as_handle(LoopObj *loop, ring_entry *entry)
     switch (ring_kind(entry)) {
     case READY_HANDLE:
         return Py_NewRef(subject);
+    case READY_APPLY:
+        return (PyObject *)handle_create(
+            loop, subject, &PyTuple_GET_ITEM(arg, 0), PyTuple_GET_SIZE(arg), context, 0);
     case READY_STEP:
         callback = task_step_callback((TaskObj *)subject, loop->st, arg);
         arg = NULL;
@@ -262,6 +288,16 @@ run_in_context(LoopObj *loop, PyThreadState *ts, PyObject *context, PyObject *ca
     (void)context_exit(pool, ts, context);
     PyErr_SetRaisedException(raised);
     return -1;
+}
+
+/* callback(*args) in a context that is made of what was kept of it; returns -1 with what it raised. */
+static inline __attribute__((always_inline)) int
+run_call(LoopObj *loop, PyThreadState *ts, PyObject *callback, PyObject *args, PyObject **context)
+{
+    if (UNLIKELY(context_make(&loop->st->contexts, context) < 0)) {
+        return -1;
+    }
+    return run_in_context(loop, ts, *context, callback, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args));
 }
 
 /* A handle that was cancelled, of asyncio's own class or a subclass, or a strange one: as asyncio runs it. */
@@ -414,7 +450,14 @@ run_entry(LoopObj *loop, PyThreadState *ts, ring_entry *entry)
         if (UNLIKELY(current_flush(loop) < 0)) {
             return -1;
         }
-        if (kind >= READY_READ) {
+        if (kind == READY_APPLY) {
+            status = run_call(loop, ts, subject, entry->arg, (PyObject **)&entry->context);
+        }
+        else if (kind == READY_TIMER) {
+            timer_call *call = ring_subject(entry);
+            status = run_call(loop, ts, call->callback, call->args, &call->context);
+        }
+        else if (kind >= READY_READ) {
             io_ready ready = (io_ready)entry->arg;
             status = ready(loop, subject);
         }
@@ -469,6 +512,9 @@ fetch_ahead(const ring *ready)
     fetch(ring_subject(far), sizeof(TaskObj));
     const ring_entry *near = ring_at(ready, FETCH_AHEAD / 2);
     if (ring_length(ready) <= FETCH_AHEAD / 2) {
+        return;
+    }
+    if (ring_kind(near) == READY_TIMER) {
         return;
     }
     destructor dealloc = Py_TYPE((PyObject *)ring_subject(near))->tp_dealloc;
@@ -559,8 +605,16 @@ push_due_timers(LoopObj *loop)
     /* The resolution of the clock, and never nothing: a nanosecond is something for the first seven weeks. */
     double end = now + (LIKELY(fabs(now) < 0x1p22) ? 1e-9 : fmax(1e-9, nextafter(now, INFINITY) - now));
     while (loop->timers.length > 0 && timers_first(&loop->timers)->when < end) {
-        TimerObj *timer = list_entry(timers_pop(&loop->timers), TimerObj, node);
-        if (loop_ready(loop, timer, READY_HANDLE, NULL, NULL) < 0) {
+        void *when;
+        memcpy(&when, &timers_first(&loop->timers)->when, sizeof(when));
+        heap_node *node = timers_pop(&loop->timers);
+        timer_call *call = timer_call_of(node);
+        TimerObj *timer = list_entry(node, TimerObj, node);
+        if (loop->last_timer == timer) {
+            loop->last_timer = NULL;
+        }
+        if ((call != NULL ? loop_ready(loop, call, READY_TIMER, when, NULL)
+                          : loop_ready(loop, timer, READY_HANDLE, NULL, NULL)) < 0) {
             return -1;
         }
     }
@@ -593,7 +647,13 @@ PART int
 loop_timer_remove(PyObject *obj, TimerObj *timer)
 {
     LoopObj *loop = obj == NULL || timer->node.place == 0 ? NULL : loop_cast(obj);
-    return loop != NULL && timers_remove(&loop->timers, timer->when_seconds, &timer->node);
+    if (loop == NULL || !timers_remove(&loop->timers, timer->when_seconds, &timer->node)) {
+        return 0;
+    }
+    if (loop->last_timer == timer) {
+        loop->last_timer = NULL;
+    }
+    return 1;
 }
 
 PART int
@@ -688,9 +748,16 @@ release(LoopObj *loop)
         ring_entry entry = ring_pop(&loop->ready);
         entry_forget(&entry);
     }
+    loop->last_timer = NULL;
     while (loop->timers.length > 0) {
         (void)timers_first(&loop->timers);
-        Py_DECREF(list_entry(timers_pop(&loop->timers), TimerObj, node));
+        heap_node *node = timers_pop(&loop->timers);
+        if (timer_call_of(node) != NULL) {
+            timer_call_free(timer_call_of(node));
+        }
+        else {
+            Py_DECREF(list_entry(node, TimerObj, node));
+        }
     }
     spare_drop(&loop->spare);
 #if THREADSAFE_HANDLES
@@ -821,20 +888,53 @@ static PyMethodDef loop_methods[] = {
 
 /* ---- the private attributes that asyncio's own methods, and a few libraries, use ---- */
 
+/* A handle for the i-th entry.  That of a call which has lost its own takes its place: it can be cancelled. */
+static PyObject *
+entry_show(LoopObj *loop, size_t i)
+{
+    ring_entry shown = *ring_at(&loop->ready, i);
+    PyObject *handle = entry_as_handle(loop, &shown);
+    if (handle != NULL && (ring_kind(&shown) == READY_APPLY || ring_kind(&shown) == READY_TIMER)) {
+        *ring_at(&loop->ready, i) = ring_make(Py_NewRef(handle), READY_HANDLE, NULL, NULL);
+        entry_forget(&shown);
+    }
+    return handle;
+}
+
 static PyObject *
 Loop_get_ready(PyObject *self, void *Py_UNUSED(closure))
 {
     LoopObj *loop = (LoopObj *)self;
     PyObject *handles = PyList_New(0);
+    int collects = PyGC_Disable(); // a collection may run anything
     for (size_t i = 0; handles != NULL && i < ring_length(&loop->ready); i++) {
-        ring_entry entry = *ring_at(&loop->ready, i);
-        PyObject *handle = entry_as_handle(loop, &entry);
+        PyObject *handle = entry_show(loop, i);
         if (handle == NULL || PyList_Append(handles, handle) < 0) {
             Py_CLEAR(handles);
         }
         Py_XDECREF(handle);
     }
+    if (collects) {
+        PyGC_Enable();
+    }
     return handles;
+}
+
+/* The handle of a timer, borrowed.  One that is made for a call which has lost its own takes its place. */
+static TimerObj *
+timer_show(LoopObj *loop, const heap_item *item)
+{
+    timer_call *call = timer_call_of(item->node);
+    if (call == NULL) {
+        return list_entry(item->node, TimerObj, node);
+    }
+    TimerObj *timer = timer_of_call(loop, item->when, call);
+    if (timer != NULL) {
+        timers_replace(&loop->timers, item->when, &call->node, &timer->node);
+        timer->node.order &= ~(uint32_t)1;
+        timer_call_free(call);
+    }
+    return timer;
 }
 
 static PyObject *
@@ -845,14 +945,19 @@ Loop_get_scheduled(PyObject *self, void *Py_UNUSED(closure))
     if (handles != NULL && loop->timers.length > 0) {
         (void)timers_first(&loop->timers); // asyncio's list is a heap: the first is at its head
     }
+    int collects = PyGC_Disable();
     timers_cursor cursor = {0};
     const heap_bag *bag;
     while (handles != NULL && (bag = timers_next_bag(&loop->timers, &cursor)) != NULL) {
         for (size_t i = 0; handles != NULL && i < bag->length; i++) {
-            if (PyList_Append(handles, (PyObject *)list_entry(bag->items[i].node, TimerObj, node)) < 0) {
+            TimerObj *timer = timer_show(loop, &bag->items[i]);
+            if (timer == NULL || PyList_Append(handles, (PyObject *)timer) < 0) {
                 Py_CLEAR(handles);
             }
         }
+    }
+    if (collects) {
+        PyGC_Enable();
     }
     return handles;
 }
@@ -984,6 +1089,15 @@ Loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
 }
 
 static int
+call_traverse(const timer_call *call, visitproc visit, void *arg)
+{
+    Py_VISIT(call->callback);
+    Py_VISIT(call->args);
+    Py_VISIT(call->context);
+    return 0;
+}
+
+static int
 Loop_traverse(PyObject *self, visitproc visit, void *arg)
 {
     LoopObj *loop = (LoopObj *)self;
@@ -994,6 +1108,13 @@ Loop_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(loop->debug_value);
     for (size_t i = 0; i < ring_length(&loop->ready); i++) {
         ring_entry *entry = ring_at(&loop->ready, i);
+        if (ring_kind(entry) == READY_TIMER) {
+            int stop = call_traverse(ring_subject(entry), visit, arg);
+            if (stop != 0) {
+                return stop;
+            }
+            continue;
+        }
         Py_VISIT((PyObject *)ring_subject(entry));
         if (ring_kind(entry) < READY_READ) {
             Py_VISIT((PyObject *)entry->arg);
@@ -1013,7 +1134,13 @@ Loop_traverse(PyObject *self, visitproc visit, void *arg)
     const heap_bag *bag;
     while ((bag = timers_next_bag(&loop->timers, &cursor)) != NULL) {
         for (size_t i = 0; i < bag->length; i++) {
-            Py_VISIT((PyObject *)list_entry(bag->items[i].node, TimerObj, node));
+            const timer_call *call = timer_call_of(bag->items[i].node);
+            if (call == NULL) {
+                Py_VISIT((PyObject *)list_entry(bag->items[i].node, TimerObj, node));
+            }
+            else if ((stop = call_traverse(call, visit, arg)) != 0) {
+                return stop;
+            }
         }
     }
     return watch_traverse(loop, visit, arg);

@@ -62,8 +62,14 @@ ring_grow(ring *r)
     return 0;
 }
 
+static inline ring_entry
+ring_make(void *subject, unsigned kind, void *arg, void *context)
+{
+    return (ring_entry){(uintptr_t)subject | kind, arg, context};
+}
+
 static inline int
-ring_push(ring *r, void *subject, unsigned kind, void *arg, void *context)
+ring_push(ring *r, ring_entry entry)
 {
     if (__builtin_expect(ring_length(r) == r->capacity, 0)) {
         int err = ring_grow(r);
@@ -71,10 +77,7 @@ ring_push(ring *r, void *subject, unsigned kind, void *arg, void *context)
             return err;
         }
     }
-    ring_entry *entry = &r->entries[r->tail++ & r->mask];
-    entry->tagged = (uintptr_t)subject | kind;
-    entry->arg = arg;
-    entry->context = context;
+    r->entries[r->tail++ & r->mask] = entry;
     return 0;
 }
 
@@ -82,6 +85,13 @@ static inline ring_entry
 ring_pop(ring *r)
 {
     return r->entries[r->head++ & r->mask];
+}
+
+/* The one pushed last, of at least one. */
+static inline ring_entry *
+ring_last(const ring *r)
+{
+    return &r->entries[(r->tail - 1) & r->mask];
 }
 
 /* The i-th entry from the head, for looking through the queue. */

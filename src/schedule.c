@@ -143,15 +143,8 @@ schedule_at(LoopObj *loop, double seconds, PyObject *when, const call_args *call
             return NULL;
         }
     }
-    TimerObj *timer = timer_new(loop->st,
-                                (PyObject *)loop,
-                                seconds,
-                                when,
-                                callback,
-                                call->args,
-                                call->nargs,
-                                call->context,
-                                loop->debug);
+    TimerObj *timer = timer_new(
+        loop, seconds, when, callback, call->args, call->nargs, call->context, loop->debug);
     if (timer == NULL) {
         return NULL;
     }
@@ -160,6 +153,7 @@ schedule_at(LoopObj *loop, double seconds, PyObject *when, const call_args *call
         Py_DECREF(timer);
         return PyErr_NoMemory();
     }
+    loop->last_timer = timer;
     return Py_NewRef(timer);
 }
 

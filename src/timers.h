@@ -62,7 +62,7 @@ typedef struct {
     heap_bag top;
     int n_rungs;
     uint32_t near_limit; // beyond so many, `near` is spread out
-    uint32_t order; // of the next insertion
+    uint32_t order; // of the next insertion, doubled
     timers_rung rungs[TIMERS_RUNGS]; // the first is the latest
 } timers;
 
@@ -107,19 +107,18 @@ timers_drop_rung(timers *t)
     free(rung->buckets);
 }
 
-static __attribute__((noinline, unused)) int
-timers_remove_below(timers *t, double when, heap_node *node)
+/* The bag that has a timer which was set for `when`; NULL if it is none of these. */
+static inline heap_bag *
+timers_bag_of(timers *t, double when, const heap_node *node)
 {
-    heap_bag *bag = timers_below(t, isnan(when) ? -INFINITY : when);
-    if (!heap_has(bag, node)) {
-        return 0;
+    if (heap_has(&t->near, node)) {
+        return &t->near;
     }
-    bag_remove(bag, node);
-    if (bag->length == 0) {
-        free(bag->items);
-        *bag = (heap_bag){0};
+    if (heap_has(&t->top, node)) {
+        return &t->top;
     }
-    return 1;
+    heap_bag *bag = t->n_rungs == 0 ? NULL : timers_below(t, isnan(when) ? -INFINITY : when);
+    return bag != NULL && heap_has(bag, node) ? bag : NULL;
 }
 
 /* A bag's items in a new rung, the bag itself freed; 0 if they are all of the same time, or cannot be spread. */
@@ -257,7 +256,8 @@ timers_push(timers *t, double when, heap_node *node)
         }
     }
     heap_item item = {when, node};
-    node->order = t->order++;
+    node->order = t->order;
+    t->order += 2;
     t->length++;
     if (bag == &t->near) {
         heap_push(bag, item);
@@ -292,17 +292,31 @@ timers_pop(timers *t)
 static inline int
 timers_remove(timers *t, double when, heap_node *node)
 {
-    if (heap_has(&t->near, node)) {
-        heap_remove(&t->near, node);
-    }
-    else if (heap_has(&t->top, node)) {
-        bag_remove(&t->top, node);
-    }
-    else if (t->n_rungs == 0 || !timers_remove_below(t, when, node)) {
+    heap_bag *bag = timers_bag_of(t, when, node);
+    if (bag == NULL) {
         return 0;
     }
     t->length--;
+    if (bag == &t->near) {
+        heap_remove(bag, node);
+        return 1;
+    }
+    bag_remove(bag, node);
+    if (bag->length == 0 && bag != &t->top) {
+        free(bag->items);
+        *bag = (heap_bag){0};
+    }
     return 1;
+}
+
+/* Put `node` in the place of `old`, which is one of these and was set for `when`. */
+static inline void
+timers_replace(timers *t, double when, heap_node *old, heap_node *node)
+{
+    heap_bag *bag = timers_bag_of(t, when, old);
+    bag->items[old->place - 1].node = node;
+    *node = *old;
+    old->place = 0;
 }
 
 /* For looking through all timers, `near` first: start from {0}, and go on until NULL. */
