@@ -33,7 +33,9 @@ KINDS = {
     "task": "pending task",  # with its coroutine and the future of its own that it waits for
     "future": "pending future",
     "timer": "timer, handle kept",
-    "callback": "ready callback",  # what call_soon() returns is not kept
+    "dropped_timer": "timer, not kept",
+    "callback": "ready callback, handle kept",
+    "dropped_callback": "ready callback, not kept",
     "item": "queue item",  # the place of one: the item itself is None
 }
 CONNECTIONS = {
@@ -86,9 +88,17 @@ async def fill(kind: str, kept: list[object]) -> None:
         kept[0] = queue
         return
     if kind == "callback":
+        for i in range(len(kept)):
+            kept[i] = loop.call_soon(nothing)
+        return  # in the same turn: they stay ready
+    if kind == "dropped_callback":
         for _ in range(len(kept)):
             loop.call_soon(nothing)
-        return  # in the same turn: they stay ready
+        return
+    if kind == "dropped_timer":
+        for i in range(len(kept)):
+            loop.call_later(3600 + i, nothing)
+        return
     for i in range(len(kept)):
         if kind == "future":
             kept[i] = loop.create_future()
