@@ -1,7 +1,8 @@
 """What a build with CTASK_PGO=1 learns from: `python -m benchmarks.train`, started by setup.py.
 
-The core's scenarios, then the servers of the network's with clients beside them on the same loop.
-How much is done never depends on the clock. Nothing is measured here.
+The core's scenarios and queues that nobody waits for, then the servers of the network's with
+clients beside them on the same loop. How much is done never depends on the clock. Nothing is
+measured here.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ CERTS = contenders.ROOT / "tests" / "certs"
 LIMIT = 300  # seconds; a loop that hangs ends the build by SIGALRM
 
 TIMES = 4  # as many operations as one count of instructions has
+ITEMS = 1000  # in a queue
 CLIENTS = 20
 # The requests on each connection. The largest fits in what the kernel takes in, so that neither end
 # waits for the other to read.
@@ -38,6 +40,16 @@ PROGRAMS = {
 async def core() -> None:
     for scenario in SCENARIOS.values():
         await scenario.run(TIMES * scenario.small)
+
+
+async def queues() -> None:
+    for kind in (asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue):
+        queue: asyncio.Queue[int] = kind()
+        for _ in range(TIMES):
+            for item in range(ITEMS):
+                queue.put_nowait(item)
+            for _ in range(ITEMS):
+                queue.get_nowait()
 
 
 async def stream_client(address: dict[str, Any], path: str) -> None:
@@ -153,6 +165,7 @@ async def processes() -> None:
 
 
 async def main() -> None:
+    await queues()
     with tempfile.TemporaryDirectory() as folder:
         await network(Path(folder))
     await datagrams()
