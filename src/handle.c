@@ -5,8 +5,8 @@
    its place in the loop's heap, so that cancelling takes it out at once.
 
    Most handles are dropped by whoever gets them.  When the next one is made that shows: only the loop refers to
-   the one before.  Then its call stays with the loop without a handle, in a third of the memory, and the handle is
-   taken for the next call. */
+   the one before.  Then its call stays with the loop without a handle, in a fifth of the memory (a timer's in a
+   third), and the handle is taken for the next call. */
 
 #include "ctask.h"
 

@@ -5,6 +5,7 @@ Nobody can tell what became of the handle, except by the memory that it takes.
 
 import contextvars
 import gc
+import random
 import weakref
 
 import pytest
@@ -347,6 +348,56 @@ def test_calls_from_calls(loop, schedule, run):
     schedule(body, 0)
     run(done)
     assert seen == [*range(101)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_anything_in_any_order(loop, turn, seed):
+    """Handles are kept, dropped sooner or later, cancelled, and asked of the loop."""
+    pick = random.Random(seed)
+    seen = []
+
+    class Call:
+        def __init__(self, when):
+            self.order = (when, next(numbers))
+
+        def run(self, token):
+            assert token is self
+            seen.append(self)
+
+    for _ in range(10):
+        numbers = iter(range(10_000))
+        expected, kept = [], []
+        for _ in range(pick.randrange(300)):
+            action = pick.random()
+            if action < 0.7:
+                call = Call(0.0 if action < 0.35 else pick.randrange(1, 1000) + pick.random())
+                schedule = [loop.call_at, call.order[0]] if call.order[0] else [loop.call_soon]
+                handle = schedule[0](*schedule[1:], call.run, call)
+                expected.append(call)
+                if pick.random() < 0.3:
+                    kept.append(handle)
+                del handle
+            elif action < 0.85 and kept:
+                handle = kept.pop(pick.randrange(len(kept)))
+                if not handle.cancelled() and pick.random() < 0.5:
+                    expected.remove(handle._args[0])
+                    handle.cancel()
+                del handle
+            elif action < 0.86 and expected:
+                shown = [each for each in waiting(loop) if not each.cancelled()]
+                assert [each._args[0].order for each in shown if each in loop._scheduled] == sorted(
+                    call.order for call in expected if call.order[0]
+                )
+                handle = pick.choice(shown)
+                expected.remove(handle._args[0])
+                handle.cancel()
+                del shown, handle
+            elif action < 0.87:
+                gc.collect()
+        turn()
+        assert seen == sorted(expected, key=lambda call: call.order)
+        seen.clear()
+        kept.clear()
 
 
 @pytest.mark.ctask_only
