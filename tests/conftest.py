@@ -86,6 +86,8 @@ LIVING = (asyncio.Future, IMPL.Future, asyncio.Handle, IMPL.Handle, asyncio.Abst
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
+    # A shell ignores it for what runs in the background, which programs that tests start inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
