@@ -194,7 +194,8 @@ handle_create(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize
     return handle_create_fresh(loop, callback, args, nargs, context, debug);
 }
 
-/* The same for call_soon_threadsafe(). */
+/* The same for call_soon_threadsafe().  Its handles are not taken from the call before: other threads, each as fast as
+   the loop, would fill the ready queue faster than it is emptied. */
 PART HandleObj *
 handle_create_threadsafe(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *context, int debug)
@@ -214,7 +215,7 @@ handle_create_threadsafe(LoopObj *loop, PyObject *callback, PyObject *const *arg
     }
     return spare_take(loop, &loop->spare_threadsafe, callback, args, nargs, context);
 #else
-    return handle_create(loop, callback, args, nargs, context, debug);
+    return handle_create_fresh(loop, callback, args, nargs, context, debug);
 #endif
 }
 
