@@ -13,7 +13,7 @@
        src/loop.c        iterations                            src/schedule.c   call_soon(), timers, create_task()
        src/watch.c       readers and writers                   src/wake.c       work from other threads
        src/poll_epoll.c  the kernel, behind src/poll.h         src/fork.c       a forked child is told
-       src/arenas.c      pages for much memory
+       src/arenas.c      pages for much memory, kept for a second
        src/transport.c   what transports share                 src/queue.h      what they have yet to send
        src/stream.c      connected stream sockets              src/server.c     accepting them
        src/datagram.c    datagram endpoints                    src/sock.c       sock_recv() and its relatives

@@ -1,10 +1,13 @@
-/* Pages for the interpreter's memory, an arena at a time, once a program has much of it.
+/* Pages for the interpreter's memory, an arena at a time.
 
    pymalloc takes memory in arenas of 1 MiB and fills them from one end to the other.  The kernel gives a page of
-   4 KiB when it is first touched: a trap each time, and a third of what a task among a million costs.  When a loop
-   first runs this part puts itself in front of the interpreter's arena allocator.  From then on a new arena gets
-   all its pages in one call, if the program has many and never had as many: memory that comes and goes is touched
-   as before, and a small program is left alone.
+   4 KiB when it is first touched, a trap each time, and takes it back when the arena is freed.  Among a million
+   tasks that was a third of what a task costs.  When a loop first runs this part puts itself in front of the
+   interpreter's arena allocator, and from then on
+
+   - a new arena gets all its pages in one call, if the program has many and never had as many;
+   - an arena that is freed while a loop is at work is kept for the next one.  What was not needed again for a
+     second goes back to the kernel, when the loop polls: a few arenas at a time, so that no event waits for them.
 
    Huge pages would do more where the machine has them at hand (25 % of a task, not 15), but asking a virtual
    machine's host for one took 6 ms, in which no loop turns.
@@ -17,6 +20,7 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 // Linux 5.14; before, it is refused and nothing is lost
@@ -26,25 +30,88 @@
 /* How many arenas a program has before it gets them whole. */
 #define MANY 32
 
+/* What was not needed for so long goes back, so many arenas at a time. */
+#define KEEP_NS 1000000000
+#define AT_ONCE 4
+
+/* An arena without an object in it; the link is in its own memory. */
+typedef struct unused_arena {
+    struct unused_arena *next;
+} unused_arena;
+
 static PyObjectArenaAllocator found; // constant once installed
 static int installed;
 static Py_ssize_t alive; // arenas given out since
 static Py_ssize_t most; // that there ever were
 static Py_ssize_t populated; // of all, how many came with their pages
 
+/* The loops that run and do not sleep.  Only they poll soon: with none, nobody would give back what is kept. */
+static Py_ssize_t awake;
+
+static unused_arena *unused; // this and the rest is for who holds `unused_taken`
+static Py_ssize_t n_unused;
+static Py_ssize_t fewest; // there were since the second began: these were not needed
+static Py_ssize_t leaving; // of them, those to give back
+static int64_t second_ends;
+
+/* Nobody waits for it: who finds it taken, by an interpreter with another GIL, asks the kernel as if nothing
+   were kept. */
+static char unused_taken;
+
+static int
+unused_take(void)
+{
+    return !__atomic_test_and_set(&unused_taken, __ATOMIC_ACQUIRE);
+}
+
+static void
+unused_release(void)
+{
+    __atomic_clear(&unused_taken, __ATOMIC_RELEASE);
+}
+
+static void
+unused_push(void *arena)
+{
+    unused_arena *first = arena;
+    first->next = unused;
+    unused = first;
+    __atomic_store_n(&n_unused, n_unused + 1, __ATOMIC_RELAXED);
+}
+
+static void *
+unused_pop(void)
+{
+    unused_arena *first = unused;
+    if (first != NULL) {
+        unused = first->next;
+        __atomic_store_n(&n_unused, n_unused - 1, __ATOMIC_RELAXED);
+        fewest = Py_MIN(fewest, n_unused);
+    }
+    return first;
+}
+
 static void *
 arenas_alloc(void *ctx, size_t size)
 {
-    void *arena = found.alloc(ctx, size);
-    if (size != ARENA_BYTES || arena == NULL) {
-        return arena;
+    if (size != ARENA_BYTES) {
+        return found.alloc(ctx, size);
+    }
+    void *arena = NULL;
+    if (__atomic_load_n(&n_unused, __ATOMIC_RELAXED) > 0 && unused_take()) {
+        arena = unused_pop();
+        unused_release();
+    }
+    int is_new = arena == NULL;
+    if (is_new && (arena = found.alloc(ctx, size)) == NULL) {
+        return NULL;
     }
     /* Two threads of interpreters that share no lock may both take theirs for the most: no harm. */
     Py_ssize_t now = __atomic_add_fetch(&alive, 1, __ATOMIC_RELAXED);
     if (now > __atomic_load_n(&most, __ATOMIC_RELAXED)) {
         __atomic_store_n(&most, now, __ATOMIC_RELAXED);
         int saved = errno;
-        if (now > MANY && madvise(arena, size, MADV_POPULATE_WRITE) == 0) {
+        if (is_new && now > MANY && madvise(arena, size, MADV_POPULATE_WRITE) == 0) {
             __atomic_add_fetch(&populated, 1, __ATOMIC_RELAXED);
         }
         errno = saved;
@@ -57,31 +124,119 @@ arenas_free(void *ctx, void *arena, size_t size)
 {
     if (size == ARENA_BYTES && arena != NULL) {
         __atomic_sub_fetch(&alive, 1, __ATOMIC_RELAXED); // below zero by those from before
+        if (__atomic_load_n(&awake, __ATOMIC_RELAXED) > 0 && unused_take()) {
+            unused_push(arena);
+            unused_release();
+            return;
+        }
     }
     found.free(ctx, arena, size);
 }
 
-/* Called when a loop runs; the first call in the process counts. */
-PART void
-arenas_install(void)
+/* Takes `n` out, or what there is; for arenas_give_back() when `unused_taken` is let go. */
+static unused_arena *
+unused_pop_many(Py_ssize_t n)
 {
-    if (LIKELY(__atomic_exchange_n(&installed, 1, __ATOMIC_RELAXED))) {
-        return;
+    unused_arena *many = NULL, *one;
+    while (n-- > 0 && (one = unused_pop()) != NULL) {
+        one->next = many;
+        many = one;
     }
-    PyObject_GetArenaAllocator(&found);
-    PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){found.ctx, arenas_alloc, arenas_free});
+    return many;
+}
+
+static void
+arenas_give_back(unused_arena *arena)
+{
+    while (arena != NULL) {
+        unused_arena *next = arena->next;
+        found.free(found.ctx, arena, ARENA_BYTES);
+        arena = next;
+    }
+}
+
+/* A loop runs, or wakes: called with its interpreter's lock.  The first call in the process counts. */
+PART void
+arenas_wake(void)
+{
+    if (UNLIKELY(!__atomic_exchange_n(&installed, 1, __ATOMIC_RELAXED))) {
+        PyObject_GetArenaAllocator(&found);
+        PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){found.ctx, arenas_alloc, arenas_free});
+    }
+    __atomic_add_fetch(&awake, 1, __ATOMIC_RELAXED);
+}
+
+PART void
+arenas_sleep(void)
+{
+    __atomic_sub_fetch(&awake, 1, __ATOMIC_RELAXED);
+}
+
+/* The loop has ended.  Others that sleep do not need what is kept. */
+PART void
+arenas_end(void)
+{
+    if (__atomic_sub_fetch(&awake, 1, __ATOMIC_RELAXED) <= 0 && unused_take()) {
+        unused_arena *all = unused_pop_many(n_unused);
+        unused_release();
+        arenas_give_back(all);
+    }
+}
+
+/* Give back some of what was not needed.  Returns after how many nanoseconds at most to call again, never 0, or -1 if
+   there is no need. */
+PART int64_t
+arenas_tidy(void)
+{
+    if (LIKELY(__atomic_load_n(&n_unused, __ATOMIC_RELAXED) == 0)) {
+        return -1;
+    }
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    int64_t now = (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+    if (!unused_take()) {
+        return KEEP_NS;
+    }
+    if (now >= second_ends) {
+        /* If nobody looked for long, perhaps as nothing was kept, a second begins now. */
+        leaving = now < second_ends + KEEP_NS ? fewest : 0;
+        second_ends = now + KEEP_NS;
+        fewest = n_unused;
+    }
+    Py_ssize_t n = Py_MIN(leaving, AT_ONCE);
+    leaving -= n;
+    int64_t wait = leaving > 0 ? 1 : second_ends - now;
+    unused_arena *some = unused_pop_many(n);
+    unused_release();
+    arenas_give_back(some);
+    return wait;
+}
+
+/* In a forked child no loop runs, but perhaps a copy of the one that forked: for that one nothing is kept.  What
+   another thread was doing is not known. */
+PART void
+arenas_forked(void)
+{
+    if (!unused_take()) {
+        unused = NULL;
+        n_unused = 0;
+    }
+    __atomic_store_n(&awake, 0, __ATOMIC_RELAXED);
+    unused_release();
 }
 
 PyDoc_STRVAR(arenas_doc,
 "_arenas($module, /)\n--\n\n"
-"Return two numbers about this process since a loop first ran in it: the interpreter's arenas (of 1 MiB) that are\n"
-"alive, and how many arenas came with all their pages.");
+"Return three numbers about this process since a loop first ran in it: the interpreter's arenas (of 1 MiB) that are\n"
+"alive, how many arenas came with all their pages, and how many are kept for the next that is asked for.");
 
 static PyObject *
 arenas_counts(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
-    return Py_BuildValue(
-        "nn", __atomic_load_n(&alive, __ATOMIC_RELAXED), __atomic_load_n(&populated, __ATOMIC_RELAXED));
+    return Py_BuildValue("nnn",
+                         __atomic_load_n(&alive, __ATOMIC_RELAXED),
+                         __atomic_load_n(&populated, __ATOMIC_RELAXED),
+                         __atomic_load_n(&n_unused, __ATOMIC_RELAXED));
 }
 
 static PyMethodDef arenas_functions[] = {

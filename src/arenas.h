@@ -6,6 +6,10 @@
 #include "ctask.h"
 
 PART int arenas_setup(PyObject *module, ctask_state *st);
-PART void arenas_install(void);
+PART void arenas_wake(void);
+PART void arenas_sleep(void);
+PART void arenas_end(void);
+PART int64_t arenas_tidy(void);
+PART void arenas_forked(void);
 
 #endif

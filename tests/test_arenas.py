@@ -1,10 +1,11 @@
-"""Pages for much memory: when an arena comes with all of them, and when not. Each test is about a
-process of its own.
+"""Pages for much memory: when an arena comes with all of them, when it is kept for the next, and
+when it is given back. Each test is about a process of its own.
 """
 
 import ctypes
 import mmap
 import os
+import sys
 
 import pytest
 
@@ -28,7 +29,7 @@ populates = pytest.mark.skipif(
 
 # take(n): objects of almost n MiB.
 HELPERS = """
-import os, threading
+import asyncio, os, threading, time
 from ctask import _ctask
 
 def take(mebibytes):
@@ -37,6 +38,15 @@ def take(mebibytes):
 def resident():
     with open("/proc/self/smaps_rollup") as file:
         return int(file.read().split("Rss:")[1].split()[0]) // 4  # pages
+
+def kept():
+    return _ctask._arenas()[2]
+
+def until(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, _ctask._arenas()
+        time.sleep(0.01)
 
 def in_loop(function):
     async def main():
@@ -73,12 +83,13 @@ def test_arena_of_a_large_program_comes_with_its_pages(program):
             # The last may have been taken when the arena was there, as it takes memory, too.
             pages = [resident(), resident()]
             n = 0
+            assert before[2] == 0
             while _ctask._arenas() == before:
                 if n % 100 == 0:
                     pages = [pages[1], resident()]
                 kept[n] = [n]
                 n += 1
-            assert _ctask._arenas() == (before[0] + 1, before[1] + 1)
+            assert _ctask._arenas() == (before[0] + 1, before[1] + 1, 0)
             assert resident() - pages[0] > 200, (resident(), pages)
             objects.append(kept[:])
 
@@ -90,7 +101,7 @@ def test_small_program_gets_its_pages_one_by_one(program):
     program("""
     def main():
         objects = take(16)
-        alive, populated = _ctask._arenas()
+        alive, populated, _ = _ctask._arenas()
         assert 10 < alive <= 32 and populated == 0, (alive, populated)
 
     in_loop(main)
@@ -98,11 +109,11 @@ def test_small_program_gets_its_pages_one_by_one(program):
 
 
 @populates
-def test_what_comes_and_goes_is_touched_as_ever(program):
+def test_only_more_than_ever_come_with_their_pages(program):
     program("""
     def main():
         objects = take(64)
-        alive, populated = _ctask._arenas()
+        alive, populated, _ = _ctask._arenas()
         assert populated == alive - 32 > 20
         for _ in range(3):
             del objects[len(objects) // 2:]
@@ -116,11 +127,134 @@ def test_what_comes_and_goes_is_touched_as_ever(program):
     """)
 
 
+def test_what_is_freed_serves_again(program):
+    program("""
+    from resource import RUSAGE_SELF, getrusage
+
+    def main():
+        objects = take(40)
+        half = len(objects) // 2
+        for _ in range(3):
+            alive, _, unused = _ctask._arenas()
+            for i in range(half):
+                objects[i] = None
+            left, _, more = _ctask._arenas()
+            assert left < alive - 10 and left + more == alive + unused
+            faults = getrusage(RUSAGE_SELF).ru_minflt
+            for i in range(half):
+                objects[i] = [i]
+            faults = getrusage(RUSAGE_SELF).ru_minflt - faults
+            assert faults < 5 * 256, faults
+            assert kept() < more - 10
+
+    in_loop(main)
+    """)
+
+
+def test_idle_loop_gives_back(program):
+    program("""
+    pages = []
+
+    async def main():
+        objects = take(40)
+        pages.append(resident())
+        del objects
+        assert kept() > 30
+        # Nothing but what is kept ends the loop's sleep.
+        await asyncio.get_running_loop().run_in_executor(None, until, lambda: kept() == 0)
+        pages.append(resident())
+
+    impl.run(main())
+    assert pages[1] < pages[0] - 30 * 256, pages
+    """)
+
+
+def test_busy_loop_gives_back(program):
+    program("""
+    async def main():
+        objects = take(40)
+        del objects
+        assert kept() > 30
+        end = time.monotonic() + 20
+        while kept():
+            assert time.monotonic() < end
+            await asyncio.sleep(0)
+
+    impl.run(main())
+    """)
+
+
+def test_what_is_needed_again_within_a_second_is_kept(program):
+    program("""
+    async def main():
+        objects = take(40)
+        del objects
+        whole = sum(_ctask._arenas()[::2])
+        for _ in range(14):
+            await asyncio.sleep(0.2)
+            objects = take(20)
+            del objects
+        left = sum(_ctask._arenas()[::2])
+        assert whole - 30 < left < whole - 10, (whole, left)
+
+    impl.run(main())
+    """)
+
+
+def test_nothing_is_kept_without_a_loop(program):
+    program("""
+    def main():
+        objects = take(20)
+        del objects
+        assert kept() > 10
+
+    for _ in range(2):
+        in_loop(main)
+        assert kept() == 0
+        objects = take(20)
+        del objects
+        assert kept() == 0
+    """)
+
+
+def test_nothing_is_kept_while_the_loop_sleeps(program):
+    program("""
+    def main():
+        time.sleep(0.1)  # the loop sleeps by then
+        objects = take(20)
+        del objects
+        assert kept() == 0
+
+    impl.run(asyncio.to_thread(main))
+    """)
+
+
+def test_loop_that_ends_with_an_exception_gives_back(program):
+    program("""
+    def main():
+        objects = take(20)
+        del objects
+        assert kept() > 10
+        raise SystemExit
+
+    for _ in range(2):
+        loop = impl.new_event_loop()
+        loop.call_soon(main)
+        try:
+            loop.run_forever()
+        except SystemExit:
+            assert kept() == 0
+        else:
+            raise AssertionError
+        loop.close()
+    """)
+
+
 def test_not_before_a_loop_runs(program):
     program("""
     loop = impl.new_event_loop()
     objects = take(64)
-    assert _ctask._arenas() == (0, 0)
+    assert _ctask._arenas() == (0, 0, 0)
     loop.close()
     """)
 
@@ -130,34 +264,75 @@ def test_arenas_from_before_are_given_back(program):
     objects = take(128)
     pages = resident()
 
-    def main():
+    async def main():
         global objects
         more = take(8)
         objects = None
-        assert resident() < pages - 100 * 256 + 10 * 256, (resident(), pages)
         assert _ctask._arenas()[0] < 0
+        assert kept() > 100
+        await asyncio.to_thread(until, lambda: kept() == 0)
+        assert resident() < pages - 100 * 256 + 10 * 256, (resident(), pages)
         more += take(8)
 
-    in_loop(main)
+    impl.run(main())
     """)
 
 
 def test_threads_and_loops_one_after_the_other(program):
     program("""
-    kept = []
+    objects = []
 
     def run():
         for _ in range(3):
-            kept.append(in_loop(lambda: take(8)))
-            kept.pop(0)
+            objects.append(in_loop(lambda: take(8)))
+            objects.pop(0)
 
     threads = [threading.Thread(target=run) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not kept
+    assert not objects and kept() == 0
     """)
+
+
+OF_AN_INTERPRETER = """
+import asyncio
+import ctask
+
+async def main():
+    for _ in range(40):
+        objects = [[i] for i in range(40_000)]
+        del objects
+        await asyncio.sleep(0)
+
+ctask.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="_interpreters is there from 3.13 on")
+def test_interpreters_with_locks_of_their_own(program):
+    """They share what is kept, and none waits for another."""
+    program(
+        f"source = {OF_AN_INTERPRETER!r}",
+        """
+    import _interpreters
+
+    def run():
+        interpreter = _interpreters.create("isolated")
+        failed.append(_interpreters.exec(interpreter, source))
+        _interpreters.destroy(interpreter)
+
+    failed = []
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == [None] * 4, failed
+    assert kept() == 0
+    """,
+    )
 
 
 @pytest.mark.parametrize("allocator", ["malloc", "malloc_debug", "pymalloc_debug"])
@@ -174,15 +349,65 @@ def test_other_allocators(program, monkeypatch, allocator):
 
 def test_forked_child(program):
     program("""
+    def child(objects):
+        unused = kept()
+        objects += take(20)
+        assert kept() < unused - 10, _ctask._arenas()
+        unused = kept()
+        del objects[len(objects) // 3:]
+        assert kept() == unused  # there is no loop that would give it back
+        in_loop(lambda: None)
+        assert kept() == 0
+        objects += take(40)
+
+        def main():
+            objects.clear()
+            assert kept() > 20
+
+        in_loop(main)
+        assert kept() == 0
+
     def main():
         objects = take(40)
-        before = _ctask._arenas()[0]
+        del objects[len(objects) // 3:]
+        before = _ctask._arenas()
+        assert before[2] > 20
         pid = os.fork()
         if pid == 0:
-            objects += take(40)
-            os._exit(0 if _ctask._arenas()[0] > before + 20 else 1)
+            try:
+                # In a thread: this one has a running loop, though it is the parent's.
+                failed = []
+                threading.excepthook = lambda arguments: failed.append(print(arguments))
+                thread = threading.Thread(target=child, args=(objects,))
+                thread.start()
+                thread.join()
+                os._exit(len(failed))
+            finally:
+                os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        assert _ctask._arenas()[0] == before
+        assert _ctask._arenas() == before
 
     in_loop(main)
+    """)
+
+
+def test_child_that_goes_on_with_the_loop(program):
+    program("""
+    pids, objects = [], []
+
+    def main():
+        pids.append(os.fork())
+        objects.extend(take(40))
+        loop.call_later(0.01, objects.clear)
+        loop.call_later(0.02, objects.extend, take(20))
+        loop.call_later(0.03, loop.stop)
+
+    for _ in range(2):
+        loop = impl.new_event_loop()
+        loop.call_soon(main)
+        loop.run_forever()
+        loop.close()
+        assert kept() == 0
+    while pids and pids[-1] != 0:  # not those from before this process
+        assert os.waitstatus_to_exitcode(os.waitpid(pids.pop(), 0)[1]) == 0
     """)
