@@ -1,12 +1,13 @@
 """Cost per operation as the number of what is pending grows: `python -m benchmarks --scale`.
 
 A kind makes `count` of a thing, all of them alive at once, does with each what one does, and
-lets go of them; one operation is one of them from start to end. That is repeated for a tenth of a
-second. CPU time, in user space and in the kernel, is measured with the cyclic collector off, and
-once more with it on: the difference is the collector's own, which walks whatever is alive. A round
-takes each kind with each count on all contenders in turn, each time in a process of its own, so
-that whatever else the machine does meets all of them alike; figures are medians of the rounds. With
-the collector on there is one round only, which takes longer than two of the others.
+lets go of them; one operation is one of them from start to end. The first time with so many, when
+the process grows, stands apart; then that is repeated for a tenth of a second. CPU time, in user
+space and in the kernel, is measured with the cyclic collector off, and once more with it on: the
+difference is the collector's own, which walks whatever is alive. A round takes each kind with each
+count on all contenders in turn, each time in a process of its own, so that whatever else the
+machine does meets all of them alike; figures are medians of the rounds. With the collector on there
+is one round only, which takes longer than two of the others.
 
 Instructions and misses of a cache of 2 MiB are callgrind's, with the collector off and up to 10 000
 at once, which is already beyond that cache.
@@ -153,12 +154,17 @@ def repeats(count: int, operations: int) -> int:
 
 
 async def timed(name: str, count: int, collect: bool, say: Say) -> None:
-    """Tell one operation's CPU seconds, in user space and in the kernel, and its page faults."""
+    """Tell one operation's CPU seconds, in user space and in the kernel, and its page faults; and
+    all of its seconds when there were never as many.
+    """
     do = KINDS[name][1]
     await do(min(count, 1000), 3)
     gc.collect()
     if not collect:
         gc.disable()
+    start = time.process_time()
+    await do(count, 1)
+    first = (time.process_time() - start) / count
     times, operations = repeats(count, 1000), 0
     before = getrusage(RUSAGE_SELF)
     user = kernel = 0.0
@@ -169,7 +175,8 @@ async def timed(name: str, count: int, collect: bool, say: Say) -> None:
         user, kernel = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
     faults = after.ru_minflt - before.ru_minflt
     found = {"value": user + kernel, "user": user, "kernel": kernel, "faults": faults}
-    say({key: each / operations for key, each in found.items()} | contenders.identify())
+    found = {key: each / operations for key, each in found.items()}
+    say({**found, "first": first, **contenders.identify()})
     sys.stdout.flush()
     os._exit(0)  # nothing of it needs to be taken apart
 
@@ -354,9 +361,9 @@ def collected(log: str) -> dict[str, dict[str, int]]:
 
 def measure(names: list[str], kinds: list[str], quick: bool) -> dict[str, Any]:
     """found["values"][kind][contender][count] has, per operation, with the collector off seconds
-    ("value", of which "user" and "kernel") and page "faults"; seconds with it on ("collected"); and
-    what was counted, "instructions" and "misses". found["threads"][contender][loops] has the "cpu"
-    and "real" seconds of a round trip.
+    ("value", of which "user" and "kernel", and those of the "first" time) and page "faults";
+    seconds with it on ("collected"); and what was counted, "instructions" and "misses".
+    found["threads"][contender][loops] has the "cpu" and "real" seconds of a round trip.
     """
     found: dict[str, Any] = {"contenders": {}, "absent": {}}
     found["titles"] = {name: KINDS[name][0] for name in kinds}
@@ -434,6 +441,7 @@ def text(result: dict[str, Any]) -> str:
         table(result, "value", "ns of CPU, collector off", 1e9, ",.0f"),
         table(result, "user", "of it in user space", 1e9, ",.0f"),
         table(result, "kernel", "of it in the kernel", 1e9, ",.0f", grows=False),
+        table(result, "first", "ns of CPU the first time", 1e9, ",.0f", grows=False),
         table(result, "faults", "page faults per 1000", 1000, ",.1f", grows=False),
         table(result, "collected", "ns of CPU, collector on", 1e9, ",.0f"),
         table(result, "instructions", "instructions, collector off", 1, ",.0f"),

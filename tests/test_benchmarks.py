@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -435,6 +436,31 @@ class TestScale:
             "12": {"Ir": 100, "Dr": 50, "DLmr": 2, "DLmw": 1},
             "13": {"Ir": 300, "Dr": 90, "DLmr": 4, "DLmw": 3},
         }
+
+    def test_first_time_with_as_many_is_told_apart(self, monkeypatch):
+        from benchmarks import scale
+
+        calls, answers = [], []
+
+        async def do(count, times):
+            calls.append((count, times))
+            end = time.process_time() + (0.2 if len(calls) == 2 else 0.02)
+            while time.process_time() < end:
+                pass
+
+        def exit(code):
+            raise SystemExit(code)
+
+        monkeypatch.setitem(scale.KINDS, "kind", ("title", do))
+        monkeypatch.setattr(scale.os, "_exit", exit)
+        with pytest.raises(SystemExit):
+            asyncio.run(scale.timed("kind", 2000, True, answers.append))
+        assert calls[:3] == [(1000, 3), (2000, 1), (2000, 1)]
+        answer = answers[0]
+        assert answer["first"] >= 0.2 / 2000
+        assert 0.01 / 2000 < answer["value"] < answer["first"]
+        assert answer["value"] == pytest.approx(answer["user"] + answer["kernel"])
+        assert answer["faults"] >= 0
 
     def test_round_takes_all_contenders_in_turn_and_figures_are_medians(self, monkeypatch):
         from benchmarks import scale
