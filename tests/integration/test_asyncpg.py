@@ -215,7 +215,7 @@ def test_connection_that_the_server_ends(run, where):
         ended = asyncio.get_running_loop().create_future()
         victim.add_termination_listener(ended.set_result)
         asleep = asyncio.create_task(victim.fetch("SELECT pg_sleep(60)"))
-        # Between the statement's steps asyncpg takes the server's last word for a mistake of its own.
+        # Between the statement's steps asyncpg takes the server's last word for its own mistake.
         query = "SELECT wait_event FROM pg_stat_activity WHERE pid = $1"
         while await killer.fetchval(query, victim.get_server_pid()) != "PgSleep":
             await asyncio.sleep(0.01)
