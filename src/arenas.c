@@ -17,10 +17,10 @@
    of their own share it.  With PYTHONMALLOC=malloc, or without the GIL, there are no arenas. */
 
 #include "arenas.h"
+#include "poll.h"
 
 #include <errno.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 // Linux 5.14; before, it is refused and nothing is lost
@@ -31,7 +31,7 @@
 #define MANY 32
 
 /* What was not needed for so long goes back, so many arenas at a time. */
-#define KEEP_NS 1000000000
+#define KEEP_SECONDS 1.0
 #define AT_ONCE 4
 
 /* An arena without an object in it; the link is in its own memory. */
@@ -52,7 +52,7 @@ static unused_arena *unused; // this and the rest is for who holds `unused_taken
 static Py_ssize_t n_unused;
 static Py_ssize_t fewest; // there were since the second began: these were not needed
 static Py_ssize_t leaving; // of them, those to give back
-static int64_t second_ends;
+static double second_ends;
 
 /* Nobody waits for it: who finds it taken, by an interpreter with another GIL, asks the kernel as if nothing
    were kept. */
@@ -155,21 +155,28 @@ arenas_give_back(unused_arena *arena)
     }
 }
 
-/* A loop runs, or wakes: called with its interpreter's lock.  The first call in the process counts. */
+/* Around a loop's sleep, with its interpreter's lock. */
+PART void
+arenas_sleep(void)
+{
+    __atomic_sub_fetch(&awake, 1, __ATOMIC_RELAXED);
+}
+
 PART void
 arenas_wake(void)
+{
+    __atomic_add_fetch(&awake, 1, __ATOMIC_RELAXED);
+}
+
+/* A loop begins to run: the first of the process counts. */
+PART void
+arenas_begin(void)
 {
     if (UNLIKELY(!__atomic_exchange_n(&installed, 1, __ATOMIC_RELAXED))) {
         PyObject_GetArenaAllocator(&found);
         PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){found.ctx, arenas_alloc, arenas_free});
     }
-    __atomic_add_fetch(&awake, 1, __ATOMIC_RELAXED);
-}
-
-PART void
-arenas_sleep(void)
-{
-    __atomic_sub_fetch(&awake, 1, __ATOMIC_RELAXED);
+    arenas_wake();
 }
 
 /* The loop has ended.  Others that sleep do not need what is kept. */
@@ -191,21 +198,19 @@ arenas_tidy(void)
     if (LIKELY(__atomic_load_n(&n_unused, __ATOMIC_RELAXED) == 0)) {
         return -1;
     }
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    int64_t now = (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
     if (!unused_take()) {
-        return KEEP_NS;
+        return (int64_t)(KEEP_SECONDS * 1e9);
     }
+    double now = poll_clock();
     if (now >= second_ends) {
         /* If nobody looked for long, perhaps as nothing was kept, a second begins now. */
-        leaving = now < second_ends + KEEP_NS ? fewest : 0;
-        second_ends = now + KEEP_NS;
+        leaving = now < second_ends + KEEP_SECONDS ? fewest : 0;
+        second_ends = now + KEEP_SECONDS;
         fewest = n_unused;
     }
     Py_ssize_t n = Py_MIN(leaving, AT_ONCE);
     leaving -= n;
-    int64_t wait = leaving > 0 ? 1 : second_ends - now;
+    int64_t wait = leaving > 0 ? 1 : (int64_t)((second_ends - now) * 1e9) + 1;
     unused_arena *some = unused_pop_many(n);
     unused_release();
     arenas_give_back(some);

@@ -687,7 +687,7 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (context_pool_open(&st->contexts) < 0) {
         return NULL;
     }
-    arenas_wake();
+    arenas_begin();
     do {
         if (UNLIKELY(loop_check_overrides(loop))) {
             PyObject *res = PyObject_CallMethodNoArgs(self, loop->st->str._run_once);
