@@ -27,7 +27,7 @@ populates = pytest.mark.skipif(
     not kernel_populates(), reason="this kernel gives pages one by one (before Linux 5.14)"
 )
 
-# take(n): objects of almost n MiB.
+# take(n): objects of almost n MiB; if nobody keeps them, they come and go.
 HELPERS = """
 import asyncio, os, threading, time
 from ctask import _ctask
@@ -47,6 +47,13 @@ def until(condition):
     while not condition():
         assert time.monotonic() < end, _ctask._arenas()
         time.sleep(0.01)
+
+def in_threads(function):
+    threads = [threading.Thread(target=function) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 def in_loop(function):
     async def main():
@@ -172,8 +179,7 @@ def test_idle_loop_gives_back(program):
 def test_busy_loop_gives_back(program):
     program("""
     async def main():
-        objects = take(40)
-        del objects
+        take(40)
         assert kept() > 30
         end = time.monotonic() + 20
         while kept():
@@ -187,13 +193,11 @@ def test_busy_loop_gives_back(program):
 def test_what_is_needed_again_within_a_second_is_kept(program):
     program("""
     async def main():
-        objects = take(40)
-        del objects
+        take(40)
         whole = sum(_ctask._arenas()[::2])
         for _ in range(14):
-            await asyncio.sleep(0.2)
-            objects = take(20)
-            del objects
+            await asyncio.sleep(0.2)  # less than a second each, and together more than two
+            take(20)
         left = sum(_ctask._arenas()[::2])
         assert whole - 30 < left < whole - 10, (whole, left)
 
@@ -204,15 +208,13 @@ def test_what_is_needed_again_within_a_second_is_kept(program):
 def test_nothing_is_kept_without_a_loop(program):
     program("""
     def main():
-        objects = take(20)
-        del objects
+        take(20)
         assert kept() > 10
 
     for _ in range(2):
         in_loop(main)
         assert kept() == 0
-        objects = take(20)
-        del objects
+        take(20)
         assert kept() == 0
     """)
 
@@ -220,9 +222,8 @@ def test_nothing_is_kept_without_a_loop(program):
 def test_nothing_is_kept_while_the_loop_sleeps(program):
     program("""
     def main():
-        time.sleep(0.1)  # the loop sleeps by then
-        objects = take(20)
-        del objects
+        time.sleep(0.1)  # nothing can be asked that would tell that the loop sleeps
+        take(20)
         assert kept() == 0
 
     impl.run(asyncio.to_thread(main))
@@ -232,8 +233,7 @@ def test_nothing_is_kept_while_the_loop_sleeps(program):
 def test_loop_that_ends_with_an_exception_gives_back(program):
     program("""
     def main():
-        objects = take(20)
-        del objects
+        take(20)
         assert kept() > 10
         raise SystemExit
 
@@ -287,11 +287,7 @@ def test_threads_and_loops_one_after_the_other(program):
             objects.append(in_loop(lambda: take(8)))
             objects.pop(0)
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(run)
     assert not objects and kept() == 0
     """)
 
@@ -324,11 +320,7 @@ def test_interpreters_with_locks_of_their_own(program):
         _interpreters.destroy(interpreter)
 
     failed = []
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(run)
     assert failed == [None] * 4, failed
     assert kept() == 0
     """,
