@@ -13,7 +13,6 @@
        src/loop.c        iterations                            src/schedule.c   call_soon(), timers, create_task()
        src/watch.c       readers and writers                   src/wake.c       work from other threads
        src/poll_epoll.c  the kernel, behind src/poll.h         src/fork.c       a forked child is told
-       src/arenas.c      pages for much memory, kept for a second
        src/transport.c   what transports share                 src/queue.h      what they have yet to send
        src/stream.c      connected stream sockets              src/server.c     accepting them
        src/datagram.c    datagram endpoints                    src/sock.c       sock_recv() and its relatives
@@ -44,7 +43,6 @@
 #include "src/ctask.h"
 
 #include "src/ascompleted.h"
-#include "src/arenas.h"
 #include "src/done.h"
 #include "src/ensure.h"
 #include "src/gather.h"
@@ -63,7 +61,6 @@
 #include "src/handle.c"
 #include "src/poll_epoll.c"
 #include "src/fork.c"
-#include "src/arenas.c"
 #include "src/loop.c"
 #include "src/schedule.c"
 #include "src/watch.c"
@@ -401,7 +398,6 @@ module_exec(PyObject *module)
         handle_setup,
         loop_setup,
         fork_setup,
-        arenas_setup,
         stream_setup,
         server_setup,
         datagram_setup,

@@ -7,7 +7,6 @@
    ctask.EventLoop, which is this type over asyncio.SelectorEventLoop. */
 
 #include "loop.h"
-#include "arenas.h"
 #include "done.h"
 
 #include <math.h>
@@ -631,10 +630,6 @@ run_once(LoopObj *loop, PyThreadState *ts)
             return -1;
         }
         loop->since_poll = 0;
-        int64_t tidy = arenas_tidy();
-        if ((uint64_t)tidy < (uint64_t)timeout) { // -1 is without end, for both
-            timeout = tidy;
-        }
         if (current_flush(loop) < 0 || poll_wait(loop, timeout) < 0) {
             return -1;
         }
@@ -687,7 +682,6 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (context_pool_open(&st->contexts) < 0) {
         return NULL;
     }
-    arenas_begin();
     do {
         if (UNLIKELY(loop_check_overrides(loop))) {
             PyObject *res = PyObject_CallMethodNoArgs(self, loop->st->str._run_once);
@@ -700,7 +694,6 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
     } while (status == 0 && !loop->stopping);
     PyObject *raised = PyErr_GetRaisedException();
     context_pool_clear(&st->contexts);
-    arenas_end();
     PyErr_SetRaisedException(raised);
     if (current_flush(loop) < 0 || status < 0) {
         return NULL;

@@ -8,7 +8,6 @@
    while a duplicate is open. */
 
 #include "poll.h"
-#include "arenas.h"
 
 #include <fcntl.h>
 #include <sys/epoll.h>
@@ -249,11 +248,9 @@ poll_wait(LoopObj *loop, int64_t timeout)
     }
     else {
         loop->sleeping = 1;
-        arenas_sleep();
         Py_BEGIN_ALLOW_THREADS n = wait_for_events(poll, timeout);
         err = errno;
-        Py_END_ALLOW_THREADS arenas_wake();
-        loop->sleeping = 0;
+        Py_END_ALLOW_THREADS loop->sleeping = 0;
     }
     if (PyErr_CheckSignals() < 0) {
         return -1;
