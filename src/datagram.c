@@ -137,10 +137,9 @@ make_datagram(DatagramObj *d, datagram *to, const char *data, size_t size, const
 
 /* Returns how many were received, 0 if there are none now, -1 with an exception. */
 static int
-receive_one(DatagramObj *d, datagram *to)
+receive_one(DatagramObj *d, datagram *to, char *buffer)
 {
     socket_address from = {.length = sizeof(from.u)};
-    char *buffer = d->base.loop->read_buffer;
     ssize_t n;
     do {
         n = recvfrom(d->base.fd, buffer, READ_BUFFER_SIZE, MSG_DONTWAIT, &from.u.any, &from.length);
@@ -156,12 +155,11 @@ receive_one(DatagramObj *d, datagram *to)
 }
 
 static int
-receive_batch(DatagramObj *d, datagram *to)
+receive_batch(DatagramObj *d, datagram *to, char *buffer)
 {
     struct mmsghdr messages[BATCH];
     struct iovec iov[BATCH];
     socket_address from[BATCH];
-    char *buffer = d->base.loop->read_buffer;
     int n;
     memset(messages, 0, sizeof(messages));
     for (int i = 0; i < BATCH; i++) {
@@ -197,17 +195,20 @@ receive_batch(DatagramObj *d, datagram *to)
 static int
 receive_datagrams(DatagramObj *d, datagram *to)
 {
-    LoopObj *loop = d->base.loop;
-    if (UNLIKELY(loop_read_buffer(loop) == NULL)) {
-        return -1;
-    }
+    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)d->base.loop);
+    char *buffer = loop_take_read_buffer(loop);
+    int n;
     /* A Unix datagram may be longer than a place in a batch. */
     if (d->family == AF_UNIX || (!d->received_many && ++d->singles < PROBE_EVERY)) {
-        return receive_one(d, to);
+        n = buffer == NULL ? -1 : receive_one(d, to, buffer);
     }
-    int n = receive_batch(d, to);
-    d->received_many = n > 1;
-    d->singles = 0;
+    else {
+        n = buffer == NULL ? -1 : receive_batch(d, to, buffer);
+        d->received_many = n > 1;
+        d->singles = 0;
+    }
+    loop_give_read_buffer(loop, buffer);
+    Py_DECREF(loop);
     return n;
 }
 

@@ -21,23 +21,36 @@ PART int loop_check_open(LoopObj *loop);
    KeyboardInterrupt and SystemExit, which end the loop. */
 PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg);
 
-/* loop->read_buffer, made when it is first wanted; NULL with MemoryError set.  Its content is gone once Python
-   code runs. */
+/* READ_MEMORY_SIZE bytes to receive into, the taker's alone until they are given back: whoever receives in Python
+   code that is called meanwhile gets others.  NULL with MemoryError set. */
 static inline char *
-loop_read_buffer(LoopObj *loop)
+loop_take_read_buffer(LoopObj *loop)
 {
-    if (UNLIKELY(loop->read_buffer == NULL)) {
+    char *buffer = loop->read_buffer;
+    loop->read_buffer = NULL;
+    if (UNLIKELY(buffer == NULL)) {
         /* Freeing a block that was mapped for itself raises glibc's thresholds (mallopt(3), M_MMAP_THRESHOLD):
            with those it starts from, each large message takes memory from the kernel and gives it back.  In
            asyncio the first recv() of 256 KiB does this; 4 MiB, so that up to 8 stay, also serves a hundred
            connections with 100 KiB each. */
         PyMem_RawFree(PyMem_RawMalloc(4 * READ_MEMORY_SIZE));
-        loop->read_buffer = malloc(READ_MEMORY_SIZE);
-        if (loop->read_buffer == NULL) {
+        buffer = malloc(READ_MEMORY_SIZE);
+        if (buffer == NULL) {
             PyErr_NoMemory();
         }
     }
-    return loop->read_buffer;
+    return buffer;
+}
+
+static inline void
+loop_give_read_buffer(LoopObj *loop, char *buffer)
+{
+    if (LIKELY(loop->read_buffer == NULL)) {
+        loop->read_buffer = buffer;
+    }
+    else {
+        free(buffer);
+    }
 }
 
 /* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(). */

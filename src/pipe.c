@@ -192,12 +192,15 @@ pipe_receive(PipeObj *p)
     TransportObj *t = &p->base;
     LoopObj *loop = t->loop;
     ssize_t n;
-    if (UNLIKELY(loop_read_buffer(loop) == NULL)) {
+    char *buffer = loop_take_read_buffer(loop);
+    if (UNLIKELY(buffer == NULL)) {
         return -1;
     }
     do {
-        n = read(t->fd, loop->read_buffer, READ_BUFFER_SIZE);
+        n = read(t->fd, buffer, READ_BUFFER_SIZE);
     } while (n < 0 && errno == EINTR);
+    PyObject *data = n > 0 ? PyBytes_FromStringAndSize(buffer, n) : NULL;
+    loop_give_read_buffer(loop, buffer);
     if (UNLIKELY(n < 0)) {
         return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : pipe_read_failed(p, errno);
     }
@@ -212,7 +215,6 @@ pipe_receive(PipeObj *p)
         pipe_unwatch(p, POLL_READ);
         return transport_lose(t, NULL);
     }
-    PyObject *data = PyBytes_FromStringAndSize(loop->read_buffer, n);
     if (data == NULL) {
         return -1;
     }

@@ -280,14 +280,16 @@ try_recv_bytes(SockOp *op, socket_address *from, PyObject **data)
     if (UNLIKELY(size > READ_BUFFER_SIZE)) {
         return try_large_recv(op, size, from, data);
     }
-    if (UNLIKELY(loop_read_buffer(loop) == NULL)) {
+    char *buffer = loop_take_read_buffer(loop);
+    if (UNLIKELY(buffer == NULL)) {
         return TRY_FAILED;
     }
-    int result = op_receive(op, loop->read_buffer, (size_t)size, from, &n);
+    int result = op_receive(op, buffer, (size_t)size, from, &n);
     if (LIKELY(result == TRY_DONE)) {
-        *data = PyBytes_FromStringAndSize(loop->read_buffer, n);
-        return *data == NULL ? TRY_FAILED : TRY_DONE;
+        *data = PyBytes_FromStringAndSize(buffer, n);
+        result = *data == NULL ? TRY_FAILED : TRY_DONE;
     }
+    loop_give_read_buffer(loop, buffer);
     return result;
 }
 

@@ -306,27 +306,31 @@ static int
 receive_plain(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
 {
     TransportObj *t = &s->base;
-    LoopObj *loop = t->loop;
-    if (UNLIKELY(loop_read_buffer(loop) == NULL)) {
+    LoopObj *loop = t->loop; // the caller holds it
+    feed_function feed = s->feed;
+    char *buffer = loop_take_read_buffer(loop);
+    if (UNLIKELY(buffer == NULL)) {
         return transport_fatal_error(t, "Fatal read error on socket transport");
     }
     *size = READ_BUFFER_SIZE;
-    if (receive_into(s, loop->read_buffer, READ_BUFFER_SIZE, n) < 0) {
-        return transport_fatal_error(t, "Fatal read error on socket transport");
+    int status = receive_into(s, buffer, READ_BUFFER_SIZE, n);
+    if (UNLIKELY(status < 0 || *n <= 0)) {
+        loop_give_read_buffer(loop, buffer);
+        return status < 0 ? transport_fatal_error(t, "Fatal read error on socket transport") : 0;
     }
-    if (*n <= 0) {
-        return 0;
-    }
-    if (s->feed != NULL) {
-        if (s->feed(loop, protocol, loop->read_buffer, *n) < 0) {
+    if (feed != NULL) {
+        status = feed(loop, protocol, buffer, *n);
+        loop_give_read_buffer(loop, buffer);
+        if (UNLIKELY(status < 0)) {
             return transport_fatal_error(t,
-                                         s->feed == tls_feed
+                                         feed == tls_feed
                                              ? "Fatal error: protocol.buffer_updated() call failed."
                                              : "Fatal error: protocol.data_received() call failed.");
         }
         return 0;
     }
-    PyObject *data = PyBytes_FromStringAndSize(loop->read_buffer, *n);
+    PyObject *data = PyBytes_FromStringAndSize(buffer, *n);
+    loop_give_read_buffer(loop, buffer);
     PyObject *res = data == NULL ? NULL : PyObject_CallMethodOneArg(protocol, t->st->str.data_received, data);
     Py_XDECREF(data);
     if (UNLIKELY(res == NULL)) {
@@ -1387,7 +1391,10 @@ Stream_take_back(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Stream_read_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (stream_read_ready(((TransportObj *)self)->loop, self) < 0) {
+    LoopObj *loop = (LoopObj *)Py_XNewRef((PyObject *)((TransportObj *)self)->loop);
+    int status = stream_read_ready(loop, self);
+    Py_XDECREF(loop);
+    if (status < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
