@@ -629,11 +629,10 @@ typedef struct {
     PyObject *writer; // owned; the same for writing
     io_ready read_ready; // NULL for a handle
     io_ready write_ready; // NULL for a handle
-    PyObject *sock; // owned; weak reference to the socket that watch_socket() registered, or NULL
     uint32_t events; // as the kernel has them
     uint32_t generation; // tells a reused descriptor's events from the old one's
+    unsigned char once; // the sides whose watcher is told once, and has to ask again
     char owned; // a C object owns the descriptor: `events` is what the kernel has
-    char hung_up; // edge-triggered: the peer has closed, or there was an error
 } poll_slot;
 
 typedef struct {
@@ -641,9 +640,11 @@ typedef struct {
     int wake_fd; // eventfd, -1 when closed
     poll_slot *slots; // by descriptor
     int n_slots;
-    int watched; // slots with events
+    int watched; // slots that the kernel may tell of
     char no_pwait2; // the kernel lacks epoll_pwait2()
+    char asking; // a thread is in the kernel, which writes to `events`
     void *events; // the buffer the kernel fills
+    int n_events; // its length
     const unsigned *forks; // of the process, in the module's state
     unsigned forks_known; // when our descriptors were made: otherwise they are the parent's as well
 } poll_state;
@@ -683,10 +684,10 @@ struct LoopObj {
     Py_ssize_t entry_index;
     char left_entered; // 3.13 and earlier: our entry in current_tasks is a left-over (registry.c)
     unsigned int type_version; // tp_version_tag for which `overridden` holds
-    unsigned since_poll; // entries run since the kernel was last asked
     char is_open; // not closed
     char debug;
     char stopping;
+    char interrupted; // the last iteration was: the ring may hold some of its entries
     char overridden; // a method that the fast path stands for was replaced
     char tasks_overridden; // create_task() was
     char sleeping; // in the kernel, without the interpreter lock

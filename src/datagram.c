@@ -70,7 +70,7 @@ begin_datagrams(DatagramObj *d)
     }
     if (status == 0 && t->loop != NULL && !t->conn_lost && t->open) {
         /* By level: most often one datagram is there, and asking for another would be in vain. */
-        int err = watch_own(t->loop, t->fd, (PyObject *)d, datagram_read_ready, 0);
+        int err = watch_own(t->loop, t->fd, (PyObject *)d, datagram_read_ready);
         if (err == 0 && (t->closing || t->paused)) {
             watch_forget(t->loop, t->fd, POLL_READ);
         }
@@ -78,8 +78,7 @@ begin_datagrams(DatagramObj *d)
             err = watch_object(t->loop, t->fd, POLL_WRITE, (PyObject *)d, datagram_write_ready);
         }
         if (err < 0) {
-            errno = -err;
-            PyErr_SetFromErrno(PyExc_OSError);
+            poll_raise(err);
             status = transport_fatal_error(t, "Fatal error on transport");
         }
     }
@@ -457,8 +456,7 @@ wait_for_room(DatagramObj *d)
     }
     int err = watch_object(t->loop, t->fd, POLL_WRITE, (PyObject *)d, datagram_write_ready);
     if (UNLIKELY(err < 0)) {
-        errno = -err;
-        PyErr_SetFromErrno(PyExc_OSError);
+        poll_raise(err);
         return transport_fatal_error(t, "Fatal write error on datagram transport");
     }
     return 0;
@@ -764,8 +762,7 @@ Datagram_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (t->begun) {
         int err = watch_object(t->loop, t->fd, POLL_READ, self, datagram_read_ready);
         if (err < 0) {
-            errno = -err;
-            return PyErr_SetFromErrno(PyExc_OSError);
+            return poll_raise(err);
         }
     }
     if ((d->kept != NULL && receive_again(d) < 0) || transport_debug(t, "%r resumes reading") < 0) {

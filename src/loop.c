@@ -11,10 +11,6 @@
 
 #include <math.h>
 
-/* While callbacks keep scheduling callbacks, the kernel is asked each time this many have run.  asyncio asks
-   in every iteration; a chain of single callbacks then spends nearly all its time asking. */
-#define POLL_EVERY 64
-
 #define MAXIMUM_WAIT (24 * 3600.0) // seconds, as asyncio's
 
 /* What the methods that the fast path stands for are called; see loop_plain(). */
@@ -536,7 +532,6 @@ static int
 drain(LoopObj *loop, PyThreadState *ts)
 {
     size_t n = ring_length(&loop->ready);
-    loop->since_poll = n > POLL_EVERY ? POLL_EVERY : loop->since_poll + (unsigned)n;
     int many = n >= FETCH_FROM;
     while (n-- > 0 && ring_length(&loop->ready) > 0) {
         if (UNLIKELY(many)) {
@@ -620,24 +615,36 @@ push_due_timers(LoopObj *loop)
     return 0;
 }
 
+/* Ask the kernel, in each iteration as asyncio does, and wait if there is nothing to do. */
 static int
-run_once(LoopObj *loop, PyThreadState *ts)
+poll_events(LoopObj *loop)
 {
-    size_t ready = ring_length(&loop->ready);
-    if (UNLIKELY(ready == 0 || loop->since_poll >= POLL_EVERY)) {
-        int64_t timeout = 0;
-        if (ready == 0 && !loop->stopping && time_to_wait(loop, &timeout) < 0) {
-            return -1;
-        }
-        loop->since_poll = 0;
-        if (current_flush(loop) < 0 || poll_wait(loop, timeout) < 0) {
-            return -1;
-        }
+    int64_t timeout = 0;
+    if (ring_length(&loop->ready) == 0 && !loop->stopping && time_to_wait(loop, &timeout) < 0) {
+        return -1;
+    }
+    return current_flush(loop) < 0 ? -1 : poll_wait(loop, timeout);
+}
+
+static int
+run_iteration(LoopObj *loop, PyThreadState *ts)
+{
+    /* After an interruption the ring has what the kernel told of then, and would tell again. */
+    if (LIKELY(!loop->interrupted || ring_length(&loop->ready) == 0) && poll_events(loop) < 0) {
+        return -1;
     }
     if (loop->timers.length > 0 && push_due_timers(loop) < 0) {
         return -1;
     }
     return drain(loop, ts);
+}
+
+static int
+run_once(LoopObj *loop, PyThreadState *ts)
+{
+    int status = run_iteration(loop, ts);
+    loop->interrupted = status < 0;
+    return status;
 }
 
 /* Takes a timer out of the loop's; 1 if it was in this loop's, and the reference is the caller's then.  The
@@ -678,7 +685,6 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
     int status = 0;
     ctask_state *st = loop->st;
     PyThreadState *ts = PyThreadState_Get();
-    loop->since_poll = POLL_EVERY; // the first iteration asks the kernel: stop() may have been called already
     if (context_pool_open(&st->contexts) < 0) {
         return NULL;
     }
@@ -712,7 +718,6 @@ Loop_run_once(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (loop_check_open(loop) < 0) {
         return NULL;
     }
-    loop->since_poll = POLL_EVERY;
     int status = run_once(loop, PyThreadState_Get());
     if (current_flush(loop) < 0 || status < 0) {
         return NULL;
@@ -772,6 +777,10 @@ static PyObject *
 Loop_release(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     LoopObj *loop = (LoopObj *)self;
+    if (loop->poll.asking) {
+        PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
+        return NULL;
+    }
     release(loop);
     poll_close(&loop->poll);
     Py_RETURN_NONE;
@@ -1079,8 +1088,7 @@ Loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     int err = poll_open(&loop->poll, &loop->st->forks);
     if (err < 0) {
         Py_DECREF(loop);
-        errno = -err;
-        return err == -ENOMEM ? PyErr_NoMemory() : PyErr_SetFromErrno(PyExc_OSError);
+        return poll_raise(err);
     }
     loop->is_open = 1;
     return (PyObject *)loop;

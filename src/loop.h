@@ -71,17 +71,14 @@ PART int watch_setup(ctask_state *st);
 PART int watch_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready);
 /* End that, whoever watches.  No system call: the kernel hears of it when it next tells of the descriptor. */
 PART void watch_forget(LoopObj *loop, int fd, uint32_t side);
-/* For an object that owns `fd` until watch_disown(), and has `read_ready` called.  If it asks for edges, it
-   is told of changes only, and watch_object() and watch_forget() for POLL_WRITE are no system calls: after
-   EAGAIN a change is sure to come.  -errno if the kernel refuses the descriptor. */
-PART int watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready, int edges);
+/* For an object that owns `fd` until watch_disown(), and has `read_ready` called each time there is something to
+   read.  -errno if the kernel refuses the descriptor. */
+PART int watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready);
 /* To be called before `fd` is closed. */
 PART void watch_disown(LoopObj *loop, int fd);
-/* watch_object() for an operation on a Python socket, called on each change: `owner` tries before it waits,
-   and watches only after EAGAIN.  A system call only when the socket is first seen on this side. */
-PART int watch_socket(LoopObj *loop, int fd, uint32_t side, PyObject *sock, PyObject *owner, io_ready ready);
-/* Is that so: was `sock` seen on this side, and has nobody else registered the descriptor since? */
-PART int watch_knows_socket(const LoopObj *loop, int fd, uint32_t side, PyObject *sock);
+/* watch_object() for who is told once and asks again each time it waits.  One system call, and nothing is taken
+   for granted of the descriptor: it may be another file than the last time. */
+PART int watch_once(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready);
 /* watch_forget() if it is `owner` that watches. */
 PART void watch_forget_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner);
 /* End what `owner` watches on that side, and tell the kernel: before the descriptor is closed. */

@@ -301,8 +301,7 @@ Loop_accept_streams(PyObject *self, PyObject *args)
         err = watch_object(loop, fd, POLL_READ, (PyObject *)a, accept_ready);
     }
     if (err < 0) {
-        errno = -err;
-        PyErr_SetFromErrno(PyExc_OSError);
+        poll_raise(err);
         goto failed;
     }
     Py_DECREF(a); // the poller holds it

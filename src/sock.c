@@ -645,20 +645,17 @@ op_wait(SockOp *op, PyObject **result)
         errno = EBADF; // closed by what ran since
         return op_failed();
     }
-    /* A transport would have taken the registration over. */
-    int known = watch_knows_socket(loop, fd, op_kinds[(int)op->kind].side, op->sock);
-    if (loop_check_open(loop) < 0 || (!known && check_no_transport(op, fd) < 0)) {
+    if (loop_check_open(loop) < 0 || check_no_transport(op, fd) < 0) {
         return TRY_FAILED;
     }
     FutureObj *fut = (FutureObj *)future_create(loop->st, (PyObject *)loop);
     if (fut == NULL) {
         return TRY_FAILED;
     }
-    int err = watch_socket(loop, fd, op_kinds[(int)op->kind].side, op->sock, (PyObject *)op, op_ready);
+    int err = watch_once(loop, fd, op_kinds[(int)op->kind].side, (PyObject *)op, op_ready);
     if (err < 0) {
         Py_DECREF(fut);
-        errno = -err;
-        PyErr_SetFromErrno(err == -ENOMEM ? PyExc_MemoryError : PyExc_OSError);
+        poll_raise(err);
         return TRY_FAILED;
     }
     op->fd = fd;

@@ -103,7 +103,6 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
     s->family = family;
     s->type = type;
     s->proto = proto;
-    s->edges = family == AF_INET || family == AF_INET6;
     (void)transport_set_limits(t, NULL, NULL);
     t->context = context == NULL || context == Py_None ? context_copy(&st->contexts) : Py_NewRef(context);
     if (t->context == NULL) {
@@ -163,10 +162,9 @@ begin(StreamObj *s)
     PyObject *waiter = s->waiter;
     s->waiter = NULL;
     if (!t->conn_lost) {
-        int err = watch_own(t->loop, t->fd, (PyObject *)s, stream_read_ready, s->edges);
+        int err = watch_own(t->loop, t->fd, (PyObject *)s, stream_read_ready);
         if (err < 0) {
-            errno = -err;
-            PyErr_SetFromErrno(PyExc_OSError);
+            poll_raise(err);
             status = transport_fatal_error(t, "Fatal error on transport");
         }
     }
@@ -181,13 +179,22 @@ begin(StreamObj *s)
         Py_XDECREF(res);
     }
     Py_XDECREF(protocol);
-    if (status == 0 && t->queue.length > 0 && !t->conn_lost) {
+    /* Whoever waits for the connection is told, also when KeyboardInterrupt ends the loop: it may run again. */
+    PyObject *raised = PyErr_GetRaisedException();
+    if (t->queue.length > 0 && !t->conn_lost && t->loop != NULL) {
         (void)watch_object(t->loop, t->fd, POLL_WRITE, (PyObject *)s, stream_write_ready);
     }
-    if (status == 0 && waiter != NULL) {
-        status = transport_wake(waiter);
+    if (waiter != NULL && transport_wake(waiter) < 0) {
+        status = -1;
+        if (raised == NULL) {
+            raised = PyErr_GetRaisedException();
+        }
+        else {
+            PyErr_WriteUnraisable((PyObject *)s);
+        }
     }
     Py_XDECREF(waiter);
+    PyErr_SetRaisedException(raised);
     return status;
 }
 
@@ -197,16 +204,6 @@ static int
 is_reading(StreamObj *s)
 {
     return !s->base.closing && !s->base.paused && !s->eof_seen && s->base.protocol != NULL;
-}
-
-/* Look again in the next iteration: the kernel will not tell. */
-static int
-read_again(StreamObj *s)
-{
-    TransportObj *t = &s->base;
-    s->unread = 0;
-    return loop_ready(
-        t->loop, Py_NewRef((PyObject *)s), READY_READ, (PyObject *)(void *)stream_read_ready, NULL);
 }
 
 static int
@@ -250,7 +247,7 @@ receive_into(StreamObj *s, char *buffer, size_t size, ssize_t *n)
 
 /* What BufferedProtocol.get_buffer() gave is filled, and buffer_updated() called.  *n as receive_into()'s. */
 static int
-receive_buffered(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
+receive_buffered(StreamObj *s, PyObject *protocol, ssize_t *n)
 {
     TransportObj *t = &s->base;
     static const char get_failed[] = "Fatal error: protocol.get_buffer() call failed.";
@@ -281,8 +278,7 @@ receive_buffered(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
         Py_DECREF(buffer);
         return transport_fatal_error(t, "Fatal read error on socket transport");
     }
-    *size = (size_t)view.len;
-    int status = receive_into(s, view.buf, *size, n);
+    int status = receive_into(s, view.buf, (size_t)view.len, n);
     PyBuffer_Release(&view);
     Py_DECREF(buffer);
     if (status < 0) {
@@ -303,7 +299,7 @@ receive_buffered(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
 }
 
 static int
-receive_plain(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
+receive_plain(StreamObj *s, PyObject *protocol, ssize_t *n)
 {
     TransportObj *t = &s->base;
     LoopObj *loop = t->loop; // the caller holds it
@@ -312,7 +308,6 @@ receive_plain(StreamObj *s, PyObject *protocol, ssize_t *n, size_t *size)
     if (UNLIKELY(buffer == NULL)) {
         return transport_fatal_error(t, "Fatal read error on socket transport");
     }
-    *size = READ_BUFFER_SIZE;
     int status = receive_into(s, buffer, READ_BUFFER_SIZE, n);
     if (UNLIKELY(status < 0 || *n <= 0)) {
         loop_give_read_buffer(loop, buffer);
@@ -347,10 +342,9 @@ receive(StreamObj *s)
 {
     TransportObj *t = &s->base;
     ssize_t n = -1;
-    size_t size = 0;
     PyObject *protocol = Py_NewRef(t->protocol);
     s->receiving = 1;
-    int status = s->buffered ? receive_buffered(s, protocol, &n, &size) : receive_plain(s, protocol, &n, &size);
+    int status = s->buffered ? receive_buffered(s, protocol, &n) : receive_plain(s, protocol, &n);
     s->receiving = 0;
     Py_DECREF(protocol);
     if (s->gathering && t->queue.length > 0 && flush_gathered(s) < 0) {
@@ -359,20 +353,7 @@ receive(StreamObj *s)
     if (UNLIKELY(status < 0)) {
         return -1;
     }
-    if (n == 0) {
-        return t->conn_lost ? 0 : receive_eof(s);
-    }
-    if (s->edges && n > 0 && t->loop != NULL &&
-        ((size_t)n == size || UNLIKELY(t->loop->poll.slots[t->fd].hung_up))) {
-        /* There may be more, and no other edge. */
-        if (t->paused) {
-            s->unread = 1;
-        }
-        else if (is_reading(s)) {
-            return read_again(s);
-        }
-    }
-    return 0;
+    return n == 0 && !t->conn_lost ? receive_eof(s) : 0;
 }
 
 static int
@@ -391,9 +372,6 @@ stream_read_ready(LoopObj *loop, PyObject *self)
     }
     else if (LIKELY(is_reading(s))) {
         status = receive(s);
-    }
-    else {
-        s->unread = t->paused;
     }
     transport_exit(t, entered);
     return status;
@@ -463,8 +441,7 @@ wait_until_writable(StreamObj *s)
     if (LIKELY(err == 0)) {
         return 0;
     }
-    errno = -err;
-    PyErr_SetFromErrno(PyExc_OSError);
+    poll_raise(err);
     return write_failed(s);
 }
 
@@ -553,7 +530,7 @@ call_lost(StreamObj *s)
     LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
     PyObject *waiter = s->empty_waiter;
     s->empty_waiter = NULL;
-    if (Py_REFCNT(s) > 1 + s->edges) {
+    if (Py_REFCNT(s) > 1) {
         remember_own_address(s); // not only the ring and the poller hold it: somebody may ask
     }
     int status = transport_call_lost(t);
@@ -996,7 +973,7 @@ Stream_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     t->paused = 1;
-    if (!s->edges && t->begun && !s->eof_seen) {
+    if (t->begun && !s->eof_seen) {
         watch_forget(t->loop, t->fd, POLL_READ);
     }
     if (transport_debug(t, "%r pauses reading") < 0) {
@@ -1014,15 +991,11 @@ Stream_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     t->paused = 0;
-    if (!s->edges && t->begun && !s->eof_seen) {
+    if (t->begun && !s->eof_seen) {
         int err = watch_object(t->loop, t->fd, POLL_READ, self, stream_read_ready);
         if (err < 0) {
-            errno = -err;
-            return PyErr_SetFromErrno(PyExc_OSError);
+            return poll_raise(err);
         }
-    }
-    if (s->unread && read_again(s) < 0) {
-        return NULL;
     }
     if (transport_debug(t, "%r resumes reading") < 0) {
         return NULL;
@@ -1091,7 +1064,7 @@ stream_close(StreamObj *s)
         return 0;
     }
     t->closing = 1;
-    if (!s->edges && t->begun) {
+    if (t->begun) {
         watch_forget(t->loop, t->fd, POLL_READ);
     }
     if (t->queue.length == 0) {
@@ -1372,16 +1345,15 @@ Stream_take_back(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (t->loop == NULL || t->conn_lost || !t->open) {
         Py_RETURN_NONE;
     }
-    int err = watch_own(t->loop, t->fd, self, stream_read_ready, s->edges);
-    if (err == 0 && !s->edges && (t->paused || s->eof_seen || t->closing)) {
+    int err = watch_own(t->loop, t->fd, self, stream_read_ready);
+    if (err == 0 && (t->paused || s->eof_seen || t->closing)) {
         watch_forget(t->loop, t->fd, POLL_READ);
     }
     if (err == 0 && t->queue.length > 0) {
         err = watch_object(t->loop, t->fd, POLL_WRITE, self, stream_write_ready);
     }
     if (err < 0) {
-        errno = -err;
-        return PyErr_SetFromErrno(PyExc_OSError);
+        return poll_raise(err);
     }
     Py_RETURN_NONE;
 }

@@ -16,11 +16,9 @@ typedef struct {
     int family;
     int type;           // of the socket, as those that Python shows
     int proto;
-    char edges;         // the kernel tells of changes only
     char buffered;      // the protocol is a BufferedProtocol
     char eof_sent;      // write_eof() was called
     char eof_seen;      // and the protocol keeps the connection open
-    char unread;        // there may be something to read that nobody will tell of
     char receiving;     // the protocol is being given data
     char gathering;     // > 0: a turn is likely to write several times; send at its end
     char flush_pending; // an entry of the ring is going to send

@@ -262,6 +262,7 @@ transport_lose(TransportObj *t, PyObject *exc)
     t->conn_lost++;
     Py_XSETREF(t->lost_exc, Py_XNewRef(exc));
     if (t->fd >= 0 && !t->shared) {
+        watch_forget(t->loop, t->fd, POLL_READ);
         watch_forget(t->loop, t->fd, POLL_WRITE);
     }
     if (loop_check_open(t->loop) < 0) {

@@ -62,6 +62,7 @@ slot_set(poll_slot *slot, uint32_t side, PyObject *watcher, io_ready ready)
     int was_handle = *function == NULL;
     *place = Py_XNewRef(watcher);
     *function = ready;
+    slot->once &= (unsigned char)~side;
     if (old != NULL && !was_handle) {
         Py_DECREF(old); // a C object, which whoever watches with it holds as well
         return NULL;
@@ -90,13 +91,9 @@ watch_side(LoopObj *loop, int fd, uint32_t side)
         if (slot->owned && slot->events & side) {
             return 0;
         }
-        wanted |= (slot->reader != NULL ? POLL_READ : 0) | (slot->writer != NULL ? POLL_WRITE : 0);
+        wanted |= poll_wanted(slot) & POLL_SIDES;
     }
-    int err = poll_watch(poll, fd, wanted);
-    if (err == 0) {
-        Py_CLEAR(poll->slots[fd].sock); // a weak reference without a callback: runs nothing
-    }
-    return err;
+    return poll_watch(poll, fd, wanted);
 }
 
 PART int
@@ -112,66 +109,27 @@ watch_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready rea
     return 0;
 }
 
-/* Is it registered for this very socket?  A socket object that is closed never gets a descriptor again, so
-   what the kernel was told of it still holds. */
-static int
-slot_knows(const poll_slot *slot, PyObject *sock)
-{
-    return slot->sock != NULL && ((PyWeakReference *)slot->sock)->wr_object == sock;
-}
-
 PART int
-watch_knows_socket(const LoopObj *loop, int fd, uint32_t side, PyObject *sock)
-{
-    return fd < loop->poll.n_slots && slot_knows(&loop->poll.slots[fd], sock) &&
-           loop->poll.slots[fd].events & side;
-}
-
-static __attribute__((noinline)) int
-socket_register(LoopObj *loop, int fd, uint32_t side, PyObject *sock)
+watch_once(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready)
 {
     poll_state *poll = &loop->poll;
-    uint32_t events = side | POLL_EDGE;
+    uint32_t wanted = side | POLL_ONCE;
     if (fd < poll->n_slots) {
         poll_slot *slot = &poll->slots[fd];
-        if (slot_knows(slot, sock)) {
-            return poll_watch(poll, fd, slot->events | events);
-        }
-        if (slot->owned) {
-            return watch_side(loop, fd, side); // a transport that is about to close has it still
-        }
-        if (slot->events != 0 && !(slot->events & POLL_EDGE) &&
-            (slot->reader != NULL || slot->writer != NULL)) {
-            return watch_side(loop, fd, side); // handles watch it as well, and go by levels
+        uint32_t other = poll_wanted(slot) & ~(side | POLL_ONCE);
+        wanted |= other;
+        if (other & ~(uint32_t)slot->once) {
+            wanted &= ~POLL_ONCE;
         }
     }
-    PyObject *ref = PyWeakref_NewRef(sock, NULL);
-    if (ref == NULL) {
-        PyErr_Clear();
-        return -ENOMEM;
-    }
-    int err = poll_watch(poll, fd, events);
+    int err = poll_watch(poll, fd, wanted);
     if (err < 0) {
-        Py_DECREF(ref);
         return err;
-    }
-    Py_XSETREF(poll->slots[fd].sock, ref);
-    return 0;
-}
-
-PART int
-watch_socket(LoopObj *loop, int fd, uint32_t side, PyObject *sock, PyObject *owner, io_ready ready)
-{
-    poll_state *poll = &loop->poll;
-    if (UNLIKELY(!watch_knows_socket(loop, fd, side, sock))) {
-        int err = socket_register(loop, fd, side, sock);
-        if (err < 0) {
-            return err;
-        }
     }
     if (UNLIKELY(cancel_old(slot_set(&poll->slots[fd], side, owner, ready), loop->st) < 0)) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
+    poll->slots[fd].once |= (unsigned char)side;
     return 0;
 }
 
@@ -203,23 +161,22 @@ watch_stop(LoopObj *loop, int fd, uint32_t side, PyObject *owner)
     if (*slot_of(slot, side) == owner) {
         (void)slot_set(slot, side, NULL, NULL);
     }
-    uint32_t wanted = (slot->reader != NULL ? POLL_READ : 0) | (slot->writer != NULL ? POLL_WRITE : 0);
+    uint32_t wanted = poll_wanted(slot);
     if (!slot->owned && (slot->events & ~wanted) != 0) {
         (void)poll_watch(poll, fd, wanted);
     }
 }
 
 PART int
-watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready, int edges)
+watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready)
 {
     watch_disown(loop, fd); // what is left of an earlier one of this number
-    int err = poll_watch(&loop->poll, fd, edges ? POLL_READ | POLL_WRITE | POLL_EDGE : POLL_READ);
+    int err = poll_watch(&loop->poll, fd, POLL_READ);
     if (err < 0) {
         return err;
     }
     poll_slot *slot = &loop->poll.slots[fd];
     slot->owned = 1;
-    slot->hung_up = 0;
     (void)slot_set(slot, POLL_READ, owner, read_ready);
     return 0;
 }
@@ -230,7 +187,6 @@ watch_disown(LoopObj *loop, int fd)
     if (fd >= 0 && fd < loop->poll.n_slots) {
         (void)poll_watch(&loop->poll, fd, 0);
         loop->poll.slots[fd].owned = 0;
-        Py_CLEAR(loop->poll.slots[fd].sock);
         watch_forget(loop, fd, POLL_READ);
         watch_forget(loop, fd, POLL_WRITE);
     }
@@ -259,8 +215,7 @@ watch_add(LoopObj *loop, const char *method, uint32_t side, PyObject *const *arg
     int err = watch_side(loop, fd, side);
     if (err < 0) {
         Py_DECREF(handle);
-        errno = -err;
-        return PyErr_SetFromErrno(err == -ENOMEM ? PyExc_MemoryError : PyExc_OSError);
+        return poll_raise(err);
     }
     if (cancel_old(slot_set(&loop->poll.slots[fd], side, (PyObject *)handle, NULL), loop->st) < 0) {
         Py_DECREF(handle);
@@ -342,7 +297,6 @@ watch_clear(LoopObj *loop)
 {
     /* Dropping a handle may run anything, so the table is looked at anew each time. */
     for (int fd = 0; fd < loop->poll.n_slots; fd++) {
-        Py_CLEAR(loop->poll.slots[fd].sock);
         sock_let_go(&loop->poll.slots[fd]);
         Py_CLEAR(loop->poll.slots[fd].reader);
         if (fd < loop->poll.n_slots) {

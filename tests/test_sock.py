@@ -1054,7 +1054,7 @@ def test_interpreter_ends_while_operations_wait(script):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts Linux's system calls")
 @pytest.mark.ctask_only
-def test_a_round_trip_takes_four_system_calls(tmp_path):
+def test_a_round_trip_takes_five_system_calls(tmp_path):
     try:
         subprocess.run(["strace", "-o", os.devnull, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
@@ -1087,5 +1087,6 @@ os.wait()
          "-o", str(log), sys.executable, str(source)], check=True, env=env, timeout=60,
     )  # fmt: skip
     calls = re.findall(r"^(\w+)\(", log.read_text(), re.M)
-    assert 1000 <= len(calls) <= 2100
-    assert calls.count("epoll_ctl") < 10
+    # Receive, send, receive in vain, ask, wait.
+    assert 1000 <= len(calls) <= 2600
+    assert calls.count("epoll_ctl") < 510
