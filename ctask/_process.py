@@ -2,7 +2,8 @@
 
 Starting a child and talking to it is asyncio's (subprocess.Popen and transports over the pipes).
 The exit is told by a pidfd on every version: no signal handler, no thread for each child, in
-whichever thread the loop runs.
+whichever thread the loop runs.  Where releases differ in what ends a wait, or in what is left when
+starting a child was given up, all have what the newest have.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import contextlib
 import os
 import sys
 import threading
+import warnings
 from asyncio import unix_events
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,87 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ctask._loop import EventLoop
 
-_Transport: Any = unix_events._UnixSubprocessTransport  # type: ignore[attr-defined]
-# What EventLoop derives from, whoever replaces the name in asyncio later.
-_AsyncioLoop = asyncio.SelectorEventLoop
+_Base: Any = unix_events._UnixSubprocessTransport  # type: ignore[attr-defined]
+
+
+class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
+    """asyncio's, whose wait() ends with the child on every release, and never hangs."""
+
+    _pipes: dict[int, Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._waiting: set[asyncio.Future[int]] = set()
+        self._connecting: asyncio.Task[Any] | None = None
+        super().__init__(*args, **kwargs)
+
+    async def _wait(self) -> int:
+        if self._returncode is None:
+            waiter = self._loop.create_future()
+            self._waiting.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
+        returncode: int = self._returncode
+        return returncode
+
+    def _try_finish(self) -> None:
+        # Here, as this comes behind process_exited() and before connection_lost(), which up to
+        # 3.13.0 had to come first: it never does when the pipes were not all connected, nor as
+        # long as a grandchild has them.
+        if self._returncode is not None:
+            for waiter in self._waiting:
+                if not waiter.done():
+                    waiter.set_result(self._returncode)
+        super()._try_finish()
+
+    async def _connect_pipes(self, waiter: Any) -> None:
+        if self._closed:  # given up before this began
+            return
+        self._connecting = asyncio.current_task()
+        try:
+            await super()._connect_pipes(waiter)
+        finally:
+            self._connecting = None
+            if self._closed:
+                self._abandon_pipes()
+
+    def _give_up(self) -> None:
+        """Close, as nobody gets this transport."""
+        self.close()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        else:
+            self._abandon_pipes()
+
+    def _abandon_pipes(self) -> None:
+        """Close the pipes that close() did not see, with a transport or without."""
+        if self._proc is None or self._loop.is_closed():  # all is over already
+            return
+        for fd, file in enumerate((self._proc.stdin, self._proc.stdout, self._proc.stderr)):
+            proto = self._pipes.get(fd)
+            if proto is not None:
+                proto.pipe.close()
+            elif file is not None:
+                # A transport that was being connected closes it first.
+                self._loop.call_soon(file.close)
+
+    def close(self) -> None:
+        """Close the pipes and kill the child if it runs.  (asyncio.SubprocessTransport.close)"""
+        pipes = self._pipes
+        if self._loop is not None and self._loop.is_closed():
+            self._pipes = {}  # they cannot be told any more; their files go with them
+        try:
+            # Not ours to kill: it runs as somebody else.
+            with contextlib.suppress(PermissionError):
+                super().close()
+        finally:
+            self._pipes = pipes
+
+    def send_signal(self, signal: int) -> None:
+        """Send a signal, unless the child has ended.  (asyncio.SubprocessTransport.send_signal)"""
+        if self._proc is None or self._returncode is None:
+            super().send_signal(signal)
 
 
 class _Child:
@@ -80,8 +160,10 @@ class _Child:
 
 if sys.version_info >= (3, 14):
 
-    def _is_watched_by_program(loop: "EventLoop") -> bool:
-        return type(loop._watcher) is not unix_events._PidfdChildWatcher  # type: ignore[attr-defined]
+    def _watcher_of_program(loop: "EventLoop") -> Any:
+        watcher: Any = loop._watcher  # type: ignore[attr-defined]
+        default = unix_events._PidfdChildWatcher  # type: ignore[attr-defined]
+        return None if type(watcher) is default else watcher
 
 else:
     _Policy: Any = asyncio.DefaultEventLoopPolicy
@@ -91,14 +173,23 @@ else:
         unix_events.ThreadedChildWatcher,
     )
 
-    def _is_watched_by_program(loop: "EventLoop") -> bool:
+    def _watcher_of_program(loop: "EventLoop") -> Any:
         # A watcher of asyncio's that waits for each child as well may go unused; one that takes
         # the exits of all children, or that somebody has written, is the program's choice.
         policy: Any = asyncio.get_event_loop_policy()
-        return (
-            type(policy).get_child_watcher is not _Policy.get_child_watcher
-            or type(policy._watcher) not in _DEFAULT_WATCHERS
-        )
+        if (
+            type(policy).get_child_watcher is _Policy.get_child_watcher
+            and type(policy._watcher) in _DEFAULT_WATCHERS
+        ):
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            watcher = policy.get_child_watcher()
+        if not watcher.is_active():
+            raise RuntimeError(
+                "asyncio.get_child_watcher() is not activated, subprocess support is not installed."
+            )
+        return watcher
 
 
 async def make_subprocess_transport(
@@ -114,35 +205,42 @@ async def make_subprocess_transport(
     **kwargs: Any,
 ) -> Any:
     """Start a child; what loop.subprocess_exec() and subprocess_shell() stand on."""
-    if _is_watched_by_program(self):
-        return await _AsyncioLoop._make_subprocess_transport(  # type: ignore[attr-defined]
-            self, protocol, args, shell, stdin, stdout, stderr, bufsize, extra, **kwargs
-        )
+    watcher = _watcher_of_program(self)
     waiter = self.create_future()
-    transport = _Transport(
-        self,
-        protocol,
-        args,
-        shell,
-        stdin,
-        stdout,
-        stderr,
-        bufsize,
-        waiter=waiter,
-        extra=extra,
-        **kwargs,
-    )
-    try:
-        _Child(self, transport)
-    except BaseException:
-        transport.close()
-        raise
+    # Up to 3.13 one that takes all children's exits has to be told before there is a new one.
+    entered: Any = watcher if hasattr(watcher, "__enter__") else contextlib.nullcontext()
+    with entered:
+        transport = _UnixSubprocessTransport(
+            self,
+            protocol,
+            args,
+            shell,
+            stdin,
+            stdout,
+            stderr,
+            bufsize,
+            waiter=waiter,
+            extra=extra,
+            **kwargs,
+        )
+        try:
+            if watcher is None:
+                _Child(self, transport)
+            else:
+                watcher.add_child_handler(
+                    transport.get_pid(),
+                    self._child_watcher_callback,  # type: ignore[attr-defined]
+                    transport,
+                )
+        except BaseException:
+            transport.close()
+            raise
     try:
         await waiter
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException:
-        transport.close()
+        transport._give_up()
         await asyncio.shield(transport._wait())
         raise
     return transport

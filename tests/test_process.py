@@ -484,6 +484,131 @@ def test_cancelled_while_it_starts(run, loop):
     run(asyncio.sleep(0))
 
 
+OLD_STOCK = STOCK and sys.version_info < (3, 14)
+
+
+@pytest.fixture
+def keeper():
+    """create_subprocess_shell()'s arguments for a shell with a grandchild that has its pipes.
+
+    The grandchild says that it is there, and ends when the test does."""
+    r, w = os.pipe()
+    command = f"(echo; exec cat </proc/self/fd/{r}) & wait"
+    yield {"cmd": command, "pass_fds": [r], "stdout": PIPE, "stderr": PIPE}
+    os.close(r)
+    os.close(w)
+
+
+@pytest.mark.skipif(OLD_STOCK, reason="asyncio hangs up to 3.13.0")
+@pytest.mark.parametrize("turns", range(10))
+def test_run_ends_when_a_child_was_starting(script, turns):
+    done = script(f"""
+        import subprocess
+        P = subprocess.PIPE
+        async def start(*command):
+            process = await asyncio.create_subprocess_exec(*command, stdin=P, stdout=P, stderr=P)
+            await process.communicate()
+        async def main(*command):
+            task = asyncio.create_task(start(*command))
+            for _ in range({turns}):
+                await asyncio.sleep(0)
+            raise KeyError  # all that is left is cancelled, in whichever state it is
+        for command in (["/bin/true"], ["/bin/cat"], ["/bin/sleep", "0.002"]):
+            try:
+                with asyncio.Runner(loop_factory=impl.new_event_loop) as runner:
+                    runner.run(main(*command))
+            except KeyError:
+                pass
+        gc.collect()
+    """)
+    assert STOCK or done.err == ""  # asyncio may warn of a status that close() took
+
+
+@pytest.mark.ctask_only  # asyncio goes on connecting, to pipes that nobody closes
+@pytest.mark.parametrize("turns", range(8))
+def test_cancelled_at_any_turn_of_its_start_leaves_nothing_open(run, loop, keeper, turns):
+    before = set(os.listdir("/proc/self/fd"))
+
+    async def main():
+        task = loop.create_task(asyncio.create_subprocess_shell(**keeper, stdin=PIPE))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if task.done():
+            process = task.result()
+            process._transport.close()
+            await process.wait()
+        else:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        for _ in range(4):
+            await asyncio.sleep(0)
+
+    run(main())
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.skipif(OLD_STOCK, reason="asyncio waits for the pipes up to 3.13.0")
+def test_wait_ends_with_the_child_though_a_grandchild_keeps_its_pipes(run, keeper):
+    async def main():
+        process = await asyncio.create_subprocess_shell(**keeper)
+        await process.stdout.readline()
+        waits = [asyncio.ensure_future(process.wait()) for _ in range(4)]
+        await asyncio.sleep(0)
+        waits.pop().cancel()
+        process.kill()
+        assert await asyncio.gather(*waits) == [-9] * 3
+        assert await process.wait() == -9
+        process._transport.close()
+        for _ in range(4):
+            await asyncio.sleep(0)
+
+    run(main())
+
+
+@pytest.mark.skipif(OLD_STOCK, reason="asyncio waits for the pipes up to 3.13.0")
+def test_nothing_is_printed_when_the_program_ends_before_the_pipes(script):
+    done = script("""
+        import os, subprocess
+        P = subprocess.PIPE
+        r, w = os.pipe()
+        async def main():
+            command = f"(echo; exec cat </proc/self/fd/{r}) & wait"
+            process = await asyncio.create_subprocess_shell(
+                command, pass_fds=[r], stdin=P, stdout=P, stderr=P)
+            await process.stdout.readline()
+            process.kill()
+            assert await process.wait() == -9
+        with asyncio.Runner(loop_factory=impl.new_event_loop) as runner:
+            runner.run(main())
+        gc.collect()
+    """)
+    assert done.err == ""
+
+
+@pytest.mark.ctask_only  # up to 3.13.0 asyncio signals whoever has the number by then
+def test_signals_to_a_child_that_has_ended_are_dropped(run, monkeypatch, keeper):
+    sent = []
+
+    async def main():
+        process = await asyncio.create_subprocess_shell(**keeper)
+        await process.stdout.readline()
+        process.kill()
+        await process.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "kill", lambda *args: sent.append(args))
+            process.kill()
+            process.terminate()
+            process.send_signal(signal.SIGUSR1)
+        process._transport.close()
+        for _ in range(4):
+            await asyncio.sleep(0)
+
+    run(main())
+    assert sent == []
+
+
 @pytest.mark.ctask_only  # asyncio does not close its pidfd
 def test_closing_the_loop_closes_what_watched_a_child(impl):
     loop = impl.new_event_loop()
