@@ -89,6 +89,7 @@
 #include "src/streamprotocol.c"
 #include "src/streamwriter.c"
 #include "src/address.c"
+#include "src/socketobj.c"
 #include "src/transport.c"
 #include "src/stream.c"
 #include "src/pipe.c"
@@ -351,7 +352,7 @@ check_layout(ctask_state *st)
 
 #define FREELISTS(st)                                                                                        \
     &(st)->free_futures, &(st)->free_tasks, &(st)->free_handles, &(st)->free_timers, &(st)->free_threadsafe, \
-        &(st)->free_sock_ops, &(st)->free_coros
+        &(st)->free_coros
 /* Objects of one kind, about 150 KB of them. */
 #define FREELIST_LIMIT 1024
 
@@ -402,11 +403,12 @@ module_exec(PyObject *module)
         server_setup,
         datagram_setup,
         pipe_setup,
-        sock_setup,
         tls_setup,
         coro_setup,
         coroframe_setup,
         standin_setup,
+        socketobj_setup,
+        sock_setup,
         sleep_setup,
         queues_setup,
         sync_setup,

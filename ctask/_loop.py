@@ -120,7 +120,9 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         server: asyncio.Server | None = None,
         context: contextvars.Context | None = None,
     ) -> asyncio.Transport:
-        if not issubclass(type(sock), socket.socket):  # a stand-in, as in tests
+        if not self._is_plain_socket(
+            sock
+        ):  # one with methods of its own, or a stand-in: they are called
             contexts = {} if context is None else {"context": context}
             return super()._make_socket_transport(  # type: ignore
                 sock, protocol, waiter, extra=extra, server=server, **contexts
@@ -136,7 +138,7 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> asyncio.DatagramTransport:
-        if not issubclass(type(sock), socket.socket) or sock.family not in _DATAGRAM_FAMILIES:
+        if not self._is_plain_socket(sock) or sock.family not in _DATAGRAM_FAMILIES:
             return super()._make_datagram_transport(  # type: ignore[misc,no-any-return]
                 sock, protocol, address, waiter, extra
             )
@@ -160,7 +162,13 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         contexts = () if context is None else (context,)
         timeouts = (ssl_handshake_timeout, ssl_shutdown_timeout)
         arguments = (protocol_factory, sock, sslcontext, server, backlog, *timeouts, *contexts)
-        if sslcontext is not None or self._debug or server is None or self._accepts_otherwise():
+        if (
+            sslcontext is not None
+            or self._debug
+            or server is None
+            or not self._is_plain_socket(sock)
+            or self._accepts_otherwise()
+        ):
             super()._start_serving(*arguments)  # type: ignore[misc]
         else:
             self._accept_streams(protocol_factory, sock, server, backlog, arguments, *contexts)

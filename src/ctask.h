@@ -264,7 +264,6 @@
     X(Protocol, "asyncio.protocols", "Protocol")                                   \
     X(BufferedProtocol, "asyncio.protocols", "BufferedProtocol")                   \
     X(TransportSocket, "asyncio.trsock", "TransportSocket")                        \
-    X(socket_type, "socket", "socket")                                             \
     X(base_socket_type, "_socket", "socket")                                       \
     X(Server, "asyncio.base_events", "Server")                                     \
     X(SendfileMode, "asyncio.constants", "_SendfileMode")                          \
@@ -303,7 +302,6 @@
     X(ReadPipeType)       \
     X(WritePipeType)      \
     X(DatagramType)       \
-    X(SockOpType)         \
     X(LoopType)           \
     X(TlsType)            \
     X(TlsTransportType)
@@ -319,8 +317,8 @@
 
 /* stop_iteration: kept by coro.c, NULL if there is none.
    stock_*: functions of `_asyncio`'s and asyncio's types, unbound.  swap_current_task: _asyncio's, NULL before
-   3.12.  current_tasks: {loop: task} of 3.13 and earlier, shared with _asyncio.  ssl_*: of Python's ssl,
-   NULL until the first TLS connection. */
+   3.12.  current_tasks: {loop: task} of 3.13 and earlier, shared with _asyncio.  socket_names: the socket module's
+   globals.  ssl_*: of Python's ssl, NULL until the first TLS connection. */
 #define CTASK_OBJECTS(X)      \
     X(stock_set_exception)    \
     X(stock_result)           \
@@ -336,7 +334,8 @@
     X(stock_wait_for_one)     \
     X(stock_anext)            \
     X(as_completed_generator) \
-    X(socket_accept)          \
+    X(socket_names)           \
+    X(socket_type)            \
     X(swap_current_task)      \
     X(current_tasks)          \
     X(context_kwnames)        \
@@ -386,14 +385,12 @@
     X(stock_queue_put)        \
     CTASK_CALL_GRAPH(X)
 
-/* What is known of socket.socket (sock.c): offsets of its members, 0 where they are not as they should. */
+/* What is known of socket.socket (socketobj.c): offsets of its members, 0 where they are not as they should. */
 typedef struct {
     Py_ssize_t fd;
     Py_ssize_t family;
     Py_ssize_t type;
     Py_ssize_t proto;
-    Py_ssize_t io_refs;
-    Py_ssize_t closed;
     unsigned int version; // tp_version_tag for which its methods are the socket module's own
 } socket_layout;
 
@@ -422,7 +419,6 @@ typedef struct {
     freelist free_handles;
     freelist free_timers;
     freelist free_threadsafe; // 3.14+
-    freelist free_sock_ops;
     socket_layout sockets;
     freelist free_coros;
     unsigned int plain_reader;      // tp_version_tag of the last class of readers without overrides

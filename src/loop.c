@@ -186,6 +186,11 @@ entry_as_handle(LoopObj *loop, ring_entry *entry)
         break;
     case READY_READ:
     case READY_WRITE:
+        if ((io_ready)(void *)arg == sock_ready) {
+            callback = PyObject_GetAttrString((PyObject *)loop, "_sock_ready");
+            arg = subject;
+            break;
+        }
         callback = PyObject_GetAttr(
             subject, ring_kind(entry) == READY_READ ? loop->st->str._read_ready : loop->st->str._write_ready);
         arg = NULL;
@@ -855,10 +860,7 @@ Loop_adopt_methods(PyObject *cls, PyObject *Py_UNUSED(ignored))
                                         "time",
                                         "create_future",
                                         "create_task",
-                                        "get_debug",
-                                        "sock_recv",
-                                        "sock_recv_into",
-                                        "sock_sendall"};
+                                        "get_debug"};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
         PyObject *ours = PyObject_GetAttrString((PyObject *)st->LoopType, names[i]);
         PyObject *theirs = ours == NULL ? NULL : PyObject_GetAttrString(cls, names[i]);

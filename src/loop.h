@@ -89,7 +89,7 @@ PART void watch_clear(LoopObj *loop);
 PART int wake_setup(ctask_state *st);
 
 PART int sock_setup(PyObject *module, ctask_state *st);
-/* The loop is being closed: operations that wait for this descriptor stop holding their socket open. */
-PART void sock_let_go(poll_slot *slot);
+/* What completes the future that a sock_*() method waits for; loop._sock_ready(fut) does the same. */
+PART int sock_ready(LoopObj *loop, PyObject *fut);
 
 #endif

@@ -1,18 +1,23 @@
-/* sock_recv(), sock_sendall() and their relatives: coroutines in C.
+/* sock_recv(), sock_sendall() and their relatives: steps of coroutines in C (coro.h).
 
    An operation tries the system call first, on the descriptor itself, and ends without a turn of the loop if
-   that is enough.  Only after EAGAIN does it make a future, yield it, and have the loop watch the descriptor;
-   when the task is woken it tries again.  So what a cancelled operation would have read is still there.
+   that is enough.  Only after EAGAIN does it wait for a future, which the loop completes when it is told of the
+   descriptor, and then tries again.  So what a cancelled operation would have read is still there.
+
+   It keeps nothing about the descriptor but its number, to end the wait: before each system call it looks at the
+   socket again, which may have been closed, or have got another method, since.  It does not keep the socket open.
 
    Here is only what sockets usually are: a socket.socket whose methods nobody replaced, arguments of the usual
    types, addresses of which nothing has to be looked up.  Everything else is asyncio's own coroutine, either
-   returned in place of ours or, if that shows later, driven by ours (`inner`). */
+   returned in place of ours or, if that shows later, driven by ours. */
 
 #include "transport.h"
+#include "coro.h"
+#include "futures.h"
+#include "standin.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
-#include <stddef.h>
-#include <structmember.h>
 #include <unistd.h>
 
 /* Sending more than this gives up the interpreter lock. */
@@ -20,33 +25,19 @@
 /* A peer that reads as fast as we write gets this many writes before the loop has a turn. */
 #define SENDS_AT_ONCE 16
 
-enum { OP_RECV, OP_RECV_INTO, OP_RECVFROM, OP_RECVFROM_INTO, OP_SENDALL, OP_SENDTO, OP_CONNECT, OP_ACCEPT };
-
-enum {
-    OP_NEW, // not awaited yet
-    OP_TRYING, // about to make its system call
-    OP_WAITING, // has yielded `fut`
-    OP_DELEGATED, // is `inner`
-    OP_ENDED,
-};
-
-typedef struct {
-    PyObject_HEAD
-    LoopObj *loop; // owned, as are all below until the operation has ended
-    PyObject *sock;
-    PyObject *arg; // the size, buffer, data or address; NULL for accept
-    PyObject *arg2; // sendto's address, recvfrom_into's size, or NULL
-    FutureObj *fut; // what it has yielded; NULL unless waiting
-    PyObject *inner; // asyncio's coroutine, or NULL
-    Py_buffer view; // sendall's data; view.obj is NULL until first tried
-    Py_ssize_t done; // bytes that sendall has sent; connect: it is under way
-    int fd; // while watching
-    char kind;
-    char state;
-    char running; // send() or throw() is on the stack
-    char watching; // the loop was asked to tell
-    char held; // it counts among the users of the socket
-} SockOp;
+/* Of the coroutine of an operation, `owner` is the loop, `arg` the tuple of the method's arguments, `waiter` the
+   future while it waits, and `n` the bytes that sendall has sent, or that a connection is under way. */
+typedef enum {
+    OP_RECV,
+    OP_RECV_INTO,
+    OP_RECVFROM,
+    OP_RECVFROM_INTO,
+    OP_SENDALL,
+    OP_SENDTO,
+    OP_CONNECT,
+    OP_ACCEPT,
+    OP_KINDS,
+} op_kind;
 
 /* What a try comes to. */
 enum { TRY_FAILED = -1, TRY_WAIT, TRY_DONE, TRY_OTHER, TRY_TURN };
@@ -54,119 +45,72 @@ enum { TRY_FAILED = -1, TRY_WAIT, TRY_DONE, TRY_OTHER, TRY_TURN };
 static const struct {
     const char *name;
     const char *qualified;
-    int min_args; // beside the socket
+    int min_args; // with the socket
     int max_args;
     uint32_t side;
-} op_kinds[] = {
+} op_kinds[OP_KINDS] = {
 #define KIND(name, min, max, side) {"sock_" name, "BaseSelectorEventLoop.sock_" name, min, max, side}
-    [OP_RECV] = KIND("recv", 1, 1, POLL_READ),
-    [OP_RECV_INTO] = KIND("recv_into", 1, 1, POLL_READ),
-    [OP_RECVFROM] = KIND("recvfrom", 1, 1, POLL_READ),
-    [OP_RECVFROM_INTO] = KIND("recvfrom_into", 1, 2, POLL_READ),
-    [OP_SENDALL] = KIND("sendall", 1, 1, POLL_WRITE),
-    [OP_SENDTO] = KIND("sendto", 2, 2, POLL_WRITE),
-    [OP_CONNECT] = KIND("connect", 1, 1, POLL_WRITE),
-    [OP_ACCEPT] = KIND("accept", 0, 0, POLL_READ),
+    [OP_RECV] = KIND("recv", 2, 2, POLL_READ),
+    [OP_RECV_INTO] = KIND("recv_into", 2, 2, POLL_READ),
+    [OP_RECVFROM] = KIND("recvfrom", 2, 2, POLL_READ),
+    [OP_RECVFROM_INTO] = KIND("recvfrom_into", 2, 3, POLL_READ),
+    [OP_SENDALL] = KIND("sendall", 2, 2, POLL_WRITE),
+    [OP_SENDTO] = KIND("sendto", 3, 3, POLL_WRITE),
+    [OP_CONNECT] = KIND("connect", 2, 2, POLL_WRITE),
+    [OP_ACCEPT] = KIND("accept", 1, 1, POLL_READ),
 #undef KIND
 };
 
-/* ---- the socket object ---- */
+/* ---- the parts of an operation ---- */
 
-static inline int
-socket_int(PyObject *sock, Py_ssize_t offset)
+/* `offset` is its kind and the number of the descriptor that it waits for. */
+
+static inline op_kind
+op_kind_of(const CoroObj *op)
 {
-    return *(int *)((char *)sock + offset);
+    return (op_kind)(op->offset & 15);
 }
 
 static inline int
-socket_fd(const SockOp *op)
+op_watched_fd(const CoroObj *op)
 {
-    return socket_int(op->sock, op->loop->st->sockets.fd);
+    return (int)(op->offset >> 4);
 }
 
-/* Are the methods that we stand for the socket module's own, and is the descriptor where we think? */
-static __attribute__((noinline)) int
-socket_check(ctask_state *st, PyObject *sock)
+static inline void
+op_set_watched_fd(CoroObj *op, int fd)
 {
-    static const char *const names[] = {"recv",
-                                        "recv_into",
-                                        "recvfrom",
-                                        "recvfrom_into",
-                                        "send",
-                                        "sendto",
-                                        "connect",
-                                        "getsockopt",
-                                        "fileno",
-                                        "gettimeout"};
-    socket_layout *known = &st->sockets;
-    if (known->fd == 0) {
-        return 0;
-    }
-    int own = 1;
-    for (size_t i = 0; own && i < Py_ARRAY_LENGTH(names); i++) {
-        PyObject *theirs = PyObject_GetAttrString(st->socket_type, names[i]);
-        PyObject *base = theirs == NULL ? NULL : PyObject_GetAttrString(st->base_socket_type, names[i]);
-        own = base != NULL && theirs == base;
-        Py_XDECREF(theirs);
-        Py_XDECREF(base);
-    }
-    if (own) {
-        PyObject *accept = PyObject_GetAttrString(st->socket_type, "accept");
-        own = accept == st->socket_accept;
-        Py_XDECREF(accept);
-    }
-    if (own) {
-        PyObject *number = PyObject_CallMethodNoArgs(sock, st->str.fileno);
-        own = number != NULL && PyLong_AsLong(number) == socket_int(sock, known->fd);
-        Py_XDECREF(number);
-    }
-    PyErr_Clear();
-    known->version = own ? ((PyTypeObject *)st->socket_type)->tp_version_tag : 0;
-    return own;
+    op->offset = ((Py_ssize_t)fd << 4) | op_kind_of(op);
+}
+
+static inline LoopObj *
+op_loop(const CoroObj *op)
+{
+    return (LoopObj *)op->owner;
+}
+
+static inline PyObject *
+op_arg(const CoroObj *op, Py_ssize_t i)
+{
+    return PyTuple_GET_ITEM(op->arg, i);
+}
+
+static inline PyObject *
+op_sock(const CoroObj *op)
+{
+    return op_arg(op, 0);
 }
 
 static inline int
-socket_is_plain(ctask_state *st, PyObject *sock)
+op_fd(const CoroObj *op)
 {
-    if (Py_TYPE(sock) != (PyTypeObject *)st->socket_type) {
-        return 0;
-    }
-    return (LIKELY(st->sockets.version == Py_TYPE(sock)->tp_version_tag && st->sockets.version != 0)) ||
-           socket_check(st, sock);
+    return socket_int(op_sock(op), op->st->sockets.fd);
 }
 
-/* socket.socket counts who still uses it, and closes its descriptor when the last has gone: so do its
-   makefile()s, and so does an operation that waits.  Closing it meanwhile takes effect at the end. */
-static int
-socket_add_user(ctask_state *st, PyObject *sock, long delta)
+static inline int
+op_family(const CoroObj *op)
 {
-    PyObject **count = (PyObject **)((char *)sock + st->sockets.io_refs);
-    if (*count == NULL || !PyLong_CheckExact(*count)) {
-        return 0;
-    }
-    long n = PyLong_AsLong(*count);
-    PyObject *changed = n + delta < 0 ? NULL : PyLong_FromLong(n + delta);
-    if (changed == NULL) {
-        PyErr_Clear();
-        return 0;
-    }
-    Py_SETREF(*count, changed);
-    return 1;
-}
-
-static void
-socket_drop_user(ctask_state *st, PyObject *sock)
-{
-    if (!socket_add_user(st, sock, -1) || *(PyObject **)((char *)sock + st->sockets.closed) != Py_True) {
-        return;
-    }
-    PyObject *raised = PyErr_GetRaisedException();
-    PyObject *res = PyObject_CallMethodNoArgs(sock, st->str.close);
-    if (res == NULL) {
-        PyErr_WriteUnraisable(sock);
-    }
-    Py_XDECREF(res);
-    PyErr_SetRaisedException(raised);
+    return socket_int(op_sock(op), op->st->sockets.family);
 }
 
 /* A nonblocking socket for a descriptor that accept4() gave, which it takes also when it fails. */
@@ -204,34 +148,25 @@ op_failed(void)
     return TRY_FAILED;
 }
 
-/* After a system call that failed: TRY_WAIT, TRY_FAILED, or TRY_TURN for once more at once. */
+/* After a system call that failed.  (None of them waits, so none is interrupted; should one be, the kernel tells
+   when it can go on.) */
 static int
 op_failed_or_wait(void)
 {
-    if (LIKELY(errno == EAGAIN || errno == EWOULDBLOCK)) {
-        return TRY_WAIT;
-    }
-    if (errno == EINTR) {
-        return PyErr_CheckSignals() < 0 ? TRY_FAILED : TRY_TURN;
-    }
-    return op_failed();
+    return LIKELY(errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) ? TRY_WAIT : op_failed();
 }
 
 static int
-op_receive(SockOp *op, void *buffer, size_t size, socket_address *from, ssize_t *n)
+op_receive(CoroObj *op, void *buffer, size_t size, socket_address *from, ssize_t *n)
 {
-    int fd = socket_fd(op), result;
-    do {
-        if (from == NULL) {
-            *n = recv(fd, buffer, size, MSG_DONTWAIT);
-        }
-        else {
-            from->length = sizeof(from->u);
-            *n = recvfrom(fd, buffer, size, MSG_DONTWAIT, &from->u.any, &from->length);
-        }
-        result = LIKELY(*n >= 0) ? TRY_DONE : op_failed_or_wait();
-    } while (result == TRY_TURN);
-    return result;
+    if (from == NULL) {
+        *n = recv(op_fd(op), buffer, size, MSG_DONTWAIT);
+    }
+    else {
+        from->length = sizeof(from->u);
+        *n = recvfrom(op_fd(op), buffer, size, MSG_DONTWAIT, &from->u.any, &from->length);
+    }
+    return LIKELY(*n >= 0) ? TRY_DONE : op_failed_or_wait();
 }
 
 /* Steals `data`. */
@@ -251,7 +186,7 @@ with_address(PyObject *data, const socket_address *from, PyObject **result)
 }
 
 static int
-try_large_recv(SockOp *op, Py_ssize_t size, socket_address *from, PyObject **data)
+try_large_recv(CoroObj *op, Py_ssize_t size, socket_address *from, PyObject **data)
 {
     *data = PyBytes_FromStringAndSize(NULL, size);
     if (*data == NULL) {
@@ -267,10 +202,10 @@ try_large_recv(SockOp *op, Py_ssize_t size, socket_address *from, PyObject **dat
 }
 
 static int
-try_recv_bytes(SockOp *op, socket_address *from, PyObject **data)
+try_recv_bytes(CoroObj *op, socket_address *from, PyObject **data)
 {
-    LoopObj *loop = op->loop;
-    Py_ssize_t size = PyNumber_AsSsize_t(op->arg, PyExc_OverflowError), n;
+    LoopObj *loop = op_loop(op);
+    Py_ssize_t size = PyNumber_AsSsize_t(op_arg(op, 1), PyExc_OverflowError), n;
     if (size < 0 || (size == 0 && from == NULL)) {
         if (!PyErr_Occurred()) {
             return TRY_OTHER; // asyncio says what is wrong; recv(0) asks nobody
@@ -294,13 +229,13 @@ try_recv_bytes(SockOp *op, socket_address *from, PyObject **data)
 }
 
 static int
-try_recv(SockOp *op, PyObject **result)
+try_recv(CoroObj *op, PyObject **result)
 {
     return try_recv_bytes(op, NULL, result);
 }
 
 static int
-try_recvfrom(SockOp *op, PyObject **result)
+try_recvfrom(CoroObj *op, PyObject **result)
 {
     socket_address from;
     PyObject *data;
@@ -320,11 +255,11 @@ op_buffer(PyObject *obj, Py_buffer *view)
 }
 
 static int
-try_recv_into(SockOp *op, PyObject **result)
+try_recv_into(CoroObj *op, PyObject **result)
 {
     Py_buffer view;
     ssize_t n = 0;
-    int tried = op_buffer(op->arg, &view);
+    int tried = op_buffer(op_arg(op, 1), &view);
     if (tried != TRY_DONE) {
         return tried;
     }
@@ -340,20 +275,20 @@ try_recv_into(SockOp *op, PyObject **result)
 }
 
 static int
-try_recvfrom_into(SockOp *op, PyObject **result)
+try_recvfrom_into(CoroObj *op, PyObject **result)
 {
     Py_buffer view;
     socket_address from;
     ssize_t n = 0;
     Py_ssize_t size = 0;
-    if (op->arg2 != NULL) {
-        size = PyLong_CheckExact(op->arg2) ? PyLong_AsSsize_t(op->arg2) : -1;
+    if (PyTuple_GET_SIZE(op->arg) > 2) {
+        size = PyLong_CheckExact(op_arg(op, 2)) ? PyLong_AsSsize_t(op_arg(op, 2)) : -1;
         PyErr_Clear();
         if (size < 0) {
             return TRY_OTHER;
         }
     }
-    int tried = op_buffer(op->arg, &view);
+    int tried = op_buffer(op_arg(op, 1), &view);
     if (tried != TRY_DONE) {
         return tried;
     }
@@ -378,52 +313,64 @@ op_send_some(int fd, const char *data, size_t size)
     Py_END_ALLOW_THREADS return n;
 }
 
+/* From now on the data is a view of its own, whatever becomes of what we were given. */
 static int
-try_sendall(SockOp *op, PyObject **result)
+op_keep_data(CoroObj *op)
 {
-    if (op->view.obj == NULL && PyObject_GetBuffer(op->arg, &op->view, PyBUF_SIMPLE) < 0) {
-        return TRY_FAILED;
+    PyObject *view = PyMemoryView_FromObject(op_arg(op, 1));
+    PyObject *args = view == NULL ? NULL : PyTuple_Pack(2, op_sock(op), view);
+    Py_XDECREF(view);
+    if (args == NULL) {
+        return -1;
     }
-    /* Until EAGAIN, also after a part was taken: only then is a change sure to come. */
-    for (int i = 0; i < SENDS_AT_ONCE; i++) {
-        ssize_t n = op_send_some(
-            socket_fd(op), (const char *)op->view.buf + op->done, (size_t)(op->view.len - op->done));
-        if (UNLIKELY(n < 0)) {
-            int tried = op_failed_or_wait();
-            if (tried != TRY_TURN) {
-                return tried;
-            }
-            continue;
-        }
-        op->done += n;
-        if (LIKELY(op->done == op->view.len)) {
-            *result = Py_NewRef(Py_None);
-            return TRY_DONE;
-        }
-    }
-    return TRY_TURN;
+    Py_SETREF(op->arg, args);
+    return 0;
 }
 
 static int
-try_sendto(SockOp *op, PyObject **result)
+try_sendall(CoroObj *op, PyObject **result)
+{
+    Py_buffer view;
+    int tried = TRY_TURN;
+    if (PyObject_GetBuffer(op_arg(op, 1), &view, PyBUF_SIMPLE) < 0) {
+        return TRY_FAILED;
+    }
+    for (int i = 0; i < SENDS_AT_ONCE && tried == TRY_TURN; i++) {
+        ssize_t n = op_send_some(op_fd(op), (const char *)view.buf + op->n, (size_t)(view.len - op->n));
+        if (UNLIKELY(n < 0)) {
+            tried = op_failed_or_wait();
+            break;
+        }
+        op->n += n;
+        if (LIKELY(op->n == view.len)) {
+            *result = Py_NewRef(Py_None);
+            tried = TRY_DONE;
+        }
+    }
+    if (UNLIKELY(tried == TRY_WAIT || tried == TRY_TURN) && op_watched_fd(op) < 0 && op_keep_data(op) < 0) {
+        tried = TRY_FAILED;
+    }
+    PyBuffer_Release(&view);
+    return tried;
+}
+
+static int
+try_sendto(CoroObj *op, PyObject **result)
 {
     socket_address to;
-    int known = address_read(&to, socket_int(op->sock, op->loop->st->sockets.family), op->arg2);
+    int known = address_read(&to, op_family(op), op_arg(op, 2));
     if (known <= 0) {
         return known < 0 ? TRY_FAILED : TRY_OTHER;
     }
     Py_buffer view;
-    if (PyObject_GetBuffer(op->arg, &view, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(op_arg(op, 1), &view, PyBUF_SIMPLE) < 0) {
         return TRY_FAILED;
     }
     int tried = TRY_FAILED;
-    if (PySys_Audit("socket.sendto", "OO", op->sock, op->arg2) == 0) {
-        ssize_t n;
-        do {
-            n = sendto(
-                socket_fd(op), view.buf, (size_t)view.len, MSG_DONTWAIT | MSG_NOSIGNAL, &to.u.any, to.length);
-            tried = LIKELY(n >= 0) ? TRY_DONE : op_failed_or_wait();
-        } while (tried == TRY_TURN);
+    if (PySys_Audit("socket.sendto", "OO", op_sock(op), op_arg(op, 2)) == 0) {
+        ssize_t n = sendto(
+            op_fd(op), view.buf, (size_t)view.len, MSG_DONTWAIT | MSG_NOSIGNAL, &to.u.any, to.length);
+        tried = LIKELY(n >= 0) ? TRY_DONE : op_failed_or_wait();
         if (tried == TRY_DONE) {
             *result = PyLong_FromSsize_t(n);
             tried = *result == NULL ? TRY_FAILED : TRY_DONE;
@@ -435,11 +382,11 @@ try_sendto(SockOp *op, PyObject **result)
 
 /* asyncio names the address as getaddrinfo() would have given it. */
 static int
-connect_failed(SockOp *op, int err)
+connect_failed(CoroObj *op, int err)
 {
-    PyObject *peer = op->arg, *message = NULL, *exc = NULL;
+    PyObject *peer = op_arg(op, 1), *message = NULL, *exc = NULL;
     Py_ssize_t n = PyTuple_GET_SIZE(peer);
-    if (socket_int(op->sock, op->loop->st->sockets.family) == AF_INET6 && n < 4) {
+    if (op_family(op) == AF_INET6 && n < 4) {
         PyObject *zero = PyLong_FromLong(0);
         peer = zero == NULL ? NULL
                             : PyTuple_Pack(4,
@@ -467,68 +414,71 @@ connect_failed(SockOp *op, int err)
 }
 
 static int
-try_connect(SockOp *op, PyObject **result)
+connect_outcome(CoroObj *op, PyObject **result)
 {
-    int fd = socket_fd(op);
-    ctask_state *st = op->loop->st;
-    if (op->done) {
-        int err = 0;
-        socklen_t size = sizeof(err);
-        if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size) < 0) {
-            return op_failed();
-        }
-        if (err != 0) {
-            return err == EAGAIN || err == EINPROGRESS || err == EINTR ? TRY_WAIT : connect_failed(op, err);
-        }
-        *result = Py_NewRef(Py_None);
-        return TRY_DONE;
+    int err = 0;
+    socklen_t size = sizeof(err);
+    if (getsockopt(op_fd(op), SOL_SOCKET, SO_ERROR, &err, &size) < 0) {
+        return op_failed();
     }
-    int type = socket_int(op->sock, st->sockets.type), proto = socket_int(op->sock, st->sockets.proto);
+    if (err != 0) {
+        return err == EAGAIN || err == EINPROGRESS || err == EINTR ? TRY_WAIT : connect_failed(op, err);
+    }
+    *result = Py_NewRef(Py_None);
+    return TRY_DONE;
+}
+
+static int
+try_connect(CoroObj *op, PyObject **result)
+{
+    if (op->n) {
+        return connect_outcome(op, result);
+    }
+    PyObject *sock = op_sock(op), *address = op_arg(op, 1);
+    int type = socket_int(sock, op->st->sockets.type), proto = socket_int(sock, op->st->sockets.proto);
     socket_address to;
     if ((type != SOCK_STREAM && type != SOCK_DGRAM) ||
         (proto != 0 && proto != IPPROTO_TCP && proto != IPPROTO_UDP)) {
         return TRY_OTHER;
     }
-    int known = address_read(&to, socket_int(op->sock, st->sockets.family), op->arg);
+    int known = address_read(&to, op_family(op), address);
     if (known <= 0) {
         return known < 0 ? TRY_FAILED : TRY_OTHER;
     }
-    if (PySys_Audit("socket.connect", "OO", op->sock, op->arg) < 0) {
+    int flags = fcntl(op_fd(op), F_GETFL);
+    if (UNLIKELY(flags >= 0 && !(flags & O_NONBLOCK))) {
+        return TRY_OTHER; // asyncio's own waits without the interpreter lock
+    }
+    if (PySys_Audit("socket.connect", "OO", sock, address) < 0) {
         return TRY_FAILED;
     }
-    if (connect(fd, &to.u.any, to.length) == 0) {
+    if (connect(op_fd(op), &to.u.any, to.length) == 0) {
         *result = Py_NewRef(Py_None);
         return TRY_DONE;
     }
     if (errno == EINPROGRESS || errno == EAGAIN || errno == EALREADY || errno == EINTR) {
-        op->done = 1; // interrupted or not, it goes on by itself
+        op->n = 1; // interrupted or not, it goes on by itself
         return TRY_WAIT;
     }
     return op_failed();
 }
 
 static int
-try_accept(SockOp *op, PyObject **result)
+try_accept(CoroObj *op, PyObject **result)
 {
-    socket_address from;
-    for (;;) {
-        memset(&from, 0, sizeof(from));
-        from.length = sizeof(from.u);
-        int fd = accept4(socket_fd(op), &from.u.any, &from.length, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd >= 0) {
-            return with_address(socket_wrap(op->loop->st, op->sock, fd), &from, result);
-        }
-        int tried = op_failed_or_wait();
-        if (tried != TRY_TURN) {
-            return tried;
-        }
+    if (UNLIKELY(socketobj_is_replaced(op->st))) {
+        return TRY_OTHER;
     }
+    socket_address from;
+    memset(&from, 0, sizeof(from));
+    int fd = socketobj_accept(op_fd(op), &from);
+    return fd < 0 ? op_failed_or_wait() : with_address(socket_wrap(op->st, op_sock(op), fd), &from, result);
 }
 
 static int
-try_it(SockOp *op, PyObject **result)
+op_try(CoroObj *op, PyObject **result)
 {
-    switch (op->kind) {
+    switch (op_kind_of(op)) {
     case OP_RECV:
         return try_recv(op, result);
     case OP_SENDALL:
@@ -550,67 +500,65 @@ try_it(SockOp *op, PyObject **result)
 
 /* ---- asyncio's own coroutine ---- */
 
-static PyObject *
-stock_operation(ctask_state *st, int kind, PyObject *const *stack, Py_ssize_t nargs, PyObject *kwnames)
+/* What is left to be sent. */
+static int
+op_skip_sent(CoroObj *op, PyObject **data)
 {
-    PyObject *function = PyObject_GetAttrString(st->stock_Loop, op_kinds[kind].name);
-    if (function == NULL) {
-        return NULL;
+    PyObject *bytes = PyObject_CallMethod(*data, "cast", "s", "B");
+    if (bytes == NULL) {
+        return -1;
     }
-    PyObject *coro = PyObject_Vectorcall(function, stack, (size_t)nargs, kwnames);
-    Py_DECREF(function);
-    return coro;
+    *data = PySequence_GetSlice(bytes, op->n, PY_SSIZE_T_MAX);
+    Py_DECREF(bytes);
+    return *data == NULL ? -1 : 0;
 }
 
 /* From here on the operation is asyncio's. */
 static int
-op_delegate(SockOp *op)
+op_delegate(CoroObj *op)
 {
-    PyObject *stack[] = {(PyObject *)op->loop, op->sock, op->arg, op->arg2};
-    Py_ssize_t nargs = op->arg == NULL ? 2 : op->arg2 == NULL ? 3 : 4;
-    PyObject *coro = stock_operation(op->loop->st, op->kind, stack, nargs, NULL);
-    if (coro == NULL) {
-        return -1;
+    PyObject *stack[] = {op->owner, NULL, NULL, NULL}, *rest = NULL;
+    Py_ssize_t n = PyTuple_GET_SIZE(op->arg);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        stack[i + 1] = op_arg(op, i);
     }
-    op->inner = coro;
-    op->state = OP_DELEGATED;
-    return 0;
+    if (op_kind_of(op) == OP_SENDALL && op->n > 0) {
+        rest = stack[2];
+        if (op_skip_sent(op, &rest) < 0) {
+            return CORO_ERROR;
+        }
+        stack[2] = rest;
+    }
+    int status = coro_await(op, PyObject_Vectorcall(op->function, stack, (size_t)n + 1, NULL), NULL);
+    Py_XDECREF(rest);
+    return status;
 }
 
 /* ---- waiting ---- */
 
-static void
-op_unwatch(SockOp *op)
+PART int
+sock_ready(LoopObj *loop, PyObject *fut)
 {
-    if (op->watching) {
-        op->watching = 0;
-        watch_forget_object(op->loop, op->fd, op_kinds[(int)op->kind].side, (PyObject *)op);
-    }
+    return future_wake(loop->st, fut, Py_None) < 0 ? -1 : 0;
 }
 
-/* The loop tells that the descriptor is ready: wake who waits for the future. */
-static int
-op_ready(LoopObj *loop, PyObject *owner)
+static void
+op_unwait(CoroObj *op)
 {
-    SockOp *op = (SockOp *)owner;
-    op_unwatch(op);
-    if (op->state != OP_WAITING || op->fut == NULL || op->fut->state != FUTURE_PENDING) {
-        return 0;
-    }
-    FutureObj *fut = (FutureObj *)Py_NewRef(op->fut);
-    int result = future_set_result(fut, loop->st, Py_None);
+    PyObject *fut = op->waiter;
+    op->waiter = NULL;
+    watch_forget_object(op_loop(op), op_watched_fd(op), op_kinds[op_kind_of(op)].side, fut);
     Py_DECREF(fut);
-    return result;
 }
 
 /* asyncio refuses to wait for a descriptor that a transport uses. */
 static int
-check_no_transport(SockOp *op, int fd)
+check_no_transport(LoopObj *loop, int fd)
 {
-    ctask_state *st = op->loop->st;
-    poll_state *poll = &op->loop->poll;
+    ctask_state *st = loop->st;
+    poll_state *poll = &loop->poll;
     int owned = fd < poll->n_slots && poll->slots[fd].owned;
-    PyObject *transports = PyObject_GetAttr((PyObject *)op->loop, st->str._transports);
+    PyObject *transports = PyObject_GetAttr((PyObject *)loop, st->str._transports);
     PyObject *data = transports == NULL ? NULL : PyObject_GetAttr(transports, st->str.data);
     Py_XDECREF(transports);
     if (LIKELY(!owned && data != NULL && PyDict_CheckExact(data) && PyDict_GET_SIZE(data) == 0)) {
@@ -626,8 +574,7 @@ check_no_transport(SockOp *op, int fd)
     int used = owned || data == NULL || !PyDict_CheckExact(data) ? 1 : PyDict_Contains(data, number);
     Py_XDECREF(data);
     if (used > 0) {
-        PyObject *res = PyObject_CallMethodOneArg(
-            (PyObject *)op->loop, st->str._ensure_fd_no_transport, number);
+        PyObject *res = PyObject_CallMethodOneArg((PyObject *)loop, st->str._ensure_fd_no_transport, number);
         used = res == NULL ? -1 : 0;
         Py_XDECREF(res);
     }
@@ -635,450 +582,128 @@ check_no_transport(SockOp *op, int fd)
     return used;
 }
 
-/* Have the loop tell, and make the future that is to be yielded. */
+static int sock_step(CoroObj *op, PyObject **result);
+
+/* Have the loop tell, and wait for it. */
 static int
-op_wait(SockOp *op, PyObject **result)
+op_wait(CoroObj *op)
 {
-    LoopObj *loop = op->loop;
-    int fd = socket_fd(op);
+    LoopObj *loop = op_loop(op);
+    int fd = op_fd(op);
+    uint32_t side = op_kinds[op_kind_of(op)].side;
     if (fd < 0) {
-        errno = EBADF; // closed by what ran since
+        errno = EBADF; // closed by another thread
         return op_failed();
     }
-    if (loop_check_open(loop) < 0 || check_no_transport(op, fd) < 0) {
-        return TRY_FAILED;
+    if (loop_check_open(loop) < 0 || check_no_transport(loop, fd) < 0) {
+        return CORO_ERROR;
     }
-    FutureObj *fut = (FutureObj *)future_create(loop->st, (PyObject *)loop);
+    PyObject *fut = loop_new_future(loop->st, (PyObject *)loop);
     if (fut == NULL) {
-        return TRY_FAILED;
+        return CORO_ERROR;
     }
-    int err = watch_once(loop, fd, op_kinds[(int)op->kind].side, (PyObject *)op, op_ready);
+    int err = watch_once(loop, fd, side, fut, sock_ready);
     if (err < 0) {
         Py_DECREF(fut);
         poll_raise(err);
-        return TRY_FAILED;
+        return CORO_ERROR;
     }
-    op->fd = fd;
-    op->watching = 1;
-    op->fut = fut;
-    op->state = OP_WAITING;
-    /* A listening socket is let go of when it is closed: its address is wanted. */
-    if (!op->held && op->kind != OP_ACCEPT) {
-        op->held = (char)socket_add_user(loop->st, op->sock, 1);
-    }
-    fut->blocking = 1;
-    *result = Py_NewRef(fut);
-    return TRY_WAIT;
+    op_set_watched_fd(op, fd);
+    op->waiter = fut;
+    op->unwait = op_unwait;
+    return coro_await(op, Py_NewRef(fut), sock_step);
 }
 
 /* ---- the course of an operation ---- */
 
-/* Give everything back.  An exception that is set stays set. */
-static void
-op_end(SockOp *op)
+static int
+sock_step(CoroObj *op, PyObject **result)
 {
-    op->state = OP_ENDED;
-    if (op->loop == NULL) {
-        return;
+    int tried = TRY_OTHER;
+    /* A connection that is under way, asyncio would begin again. */
+    if (LIKELY(socketobj_is_plain(op->st, op_sock(op))) || (op_kind_of(op) == OP_CONNECT && op->n)) {
+        tried = op_try(op, result);
     }
-    op_unwatch(op);
-    LoopObj *loop = op->loop;
-    PyObject *sock = op->sock, *arg = op->arg, *arg2 = op->arg2, *inner = op->inner;
-    FutureObj *fut = op->fut;
-    int held = op->held != 0;
-    op->loop = NULL;
-    op->sock = op->arg = op->arg2 = op->inner = NULL;
-    op->fut = NULL;
-    op->held = 0;
-    /* From here on anything may run; the operation refers to nothing any more. */
-    Py_buffer view = op->view;
-    op->view.obj = NULL;
-    PyObject *raised = PyErr_GetRaisedException();
-    if (view.obj != NULL) {
-        PyBuffer_Release(&view);
+    if (LIKELY(tried == TRY_DONE)) {
+        return CORO_RETURN;
     }
-    if (held) {
-        socket_drop_user(loop->st, sock);
+    switch (tried) {
+    case TRY_WAIT:
+        return op_wait(op);
+    case TRY_OTHER:
+        return op_delegate(op);
+    case TRY_TURN:
+        op->step = sock_step;
+        return CORO_YIELD;
+    default:
+        return CORO_ERROR;
     }
-    Py_XDECREF(fut);
-    Py_XDECREF(inner);
-    Py_XDECREF(arg2);
-    Py_XDECREF(arg);
-    Py_DECREF(sock);
-    Py_DECREF(loop);
-    PyErr_SetRaisedException(raised);
 }
 
-/* 1 if the socket does not block, 0 if it does, -1. */
 static int
-is_nonblocking(SockOp *op)
+check_nonblocking(CoroObj *op)
 {
-    PyObject *timeout = PyObject_CallMethodNoArgs(op->sock, op->loop->st->str.gettimeout);
+    PyObject *timeout = PyObject_CallMethodNoArgs(op_sock(op), op->st->str.gettimeout);
     if (timeout == NULL) {
         return -1;
     }
-    int result = PyFloat_CheckExact(timeout) && PyFloat_AS_DOUBLE(timeout) == 0.0;
+    int nonblocking = PyFloat_CheckExact(timeout) && PyFloat_AS_DOUBLE(timeout) == 0.0;
     Py_DECREF(timeout);
-    return result;
-}
-
-/* The checks that come first.  connect() and accept() on a socket that blocks would stop everything: asyncio's
-   own do so without the interpreter lock. */
-static int
-op_start(SockOp *op)
-{
-    op->state = OP_TRYING;
-    if (LIKELY(!op->loop->debug && op->kind < OP_CONNECT)) {
-        return 0;
-    }
-    int nonblocking = is_nonblocking(op);
-    if (nonblocking != 0) {
-        return nonblocking < 0 ? -1 : 0;
-    }
-    if (op->loop->debug) {
+    if (!nonblocking) {
         PyErr_SetString(PyExc_ValueError, "the socket must be non-blocking");
-        return -1;
     }
-    return op_delegate(op);
-}
-
-/* The future that was yielded is done: what came of it? */
-static int
-op_woken(SockOp *op)
-{
-    FutureObj *fut = op->fut;
-    if (UNLIKELY(fut->state == FUTURE_PENDING)) {
-        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
-        return -1;
-    }
-    op_unwatch(op);
-    op->fut = NULL;
-    op->state = OP_TRYING;
-    if (LIKELY(fut->state == FUTURE_FINISHED && fut->exception == NULL)) {
-        fut->log_traceback = 0;
-        Py_DECREF(fut);
-        return 0;
-    }
-    PyObject *res = PyObject_CallOneArg(op->loop->st->stock_result, (PyObject *)fut);
-    Py_DECREF(fut);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
-}
-
-static PySendResult
-op_advance(SockOp *op, PyObject *value, PyObject **result)
-{
-    if (op->state == OP_NEW) {
-        if (UNLIKELY(value != Py_None)) {
-            op->state = OP_NEW;
-            PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
-            return PYGEN_ERROR;
-        }
-        if (op_start(op) < 0) {
-            op_end(op);
-            return PYGEN_ERROR;
-        }
-    }
-    else if (op->state == OP_WAITING && op_woken(op) < 0) {
-        op_end(op);
-        return PYGEN_ERROR;
-    }
-    if (LIKELY(op->state == OP_TRYING)) {
-        int tried = try_it(op, result);
-        if (tried == TRY_WAIT) {
-            tried = op_wait(op, result);
-            if (LIKELY(tried == TRY_WAIT)) {
-                return PYGEN_NEXT;
-            }
-        }
-        if (tried == TRY_TURN) {
-            *result = Py_NewRef(Py_None);
-            return PYGEN_NEXT;
-        }
-        if (tried != TRY_OTHER || op_delegate(op) < 0) {
-            op_end(op);
-            return tried == TRY_DONE ? PYGEN_RETURN : PYGEN_ERROR;
-        }
-    }
-    PyObject *inner = Py_NewRef(op->inner);
-    PySendResult outcome = PyIter_Send(inner, value, result);
-    Py_DECREF(inner);
-    if (outcome != PYGEN_NEXT) {
-        op_end(op);
-    }
-    return outcome;
-}
-
-/* 0 if the operation can go on; what is wrong otherwise. */
-static int
-op_check(SockOp *op)
-{
-    if (UNLIKELY(op->running)) {
-        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
-        return -1;
-    }
-    if (UNLIKELY(op->state == OP_ENDED)) {
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
-        return -1;
-    }
-    return 0;
-}
-
-static PySendResult
-op_send(PyObject *self, PyObject *value, PyObject **result)
-{
-    SockOp *op = (SockOp *)self;
-    *result = NULL;
-    if (op_check(op) < 0) {
-        return PYGEN_ERROR;
-    }
-    op->running = 1;
-    PySendResult outcome = op_advance(op, value, result);
-    op->running = 0;
-    return outcome;
-}
-
-/* What the interpreter calls for `await`; returning NULL with nothing set stands for StopIteration(None). */
-static PyObject *
-op_iternext(PyObject *self)
-{
-    PyObject *result;
-    if (op_send(self, Py_None, &result) != PYGEN_RETURN) {
-        return result;
-    }
-    if (result != Py_None) {
-        (void)set_stop_iteration(result);
-    }
-    Py_DECREF(result);
-    return NULL;
-}
-
-PyDoc_STRVAR(op_send_doc, "send($self, value, /)\n--\n\nGo on until the next future; what a task calls.");
-
-static PyObject *
-op_send_method(PyObject *self, PyObject *value)
-{
-    PyObject *result;
-    if (op_send(self, value, &result) == PYGEN_RETURN) {
-        (void)set_stop_iteration(result);
-        Py_CLEAR(result);
-    }
-    return result;
-}
-
-PyDoc_STRVAR(op_throw_doc, "Raise an exception where the operation waits, which ends it.");
-
-static PyObject *
-op_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    SockOp *op = (SockOp *)self;
-    if (op_check(op) < 0) {
-        return NULL;
-    }
-    if (op->inner == NULL) {
-        if (future_throw_arguments(args, nargs) == 0) {
-            op_end(op);
-        }
-        return NULL;
-    }
-    PyObject *inner = Py_NewRef(op->inner);
-    op->running = 1;
-    PyObject *function = PyObject_GetAttr(inner, op->loop->st->str.throw);
-    PyObject *result = function == NULL ? NULL : PyObject_Vectorcall(function, args, (size_t)nargs, NULL);
-    Py_XDECREF(function);
-    Py_DECREF(inner);
-    op->running = 0;
-    if (result == NULL) {
-        op_end(op);
-    }
-    return result;
-}
-
-PyDoc_STRVAR(op_close_doc, "close($self, /)\n--\n\nEnd the operation, wherever it is.");
-
-static PyObject *
-op_close(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    SockOp *op = (SockOp *)self;
-    if (op->running) {
-        return op_check(op) < 0 ? NULL : Py_NewRef(Py_None);
-    }
-    if (op->inner != NULL) {
-        PyObject *inner = Py_NewRef(op->inner);
-        op->running = 1;
-        PyObject *res = PyObject_CallMethodNoArgs(inner, op->loop->st->str.close);
-        op->running = 0;
-        Py_DECREF(inner);
-        if (res == NULL) {
-            op_end(op);
-            return NULL;
-        }
-        Py_DECREF(res);
-    }
-    op_end(op);
-    Py_RETURN_NONE;
-}
-
-/* What debug mode calls in place of op_ready(). */
-static PyObject *
-op_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    SockOp *op = (SockOp *)self;
-    if (op->loop != NULL && op_ready(op->loop, self) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-op_repr(PyObject *self)
-{
-    return PyUnicode_FromFormat(
-        "<coroutine object %s at %p>", op_kinds[(int)((SockOp *)self)->kind].qualified, self);
-}
-
-static PyObject *
-op_get_name(PyObject *self, void *Py_UNUSED(closure))
-{
-    return PyUnicode_FromString(op_kinds[(int)((SockOp *)self)->kind].name);
-}
-
-static PyObject *
-op_get_qualname(PyObject *self, void *Py_UNUSED(closure))
-{
-    return PyUnicode_FromString(op_kinds[(int)((SockOp *)self)->kind].qualified);
-}
-
-/* ---- life ---- */
-
-static int
-op_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    SockOp *op = (SockOp *)self;
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(op->loop);
-    Py_VISIT(op->sock);
-    Py_VISIT(op->arg);
-    Py_VISIT(op->arg2);
-    Py_VISIT(op->fut);
-    Py_VISIT(op->inner);
-    Py_VISIT(op->view.obj);
-    return 0;
+    return nonblocking ? 0 : -1;
 }
 
 static int
-op_clear(PyObject *self)
+sock_start(CoroObj *op, PyObject **result)
 {
-    op_end((SockOp *)self);
-    return 0;
-}
-
-static void
-op_finalize(PyObject *self)
-{
-    SockOp *op = (SockOp *)self;
-    if (op->state != OP_NEW) {
-        return;
+    if (UNLIKELY(op_loop(op)->debug) && check_nonblocking(op) < 0) {
+        return CORO_ERROR;
     }
-    PyObject *raised = PyErr_GetRaisedException();
-    op->state = OP_ENDED;
-    if (PyErr_WarnFormat(
-            PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", op_kinds[(int)op->kind].qualified) <
-        0) {
-        PyErr_WriteUnraisable(self);
-    }
-    PyErr_SetRaisedException(raised);
-}
-
-static void
-op_dealloc(PyObject *self)
-{
-    SockOp *op = (SockOp *)self;
-    if (UNLIKELY(op->state == OP_NEW) && PyObject_CallFinalizerFromDealloc(self) < 0) {
-        return;
-    }
-    ctask_state *st = PyType_GetModuleState(Py_TYPE(self));
-    PyObject_GC_UnTrack(self);
-    op_end(op);
-    freelist_give(&st->free_sock_ops, self, 1);
-}
-
-static PyObject *
-op_create(PyObject *self, int kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    LoopObj *loop = (LoopObj *)self;
-    ctask_state *st = loop->st;
-    int ours = kwnames == NULL && nargs > op_kinds[kind].min_args && nargs - 1 <= op_kinds[kind].max_args &&
-               socket_is_plain(st, args[0]);
-    if (ours && (kind == OP_RECVFROM || kind == OP_RECVFROM_INTO || kind == OP_ACCEPT || kind == OP_CONNECT)) {
-        int family = socket_int(args[0], st->sockets.family);
-        ours = address_family_known(family) && (kind != OP_CONNECT || family != AF_UNIX);
-    }
-    if (UNLIKELY(!ours)) {
-        Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-        PyObject *small[8], **stack = small;
-        if (nargs + nkw + 1 > (Py_ssize_t)Py_ARRAY_LENGTH(small)) {
-            stack = PyMem_New(PyObject *, (size_t)(nargs + nkw) + 1);
-            if (stack == NULL) {
-                return PyErr_NoMemory();
-            }
-        }
-        stack[0] = self;
-        memcpy(stack + 1, args, (size_t)(nargs + nkw) * sizeof(*args));
-        PyObject *coro = stock_operation(st, kind, stack, nargs + 1, kwnames);
-        if (stack != small) {
-            PyMem_Free(stack);
-        }
-        return coro;
-    }
-    SockOp *op = (SockOp *)freelist_take(&st->free_sock_ops, st->SockOpType);
-    if (op == NULL) {
-        return NULL;
-    }
-    op->loop = (LoopObj *)Py_NewRef(loop);
-    op->sock = Py_NewRef(args[0]);
-    op->arg = nargs > 1 ? Py_NewRef(args[1]) : NULL;
-    op->arg2 = nargs > 2 ? Py_NewRef(args[2]) : NULL;
-    op->fut = NULL;
-    op->inner = NULL;
-    op->view.obj = NULL;
-    op->done = 0;
-    op->fd = -1;
-    op->kind = (char)kind;
-    op->state = OP_NEW;
-    op->running = op->watching = op->held = 0;
-    PyObject_GC_Track(op);
-    return (PyObject *)op;
+    return sock_step(op, result);
 }
 
 /* ---- the loop's methods ---- */
 
-PART void
-sock_let_go(poll_slot *slot)
+static PyObject *
+sock_call(ctask_state *st, op_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+          PyObject *stock)
 {
-    SockOp *waiting[2] = {NULL, NULL};
-    if (slot->read_ready == op_ready) {
-        waiting[0] = (SockOp *)Py_XNewRef(slot->reader);
+    Py_ssize_t n = nargs - 1;
+    int ours = kwnames == NULL && n >= op_kinds[kind].min_args && n <= op_kinds[kind].max_args &&
+               socketobj_is_plain(st, args[1]);
+    if (ours && (kind == OP_RECVFROM || kind == OP_RECVFROM_INTO || kind == OP_ACCEPT || kind == OP_CONNECT)) {
+        int family = socket_int(args[1], st->sockets.family);
+        ours = address_family_known(family) && (kind != OP_CONNECT || family != AF_UNIX);
     }
-    if (slot->write_ready == op_ready) {
-        waiting[1] = (SockOp *)Py_XNewRef(slot->writer);
+    if (UNLIKELY(!ours)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
-    for (int i = 0; i < 2; i++) {
-        SockOp *op = waiting[i];
-        if (op != NULL && op->held) {
-            PyObject *sock = Py_NewRef(op->sock);
-            op->held = 0;
-            socket_drop_user(op->loop->st, sock);
-            Py_DECREF(sock);
-        }
-        Py_XDECREF(op);
+    PyObject *kept = PyTuple_New(n);
+    if (kept == NULL) {
+        return NULL;
     }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyTuple_SET_ITEM(kept, i, Py_NewRef(args[i + 1]));
+    }
+    PyObject *coro = coro_new(st, args[0], sock_start, op_kinds[kind].qualified, 0, kept);
+    Py_DECREF(kept);
+    if (coro != NULL) {
+        ((CoroObj *)coro)->offset = -16 + (Py_ssize_t)kind; // watches no descriptor
+    }
+    return coro;
 }
 
-#define METHOD(function, kind)                                                                            \
-    static PyObject *function(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) \
-    {                                                                                                     \
-        return op_create(self, kind, args, nargs, kwnames);                                               \
+#define METHOD(function, kind)                                   \
+    static PyObject *function(ctask_state *st,                   \
+                              PyObject *Py_UNUSED(self),         \
+                              PyObject *const *args,             \
+                              Py_ssize_t nargs,                  \
+                              PyObject *kwnames,                 \
+                              PyObject *stock)                   \
+    {                                                            \
+        return sock_call(st, kind, args, nargs, kwnames, stock); \
     }
 METHOD(Loop_sock_recv, OP_RECV)
 METHOD(Loop_sock_recv_into, OP_RECV_INTO)
@@ -1090,135 +715,41 @@ METHOD(Loop_sock_connect, OP_CONNECT)
 METHOD(Loop_sock_accept, OP_ACCEPT)
 #undef METHOD
 
-PyDoc_STRVAR(sock_recv_doc,
-"sock_recv($self, sock, n)\n--\n\n"
-"Receive up to `n` bytes; return bytes, empty at the end of the stream.\n\n"
-"A coroutine.  Raises OSError.  (asyncio.loop.sock_recv)");
+PyDoc_STRVAR(ready_doc,
+"_sock_ready($self, fut, /)\n--\n\n"
+"What a sock_*() method waits for has come.");
 
-PyDoc_STRVAR(sock_recv_into_doc,
-"sock_recv_into($self, sock, buf)\n--\n\n"
-"Receive into a writable buffer; return the number of bytes.\n\n"
-"A coroutine.  Raises OSError.  (asyncio.loop.sock_recv_into)");
-
-PyDoc_STRVAR(sock_recvfrom_doc,
-"sock_recvfrom($self, sock, bufsize)\n--\n\n"
-"Receive a datagram of up to `bufsize` bytes; return it and the sender's address.\n\n"
-"A coroutine.  Raises OSError.  (asyncio.loop.sock_recvfrom)");
-
-PyDoc_STRVAR(sock_recvfrom_into_doc,
-"sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\n"
-"Receive a datagram of up to `nbytes` bytes (0: as many as fit) into a writable buffer; return the number of\n"
-"bytes and the sender's address.\n\n"
-"A coroutine.  Raises OSError.  (asyncio.loop.sock_recvfrom_into)");
-
-PyDoc_STRVAR(sock_sendall_doc,
-"sock_sendall($self, sock, data)\n--\n\n"
-"Send all of `data`.\n\n"
-"A coroutine.  Raises OSError; how much was sent cannot be told then.  (asyncio.loop.sock_sendall)");
-
-PyDoc_STRVAR(sock_sendto_doc,
-"sock_sendto($self, sock, data, address)\n--\n\n"
-"Send a datagram to `address`; return the number of bytes sent.\n\n"
-"A coroutine.  Raises OSError.  (asyncio.loop.sock_sendto)");
-
-PyDoc_STRVAR(sock_connect_doc,
-"sock_connect($self, sock, address)\n--\n\n"
-"Connect to `address`, looking up its host with getaddrinfo() if that is a name.\n\n"
-"A coroutine.  Raises OSError.  (asyncio.loop.sock_connect)");
-
-PyDoc_STRVAR(sock_accept_doc,
-"sock_accept($self, sock)\n--\n\n"
-"Accept a connection; return its socket, which does not block, and the peer's address.\n\n"
-"A coroutine.  Raises OSError.  (asyncio.loop.sock_accept)");
-
-#define ENTRY(name, function, doc) \
-    {name, (PyCFunction)(void (*)(void))function, METH_FASTCALL | METH_KEYWORDS, doc}
-
-static PyMethodDef sock_methods[] = {
-    ENTRY("sock_recv", Loop_sock_recv, sock_recv_doc),
-    ENTRY("sock_recv_into", Loop_sock_recv_into, sock_recv_into_doc),
-    ENTRY("sock_recvfrom", Loop_sock_recvfrom, sock_recvfrom_doc),
-    ENTRY("sock_recvfrom_into", Loop_sock_recvfrom_into, sock_recvfrom_into_doc),
-    ENTRY("sock_sendall", Loop_sock_sendall, sock_sendall_doc),
-    ENTRY("sock_sendto", Loop_sock_sendto, sock_sendto_doc),
-    ENTRY("sock_connect", Loop_sock_connect, sock_connect_doc),
-    ENTRY("sock_accept", Loop_sock_accept, sock_accept_doc),
-    {NULL, NULL, 0, NULL},
-};
-#undef ENTRY
-
-static PyMethodDef op_methods[] = {
-    {"send", op_send_method, METH_O, op_send_doc},
-    {"throw", (PyCFunction)(void (*)(void))op_throw, METH_FASTCALL, op_throw_doc},
-    {"close", op_close, METH_NOARGS, op_close_doc},
-    {"_read_ready", op_ready_method, METH_NOARGS, NULL},
-    {"_write_ready", op_ready_method, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef op_getset[] = {
-    {"__name__", op_get_name, NULL, NULL, NULL},
-    {"__qualname__", op_get_qualname, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-PyDoc_STRVAR(op_doc, "The coroutine that a sock_*() method of the loop returns.");
-
-static PyType_Slot op_slots[] = {
-    {Py_tp_doc, (void *)op_doc},
-    {Py_tp_dealloc, op_dealloc},
-    {Py_tp_finalize, op_finalize},
-    {Py_tp_traverse, op_traverse},
-    {Py_tp_clear, op_clear},
-    {Py_tp_repr, op_repr},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, op_iternext},
-    {Py_tp_methods, op_methods},
-    {Py_tp_getset, op_getset},
-    {Py_am_await, PyObject_SelfIter},
-    {Py_am_send, op_send},
-    {0, NULL},
-};
-
-static PyType_Spec op_spec = {
-    .name = "ctask.SockOperation",
-    .basicsize = sizeof(SockOp),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = op_slots,
-};
-
-/* Where a C structure's member or a slot of a Python class is, as the class itself says; 0 if it does not. */
-static Py_ssize_t
-member_offset(PyObject *type, const char *name, int kind)
+static PyObject *
+Loop_sock_ready(PyObject *self, PyObject *fut)
 {
-    Py_ssize_t offset = 0;
-    PyObject *descriptor = PyObject_GetAttrString(type, name);
-    if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type) &&
-        ((PyMemberDescrObject *)descriptor)->d_member->type == kind) {
-        offset = ((PyMemberDescrObject *)descriptor)->d_member->offset;
+    if (sock_ready((LoopObj *)self, fut) < 0) {
+        return NULL;
     }
-    Py_XDECREF(descriptor);
-    PyErr_Clear();
-    return offset;
+    Py_RETURN_NONE;
 }
 
+static PyMethodDef sock_methods[] = {
+    {"_sock_ready", Loop_sock_ready, METH_O, ready_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 PART int
-sock_setup(PyObject *module, ctask_state *st)
+sock_setup(PyObject *Py_UNUSED(module), ctask_state *st)
 {
-    socket_layout *known = &st->sockets;
-    known->family = member_offset(st->base_socket_type, "family", T_INT);
-    known->type = member_offset(st->base_socket_type, "type", T_INT);
-    known->proto = member_offset(st->base_socket_type, "proto", T_INT);
-    known->io_refs = member_offset(st->socket_type, "_io_refs", T_OBJECT_EX);
-    known->closed = member_offset(st->socket_type, "_closed", T_OBJECT_EX);
-    /* The descriptor is the first member, before the family; socket_check() compares it with fileno(). */
-    int as_known = known->family == (Py_ssize_t)(sizeof(PyObject) + sizeof(int)) && known->type > 0 &&
-                   known->proto > 0 && known->io_refs > 0 && known->closed > 0;
-    known->fd = as_known ? (Py_ssize_t)sizeof(PyObject) : 0;
-    st->socket_accept = PyObject_GetAttrString(st->socket_type, "accept");
-    if (st->socket_accept == NULL || add_type(module, NULL, &st->SockOpType, &op_spec, NULL) < 0) {
-        return -1;
+    static const standin_call functions[OP_KINDS] = {
+        [OP_RECV] = Loop_sock_recv,
+        [OP_RECV_INTO] = Loop_sock_recv_into,
+        [OP_RECVFROM] = Loop_sock_recvfrom,
+        [OP_RECVFROM_INTO] = Loop_sock_recvfrom_into,
+        [OP_SENDALL] = Loop_sock_sendall,
+        [OP_SENDTO] = Loop_sock_sendto,
+        [OP_CONNECT] = Loop_sock_connect,
+        [OP_ACCEPT] = Loop_sock_accept,
+    };
+    for (size_t i = 0; i < OP_KINDS; i++) {
+        if (standin_method(st, st->LoopType, st->stock_Loop, op_kinds[i].name, functions[i]) < 0) {
+            return -1;
+        }
     }
     return add_methods(st->LoopType, sock_methods);
 }

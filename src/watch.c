@@ -297,7 +297,6 @@ watch_clear(LoopObj *loop)
 {
     /* Dropping a handle may run anything, so the table is looked at anew each time. */
     for (int fd = 0; fd < loop->poll.n_slots; fd++) {
-        sock_let_go(&loop->poll.slots[fd]);
         Py_CLEAR(loop->poll.slots[fd].reader);
         if (fd < loop->poll.n_slots) {
             Py_CLEAR(loop->poll.slots[fd].writer);

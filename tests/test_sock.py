@@ -2,16 +2,20 @@
 
 import asyncio
 import collections.abc
+import contextlib
 import errno
 import gc
+import inspect
 import os
 import re
 import socket
 import ssl
 import subprocess
 import sys
+import types
 import warnings
 import weakref
+from unittest import mock
 
 import pytest
 
@@ -70,6 +74,18 @@ def steps(coro):
 # ---- what the methods return
 
 
+METHODS = (
+    "sock_recv",
+    "sock_recv_into",
+    "sock_recvfrom",
+    "sock_recvfrom_into",
+    "sock_sendall",
+    "sock_sendto",
+    "sock_connect",
+    "sock_accept",
+)
+
+
 def test_operations_are_coroutines(loop, pair):
     a, _ = pair
     for coro in (
@@ -83,11 +99,58 @@ def test_operations_are_coroutines(loop, pair):
         loop.sock_accept(a),
     ):
         assert asyncio.iscoroutine(coro)
-        assert isinstance(coro, collections.abc.Coroutine)
+        assert inspect.iscoroutine(coro)
+        assert inspect.isawaitable(coro)
+        assert isinstance(coro, (types.CoroutineType, collections.abc.Coroutine))
         assert re.fullmatch(r"sock_\w+", coro.__name__)
         assert coro.__qualname__ == f"BaseSelectorEventLoop.{coro.__name__}"
         assert repr(coro).startswith(f"<coroutine object {coro.__qualname__} at 0x")
+        assert coro.cr_code.co_name == coro.cr_frame.f_code.co_name == coro.__name__
+        assert coro.cr_await is None
+        assert inspect.getcoroutinestate(coro) == inspect.CORO_CREATED
         coro.close()
+        assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
+
+
+def test_a_waiting_operation_shows_what_it_waits_for(loop, run, pair):
+    a, _ = pair
+
+    async def main():
+        task = loop.create_task(loop.sock_recv(a, 1))
+        await settle()
+        coro = task.get_coro()
+        assert inspect.getcoroutinestate(coro) == inspect.CORO_SUSPENDED
+        assert coro.cr_await is not None
+        assert [frame.f_code.co_name for frame in task.get_stack()] == ["sock_recv"]
+        assert "coro=<BaseSelectorEventLoop.sock_recv() " in repr(task)
+        task.cancel()
+        await asyncio.wait([task])
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_methods_are_coroutine_functions(loop, name):
+    method = getattr(loop, name)
+    assert inspect.iscoroutinefunction(method)
+    assert inspect.iscoroutinefunction(getattr(type(loop), name))
+    stock = getattr(asyncio.SelectorEventLoop, name)
+    assert inspect.signature(getattr(type(loop), name)) == inspect.signature(stock)
+    assert method.__doc__ == stock.__doc__
+    assert method.__name__ == name
+    with mock.patch.object(loop, name) as mocked:
+        assert isinstance(mocked, mock.AsyncMock)
+    for spec in (type(loop), loop):
+        assert isinstance(getattr(mock.create_autospec(spec), name), mock.AsyncMock)
+
+
+def test_a_mocked_method_is_awaited(loop, run, pair):
+    async def main():
+        with mock.patch.object(loop, "sock_recv", return_value=b"mocked") as mocked:
+            assert await loop.sock_recv(pair[0], 10) == b"mocked"
+        mocked.assert_awaited_once_with(pair[0], 10)
+
+    run(main())
 
 
 def test_nothing_happens_before_it_is_awaited(loop, run, pair):
@@ -612,35 +675,97 @@ def test_closed_loop(loop, pair):
     assert steps(loop.sock_recv(a, 10)) == b"x"
 
 
-@pytest.mark.ctask_only
-def test_close_takes_effect_when_the_operation_ends(loop, run, pair):
+@pytest.mark.parametrize("other_use", [False, True])
+def test_close_while_an_operation_waits_is_seen_by_the_peer(loop, run, pair, other_use):
     a, b = pair
 
     async def main():
+        if other_use:  # the loop has seen the socket before
+            b.send(b"x")
+            await loop.sock_recv(a, 10)
+            reading = loop.create_task(loop.sock_recv(a, 10))
+            await settle()
+            b.send(b"y")
+            assert await reading == b"y"
         task = loop.create_task(loop.sock_recv(a, 10))
         await settle()
         a.close()
-        assert a.fileno() != -1
-        await loop.sock_sendall(b, b"late")
-        assert await task == b"late"
         assert a.fileno() == -1
+        assert await loop.sock_recv(b, 10) == b""
+        await settle()
+        assert not task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
 
     run(main())
 
 
-@pytest.mark.ctask_only
-def test_close_takes_effect_when_the_operation_is_cancelled(loop, run, pair):
+def test_close_while_sendall_waits_is_seen_by_the_peer(loop, run, pair):
     a, b = pair
 
     async def main():
-        task = loop.create_task(loop.sock_sendall(a, bytes(1 << 20)))
+        task = loop.create_task(loop.sock_sendall(a, bytes(1 << 22)))
         await settle()
         a.close()
+        while await loop.sock_recv(b, 1 << 18):
+            pass
+        await settle()
+        assert not task.done()
         task.cancel()
         await asyncio.wait([task])
-        assert a.fileno() == -1
 
     run(main())
+
+
+@pytest.mark.parametrize("operation", ["recv", "sendall"])
+def test_an_operation_never_touches_who_gets_the_number_of_its_closed_socket(
+    loop, run, pair, operation
+):
+    a, b = pair
+    fd = a.fileno()
+
+    async def main():
+        if operation == "recv":
+            coro = loop.sock_recv(a, 10)
+        else:
+            coro = loop.sock_sendall(a, b"s" * (1 << 22))
+        task = loop.create_task(coro)
+        await settle()
+        a.close()
+        with pair_with_number(fd) as (ours, theirs):
+            theirs.send(b"for another")
+            reading = loop.create_task(loop.sock_recv(ours, 20))
+            assert await reading == b"for another"
+            theirs.send(b"again")
+            await asyncio.sleep(0.001)
+            await settle()
+            assert ours.recv(20) == b"again"
+            with pytest.raises(BlockingIOError):
+                theirs.recv(1)
+            task.cancel()
+            await asyncio.wait([task])
+            reading = loop.create_task(loop.sock_recv(ours, 20))
+            await settle()
+            theirs.send(b"more")
+            assert await reading == b"more"
+
+    run(main())
+
+
+@contextlib.contextmanager
+def pair_with_number(fd):
+    """A pair of sockets, of which the first has the descriptor `fd`, which is free."""
+    made = socket.socketpair()
+    first, second = made if made[0].fileno() == fd else made[::-1]
+    if first.fileno() != fd:
+        os.dup2(first.fileno(), fd)
+        first.close()
+        first = socket.socket(fileno=fd)
+    with first, second:
+        first.setblocking(False)
+        second.setblocking(False)
+        yield first, second
 
 
 def test_closing_the_loop_lets_go_of_the_socket(loop, run, pair):
