@@ -59,6 +59,7 @@
     X(_make_cancelled_error)    \
     X(_maxsize)                 \
     X(_maybe_resume_transport)  \
+    X(_msg_callback)            \
     X(_notify)                  \
     X(_on_task_done)            \
     X(_on_timeout)              \
@@ -132,6 +133,7 @@
     X(is_closing)               \
     X(is_running)               \
     X(join)                     \
+    X(keylog_filename)          \
     X(locked)                   \
     X(loop)                     \
     X(message)                  \

@@ -331,6 +331,22 @@ methods_are_ssls(ctask_state *st, PyObject *sslobj)
     return same;
 }
 
+/* Are there callbacks that raise from within OpenSSL?  What they raise, and what writing the keylog file leaves in
+   OpenSSL's queue, is for the methods of the SSLObject to find. */
+static int
+has_raising_callbacks(ctask_state *st, PyObject *context)
+{
+    PyObject *names[] = {st->str.keylog_filename, st->str._msg_callback};
+    int none = 1;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
+        PyObject *value = PyObject_GetAttr(context, names[i]);
+        none = none && value == Py_None;
+        Py_XDECREF(value);
+    }
+    PyErr_Clear();
+    return !none;
+}
+
 PART SSL *
 openssl_attach(ctask_state *st, PyObject *sslobj, PyObject *incoming, PyObject *outgoing, openssl_pipe *pipe,
                BIO **bio, PyObject **owner)
@@ -340,7 +356,9 @@ openssl_attach(ctask_state *st, PyObject *sslobj, PyObject *incoming, PyObject *
     }
     PyObject *sock = PyObject_GetAttr(sslobj, st->str._sslobj);
     PyObject *context = sock == NULL ? NULL : PyObject_GetAttr(sock, st->str.context);
-    SSL *ssl = context == NULL ? NULL : ssl_of(st, sslobj, sock, context, incoming, outgoing);
+    SSL *ssl = context == NULL || has_raising_callbacks(st, context)
+                   ? NULL
+                   : ssl_of(st, sslobj, sock, context, incoming, outgoing);
     Py_XDECREF(context);
     PyErr_Clear();
     *bio = ssl == NULL ? NULL : api.BIO_new(api.method);

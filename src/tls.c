@@ -645,50 +645,78 @@ tls_handshake_failed(TlsObj *self)
     return result;
 }
 
+/* What the SSLObject answers, for get_extra_info(). */
+static int
+session_ask(TlsObj *self, PyObject *method, PyObject *key)
+{
+    PyObject *answer = tls_call_sslobj(self, method, NULL);
+    int result = answer == NULL ? -1 : self->extra == NULL ? 0 : PyDict_SetItem(self->extra, key, answer);
+    Py_XDECREF(answer);
+    return result;
+}
+
+static int
+handshake_log_time(TlsObj *self)
+{
+    int debug = tls_in_debug(self);
+    if (debug <= 0 || !self->timed_handshake) {
+        return debug;
+    }
+    double now;
+    PyObject *took = tls_loop_time(self, &now) < 0 ? NULL
+                                                   : PyFloat_FromDouble((now - self->handshake_start) * 1e3);
+    int result = took == NULL ? -1 : tls_debug_log(self, "%r: SSL handshake took %.1f ms", took);
+    Py_XDECREF(took);
+    return result;
+}
+
+/* Does OpenSSL's queue have an error, though the handshake went well?  A keylog file that cannot be written leaves
+   one, which the next read finds. */
+static int
+handshake_left_error(TlsObj *self)
+{
+    return self->st->openssl != NULL && self->st->openssl->ERR_peek_error() != 0;
+}
+
 static int
 handshake_complete(TlsObj *self)
 {
+    ctask_state *st = self->st;
+    int left_error = handshake_left_error(self);
     if (tls_timer_cancel(self, &self->handshake_timer) < 0) {
         return -1;
     }
-    if (tls_state_set(self, TLS_WRAPPED) < 0) {
+    if (tls_state_set(self, TLS_WRAPPED) < 0 || session_ask(self, st->str.getpeercert, st->str.peercert) < 0) {
         return tls_handshake_failed(self);
     }
-    self->wrapped_once = 1;
-    int debug = tls_in_debug(self);
-    if (debug < 0) {
+    if (handshake_log_time(self) < 0 || session_ask(self, st->str.cipher, st->str.cipher) < 0 ||
+        session_ask(self, st->str.compression, st->str.compression) < 0 ||
+        (self->extra != NULL && PyDict_SetItem(self->extra, st->str.ssl_object, self->sslobj) < 0)) {
         return -1;
     }
-    if (debug && self->timed_handshake) {
-        double now;
-        PyObject *took = tls_loop_time(self, &now) < 0
-                             ? NULL
-                             : PyFloat_FromDouble((now - self->handshake_start) * 1e3);
-        int result = took == NULL ? -1 : tls_debug_log(self, "%r: SSL handshake took %.1f ms", took);
-        Py_XDECREF(took);
-        if (result < 0) {
-            return -1;
-        }
-    }
-    if (self->app_state == APP_INIT && self->app_protocol != NULL && self->app_transport != NULL) {
+    int upgraded = self->app_state != APP_INIT;
+    if (!upgraded && self->app_protocol != NULL && self->app_transport != NULL) {
         self->app_state = APP_CONNECTED;
         PyObject *protocol = Py_NewRef(self->app_protocol), *transport = Py_NewRef(self->app_transport);
-        int result = tls_drop(tls_call_app(self, protocol, self->st->str.connection_made, transport));
+        int result = tls_drop(tls_call_app(self, protocol, st->str.connection_made, transport));
         Py_DECREF(transport);
         Py_DECREF(protocol);
         if (result < 0) {
             return -1;
         }
     }
-    if (self->waiter == NULL) {
-        return tls_do_read(self);
-    }
-    /* Who waits for the connection hears of it before data comes. */
-    if (tls_wakeup_waiter(self, NULL) < 0 ||
-        (tls_backlog_empty(self) ? tls_process_outgoing(self) : tls_do_write(self)) < 0) {
+    int waited_for = self->waiter != NULL;
+    if (tls_wakeup_waiter(self, NULL) < 0) {
         return -1;
     }
-    return tls_call_method_soon(self, (PyObject *)self, self->st->str._resume, NULL);
+    if (LIKELY(!upgraded || !waited_for || left_error)) {
+        return tls_do_read(self);
+    }
+    /* Who has called start_tls() has its transport, and answers by it, before data comes. */
+    if ((tls_backlog_empty(self) ? tls_process_outgoing(self) : tls_do_write(self)) < 0) {
+        return -1;
+    }
+    return tls_call_method_soon(self, (PyObject *)self, st->str._resume, NULL);
 }
 
 static int

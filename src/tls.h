@@ -24,7 +24,7 @@ typedef struct {
     PyObject *server_hostname; // owned; None for a server
     PyObject *sslobj; // owned; the SSLObject
     PyObject *context; // owned; in which the application is called, the transport's if it is ours
-    PyObject *extra; // owned; a dict of what get_extra_info() was asked for, or NULL
+    PyObject *extra; // owned; a dict, what get_extra_info() knows beside what the transport below does
     PyObject *handshake_timeout; // owned; number, seconds
     PyObject *shutdown_timeout; // owned; number, seconds
     PyObject *handshake_timer; // owned; handle or NULL
@@ -56,7 +56,6 @@ typedef struct {
     char encrypting; // in encrypt(), which may call the transport below
     char over_stream; // `transport` is a ctask.StreamTransport
     char lending; // `pipe` has, or has outgrown, the interpreter's buffer
-    char wrapped_once; // the handshake was completed
     char server_side;
     char eof_received; // from the transport below
     char app_reading_paused; // by the application

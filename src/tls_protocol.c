@@ -327,47 +327,12 @@ Tls_resume(PyObject *op, PyObject *Py_UNUSED(ignored))
 
 /* ---- what the application's transport asks ---- */
 
-/* asyncio fills these in when the handshake is done; making the dictionary of a certificate takes longer
-   than anything else here and few ask for it. */
-static PyObject *
-extra_of_session(TlsObj *self, PyObject *name)
-{
-    ctask_state *st = self->st;
-    if (PyUnicode_Compare(name, st->str.ssl_object) == 0) {
-        return Py_NewRef(self->sslobj);
-    }
-    PyObject *method = PyUnicode_Compare(name, st->str.peercert) == 0      ? st->str.getpeercert
-                       : PyUnicode_Compare(name, st->str.cipher) == 0      ? st->str.cipher
-                       : PyUnicode_Compare(name, st->str.compression) == 0 ? st->str.compression
-                                                                           : NULL;
-    return method == NULL ? NULL : PyObject_CallMethodNoArgs(self->sslobj, method);
-}
-
 PART PyObject *
 tls_get_extra(TlsObj *self, PyObject *name, PyObject *default_value)
 {
     PyObject *value = self->extra == NULL ? NULL : PyDict_GetItemWithError(self->extra, name);
-    if (value != NULL) {
-        return Py_NewRef(value);
-    }
-    if (PyErr_Occurred()) {
-        return NULL;
-    }
-    if (PyUnicode_Check(name)) {
-        if (PyUnicode_Compare(name, self->st->str.sslcontext) == 0) {
-            return Py_NewRef(self->sslcontext);
-        }
-        value = self->wrapped_once ? extra_of_session(self, name) : NULL;
-        if (value != NULL) {
-            if ((self->extra == NULL && (self->extra = PyDict_New()) == NULL) ||
-                PyDict_SetItem(self->extra, name, value) < 0) {
-                Py_CLEAR(value);
-            }
-            return value;
-        }
-        if (PyErr_Occurred()) {
-            return NULL;
-        }
+    if (value != NULL || PyErr_Occurred()) {
+        return Py_XNewRef(value);
     }
     PyObject *transport = self->transport;
     if (transport == NULL) {
@@ -591,8 +556,10 @@ Tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     self->sslcontext = given ? Py_NewRef(sslcontext) : tls_default_context(server_side, hostname);
     self->server_hostname = Py_NewRef(named && !server_side ? hostname : Py_None);
-    if (self->sslcontext == NULL || tls_set_app_protocol(self, app_protocol) < 0 ||
-        tls_make_session(self) < 0 ||
+    self->extra = PyDict_New();
+    if (self->sslcontext == NULL || self->extra == NULL ||
+        PyDict_SetItem(self->extra, st->str.sslcontext, self->sslcontext) < 0 ||
+        tls_set_app_protocol(self, app_protocol) < 0 || tls_make_session(self) < 0 ||
         tls_set_limits(Py_None, Py_None, TLS_READ_HIGH_KIB, &self->incoming_high, &self->incoming_low) < 0 ||
         tls_set_limits(Py_None, Py_None, TLS_WRITE_HIGH_KIB, &self->outgoing_high, &self->outgoing_low) < 0) {
         goto failed;

@@ -1,0 +1,203 @@
+"""TLS: the end of the handshake, and callbacks of ssl that fail in it or afterwards."""
+
+import contextlib
+import ssl
+
+import pytest
+from streams import Recorder
+from tls_peer import CERTS, client_context, server_context
+
+UNDECODABLE = CERTS / "undecodable.pem"  # its own CA; a name in it is no UTF-8
+
+
+def contexts_for(side, way):
+    ours, theirs = client_context, server_context
+    return (ours(way), theirs()) if side == "client" else (theirs(way), ours())
+
+
+# ---- what ssl is asked when it is done ----
+
+
+def test_a_certificate_that_cannot_be_decoded_is_refused(begin, steps, until, side, way, reports):
+    if side == "client":
+        ours, theirs = client_context(way), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        theirs.load_cert_chain(UNDECODABLE)
+    else:
+        ours, theirs = server_context(way, ask=True), client_context(cert="undecodable.pem")
+    ours.load_verify_locations(UNDECODABLE)
+    app = Recorder()
+    task, peer = begin(side, app, ours, theirs)
+    until(lambda: (peer.step(), task.done() and peer.eof)[1])
+    assert isinstance(task.exception(), UnicodeDecodeError)
+    assert app.events == []
+    (report,) = reports.take()
+    assert report["message"] == "SSL handshake failed"
+    assert report["exception"] is task.exception()
+
+
+@pytest.mark.parametrize("method", ["getpeercert", "cipher", "compression"])
+def test_what_the_socket_answers_is_asked_once_and_may_refuse(begin, until, side, method, reports):
+    asked = []
+
+    class Refusing(ssl.SSLObject):
+        def getpeercert(self, *args):
+            return self.answer("getpeercert", *args)
+
+        def cipher(self, *args):
+            return self.answer("cipher", *args)
+
+        def compression(self, *args):
+            return self.answer("compression", *args)
+
+        def answer(self, name, *args):
+            asked.append(name)
+            if name == method:
+                raise ssl.SSLError(1, "not with me") if side == "client" else ValueError("no")
+            return getattr(super(), name)(*args)
+
+    ours, theirs = contexts_for(side, "direct")
+    ours.sslobject_class = Refusing
+    app = Recorder()
+    task, peer = begin(side, app, ours, theirs)
+    until(lambda: (peer.step(), task.done() and peer.eof)[1])
+    exc = task.exception()
+    assert isinstance(exc, ssl.SSLError if side == "client" else ValueError)
+    assert app.events == []
+    order = ["getpeercert", "cipher", "compression"]
+    assert asked == order[: order.index(method) + 1]
+    messages = [report["message"] for report in reports.take()]
+    if side == "client":
+        assert messages == []
+    else:
+        in_time = "SSL handshake failed"
+        too_late = "Fatal error: protocol.buffer_updated() call failed."
+        assert messages == [in_time if method == "getpeercert" else too_late]
+
+
+def test_what_the_socket_answered_is_what_get_extra_info_shows(begin, steps, side):
+    class Answering(ssl.SSLObject):
+        def getpeercert(self, *args):
+            return "a certificate"
+
+        def cipher(self):
+            return "a cipher"
+
+        def compression(self):
+            return "a compression"
+
+    ours, theirs = contexts_for(side, "direct")
+    ours.sslobject_class = Answering
+    seen = {}
+    names = ("peercert", "cipher", "compression", "sslcontext", "ssl_object", "nothing")
+
+    def made(app):
+        seen.update((name, app.transport.get_extra_info(name, "default")) for name in names)
+
+    app = Recorder(connection_made=made)
+    task, peer = begin(side, app, ours, theirs)
+    steps(peer, lambda: task.done() and peer.shaken)
+    assert isinstance(seen.pop("ssl_object"), Answering)
+    assert seen == {
+        "peercert": "a certificate",
+        "cipher": "a cipher",
+        "compression": "a compression",
+        "sslcontext": ours,
+        "nothing": "default",
+    }
+    app.transport.abort()
+
+
+# ---- the first data ----
+
+
+@pytest.mark.parametrize("side", ["server"])
+def test_data_that_comes_with_the_last_message_is_delivered_at_once(begin, until, side, way):
+    order = []
+    app = Recorder(data_received=lambda app, data: order.append(task.done()))
+    task, peer = begin(side, app, *contexts_for(side, way))
+    while not peer.shaken:
+        try:
+            peer.receive()
+            peer.tls.do_handshake()
+            peer.shaken = True
+        except ssl.SSLWantReadError:
+            peer.send()
+            until(lambda: peer.receive() or peer.incoming.pending)
+    peer.tls.write(b"hello")
+    peer.send()
+    until(lambda: app.data and task.done())
+    assert app.data == b"hello" and order == [False]
+    app.transport.abort()
+
+
+# ---- callbacks that fail ----
+
+
+@pytest.mark.parametrize("how", ["raises", "refuses", "no number"])
+def test_a_callback_for_the_name_that_fails(begin, until, way, how, unraisable):
+    ours, theirs = contexts_for("server", way)
+
+    def named(sslobj, name, context):
+        if how == "raises":
+            raise ValueError("not this name")
+        return ssl.AlertDescription.ALERT_DESCRIPTION_ACCESS_DENIED if how == "refuses" else "x"
+
+    ours.sni_callback = named
+    app = Recorder()
+    task, peer = begin("server", app, ours, theirs)
+    until(lambda: (peer.step(), task.done() and peer.eof)[1])
+    assert isinstance(task.exception(), ssl.SSLError)
+    assert app.events == []
+    kinds = [kind for kind, _ in unraisable.take()]
+    assert kinds == {"raises": [ValueError], "refuses": [], "no number": [TypeError]}[how]
+
+
+@pytest.mark.parametrize("way_of_data", ["in", "out"])
+def test_a_callback_for_messages_that_raises_later(session, until, side, way, way_of_data, reports):
+    ours, theirs = contexts_for(side, way)
+    failing = []
+
+    def message(*args):
+        if failing:
+            failing.clear()  # ssl would lose it for another
+            raise ValueError("not this message")
+
+    ours._msg_callback = message
+    app = Recorder()
+    s = session(side, app, ours, theirs)
+    s.peer.to_send = b"one"
+    until(lambda: (s.peer.step(), app.data)[1])
+    failing.append(True)
+    if way_of_data == "in":
+        s.peer.to_send = b"two"
+    else:
+        app.transport.write(b"two")
+    until(lambda: (s.peer.step(), app.is_lost)[1])
+    assert isinstance(app.lost, ValueError) and app.data == b"one"
+    (report,) = reports.take()
+    assert report["message"] == "Fatal error on SSL protocol"
+    ours._msg_callback = None  # the collector does not see it
+
+
+def test_a_keylog_file_has_the_secrets(session, side, way, tmp_path):
+    ours, theirs = contexts_for(side, way)
+    ours.keylog_filename = tmp_path / "keys"
+    app = Recorder()
+    session(side, app, ours, theirs)
+    assert "CLIENT_TRAFFIC_SECRET_0" in (tmp_path / "keys").read_text()
+
+
+def test_a_keylog_file_that_cannot_be_written_ends_the_connection(begin, until, side, way):
+    ours, theirs = contexts_for(side, way)
+    ours.keylog_filename = "/dev/full"
+    app = Recorder()
+    task, peer = begin(side, app, ours, theirs)
+
+    def over():
+        # The peer is in the same thread and may find the error in OpenSSL's queue first.
+        with contextlib.suppress(ssl.SSLError):
+            peer.step()
+        return app.is_lost or (task.done() and task.exception())
+
+    until(over)
+    assert isinstance(app.lost if app.events else task.exception(), ssl.SSLError)
