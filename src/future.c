@@ -5,8 +5,10 @@
    running Python version gives it.  What is here is what schedules: completion goes to the loop's ring.
 
    A task that waits is the most frequent callback by far, so it has a form of its own: while the slot is
-   free, future_add_waiter() stores the Task itself in callback0.  `_asyncio` stores a callback object
-   there; waiter_as_callback() makes one before inherited code may look. */
+   free, future_add_waiter() stores the Task itself in callback0, with None for its context.  `_asyncio` stores a
+   callback object there; waiter_as_callback() makes one before inherited code may look.  Anybody can end one of our
+   futures by the methods of `_asyncio.Future`, which then calls loop.call_soon(task, future, context=None): our
+   loop's knows that (schedule.c), and on a loop whose call_soon() is another the Task is not stored. */
 
 #include "ctask.h"
 
@@ -178,7 +180,7 @@ future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task)
         if (fut->state != FUTURE_PENDING) {
             return schedule_wakeup(fut, st, Py_NewRef(task));
         }
-        if (fut->callback0 == NULL && fut->callbacks == NULL) {
+        if (fut->callback0 == NULL && fut->callbacks == NULL && LIKELY(loop_plain(fut->loop) != NULL)) {
             fut->callback0 = Py_NewRef(task);
             fut->context0 = CONSTANT_REF(Py_None);
             return 0;

@@ -176,8 +176,9 @@ current_enter(ctask_state *st, PyThreadState *Py_UNUSED(ts), PyObject *loop, Tas
     if (ours != NULL && ours->left_entered) {
         ours->left_entered = 0;
         PyDictKeyEntry *entry = known_entry(st, ours);
-        if (LIKELY(entry != NULL)) {
-            Py_SETREF(entry->me_value, Py_NewRef(task));
+        if (LIKELY(entry != NULL && entry->me_value == Py_None)) {
+            entry->me_value = Py_NewRef(task);
+            CONSTANT_DROP(Py_None);
             return 0;
         }
         if (PyDict_SetItem(st->current_tasks, loop, (PyObject *)task) < 0) {
@@ -203,13 +204,37 @@ current_leave(ctask_state *st, PyThreadState *Py_UNUSED(ts), PyObject *loop, Tas
     return current == NULL && PyErr_Occurred() ? -1 : call_stock(st->stock_leave_task, loop, (PyObject *)task);
 }
 
-/* Between two steps that follow each other in the ring nobody asks for the current task, so its entry stays
-   until the next step puts another in its place (half the cost of a removal and an insertion) or until
-   anything else is about to run: current_flush(). */
-PART int
-current_leave_later(LoopObj *loop, PyThreadState *Py_UNUSED(ts), TaskObj *Py_UNUSED(task))
+static __attribute__((noinline)) int
+leave_unknown_entry(LoopObj *loop, TaskObj *task)
 {
+    ctask_state *st = loop->st;
+    PyObject *current = PyDict_GetItemWithError(st->current_tasks, (PyObject *)loop);
+    if (current != (PyObject *)task) {
+        return current == NULL && PyErr_Occurred()
+                   ? -1
+                   : call_stock(st->stock_leave_task, (PyObject *)loop, (PyObject *)task);
+    }
+    if (PyDict_SetItem(st->current_tasks, (PyObject *)loop, Py_None) < 0) {
+        return -1;
+    }
+    remember_entry(st, loop);
     loop->left_entered = 1;
+    return 0;
+}
+
+/* Between two steps that follow each other in the ring the loop's entry stays, with None for its task, which is what
+   who asks for the current task there (a finalizer) is answered either way.  The next step puts its task in its place
+   (half the cost of a removal and an insertion); before anything else runs, the entry is removed: current_flush(). */
+PART int
+current_leave_later(LoopObj *loop, PyThreadState *Py_UNUSED(ts), TaskObj *task)
+{
+    PyDictKeyEntry *entry = known_entry(loop->st, loop);
+    if (UNLIKELY(entry == NULL || entry->me_value != (PyObject *)task)) {
+        return leave_unknown_entry(loop, task);
+    }
+    entry->me_value = CONSTANT_REF(Py_None);
+    loop->left_entered = 1;
+    Py_DECREF(task);
     return 0;
 }
 
@@ -286,6 +311,26 @@ current_task(ctask_state *st, PyObject *loop)
     }
     return Py_NewRef(task == NULL ? Py_None : task);
 #endif
+}
+
+/* Has the loop's current task be `task`, None for none, and returns which it was; NULL with an exception.  (From 3.12
+   on; later versions refuse a loop that is not this thread's running one.) */
+PART PyObject *
+current_swap(ctask_state *st, PyObject *loop, PyObject *task)
+{
+#if !TASKS_IN_THREAD_STATE
+    PyObject *running = running_loop(st);
+    if (running == NULL && !PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+        return NULL;
+    }
+    PyErr_Clear();
+    Py_XDECREF(running);
+    if (running != loop) {
+        return Py_NewRef(Py_None); // whose thread may be in the midst of a step
+    }
+#endif
+    PyObject *stack[] = {loop, task};
+    return PyObject_Vectorcall(st->swap_current_task, stack, 2, NULL);
 }
 
 PART void

@@ -78,6 +78,27 @@ call_checked(PyObject *self, PyObject *name, PyObject *arg, const char *method)
 
 /* ---- soon ---- */
 
+/* Is this `_asyncio`, which has ended one of our futures and takes the Task that waits for it (future_add_waiter())
+   for a callback? */
+static int
+is_stored_waiter(PyObject *callback, const call_args *call)
+{
+    return task_is_exact(callback) && call->context == Py_None && call->nargs == 1 &&
+           future_is_exact(call->args[0]) && ((FutureObj *)call->args[0])->state != FUTURE_PENDING;
+}
+
+static __attribute__((noinline)) PyObject *
+soon_waiter(LoopObj *loop, TaskObj *task, PyObject *fut)
+{
+    PyObject *context = Py_XNewRef(task_context(task, loop->st));
+    PyObject *wakeup = context == NULL ? NULL : task_wakeup_callback(task);
+    PyObject *stack[] = {wakeup, fut, context};
+    PyObject *handle = wakeup == NULL ? NULL : schedule_soon(loop, 0, stack, 2, loop->st->context_kwnames);
+    Py_XDECREF(wakeup);
+    Py_XDECREF(context);
+    return handle;
+}
+
 /* call_soon() and call_soon_threadsafe(), which only differ in the check of the thread. */
 PART PyObject *
 schedule_soon(LoopObj *loop, int threadsafe, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -90,6 +111,9 @@ schedule_soon(LoopObj *loop, int threadsafe, PyObject *const *args, Py_ssize_t n
         return NULL;
     }
     PyObject *callback = call.lead[0] == NULL ? args[0] : call.lead[0];
+    if (UNLIKELY(kwnames != NULL) && is_stored_waiter(callback, &call)) {
+        return soon_waiter(loop, (TaskObj *)callback, call.args[0]);
+    }
     if (loop_check_open(loop) < 0) {
         return NULL;
     }

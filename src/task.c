@@ -234,13 +234,22 @@ coro_throw(PyObject *coro, ctask_state *st, PyObject *exc, PyObject **result)
     return _PyGen_FetchStopIterationValue(result) == 0 ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
+#if PY_VERSION_HEX >= 0x030E0000
+#define STEP_NAME "__step"
+#else
+#define STEP_NAME "_step"
+#endif
+
 /* One step, `exc` (borrowed, or NULL) being thrown in.  The task is current and its context entered. */
 static int
 step(TaskObj *task, ctask_state *st, PyObject *exc)
 {
     PyObject *cancelled = NULL;
     if (UNLIKELY(task->state != FUTURE_PENDING)) {
-        PyErr_Format(st->InvalidStateError, "__step(): already done: %R %R", task, exc == NULL ? Py_None : exc);
+        /* Not its coroutine has ended it: somebody did, by a method of Future. */
+        registry_remove(task);
+        PyErr_Format(
+            st->InvalidStateError, STEP_NAME "(): already done: %R %R", task, exc == NULL ? Py_None : exc);
         return -1;
     }
     if (UNLIKELY(task->must_cancel)) {
@@ -536,45 +545,53 @@ task_cancel(TaskObj *task, ctask_state *st, PyObject *msg)
 
 /* ---- life ---- */
 
+/* step() that does not see which exception its caller handles: in a step from the ring there is none. */
+static int
+step_apart(TaskObj *task, ctask_state *st)
+{
+    PyThreadState *ts = PyThreadState_Get();
+    _PyErr_StackItem *handled = ts->exc_info;
+    _PyErr_StackItem none = {0};
+    ts->exc_info = &none;
+    int status = step(task, st, NULL);
+    ts->exc_info = handled;
+    Py_XDECREF(none.exc_value);
+    return status;
+}
+
 /* The coroutine runs now, up to where it first waits, in place of a step through the ring. */
 static int
 eager_start(TaskObj *task, ctask_state *st)
 {
-    PyObject *stack[] = {task->loop, (PyObject *)task};
-    PyObject *before = PyObject_Vectorcall(st->swap_current_task, stack, 2, NULL);
-    if (before == NULL) {
-        return -1;
-    }
-    int status = registry_add(st, task);
+    PyObject *loop = Py_NewRef(task->loop);
     PyObject *context = Py_XNewRef(task_context(task, st));
-    if (context == NULL) {
-        status = -1;
+    PyObject *before = NULL;
+    int status = context == NULL ? -1 : PyContext_Enter(context);
+    if (status < 0) {
+        task->log_destroy_pending = 0; // it never was a task
+        goto finally;
     }
+    status = registry_add(st, task);
     if (status == 0) {
-        status = PyContext_Enter(context);
-    }
-    int entered = status == 0;
-    if (entered) {
-        status = step(task, st, NULL);
+        before = current_swap(st, loop, (PyObject *)task);
+        status = before == NULL ? -1 : step_apart(task, st);
     }
     PyObject *raised = PyErr_GetRaisedException();
-    stack[1] = before;
-    PyObject *after = PyObject_Vectorcall(st->swap_current_task, stack, 2, NULL);
-    Py_DECREF(before);
-    if (after == NULL) {
+    PyObject *after = before == NULL ? NULL : current_swap(st, loop, before);
+    if ((before != NULL && after == NULL) || PyContext_Exit(context) < 0) {
         status = -1;
     }
     Py_XDECREF(after);
-    if (entered && PyContext_Exit(context) < 0) {
-        status = -1;
-    }
-    Py_XDECREF(context);
+    Py_XDECREF(before);
     if (raised != NULL) {
         PyErr_SetRaisedException(raised);
     }
     if (task->state != FUTURE_PENDING) {
         Py_CLEAR(task->coro);
     }
+finally:
+    Py_XDECREF(context);
+    Py_DECREF(loop);
     return status;
 }
 
@@ -591,6 +608,17 @@ is_coroutine(ctask_state *st, PyObject *obj)
     int result = PyObject_IsTrue(res);
     Py_DECREF(res);
     return result;
+}
+
+/* The name of a task that was given none: a number, which get_name() formats. */
+static PyObject *
+task_number(ctask_state *st)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyLong_FromUnsignedLongLong(++st->task_counter);
+#else /* `_asyncio.Task.get_name()`, which may be called with our tasks, does not */
+    return PyUnicode_FromFormat("Task-%llu", (unsigned long long)++st->task_counter);
+#endif
 }
 
 static int
@@ -629,7 +657,7 @@ task_init(TaskObj *task, ctask_state *st, PyObject *coro, PyObject *loop, PyObje
     task->num_cancels_requested = 0;
     Py_XSETREF(task->coro, Py_NewRef(coro));
     if (name == NULL || name == Py_None) {
-        name = PyLong_FromUnsignedLongLong(++st->task_counter); /* get_name() formats it */
+        name = task_number(st);
     }
     else {
         name = PyUnicode_CheckExact(name) ? Py_NewRef(name) : PyObject_Str(name);

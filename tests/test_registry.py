@@ -1,12 +1,16 @@
 """current_task, all_tasks and get_running_loop see every task and loop, whoever imported them."""
 
+import _asyncio
 import asyncio
+import contextvars
 import gc
 import sys
 import threading
 import weakref
 
 import pytest
+
+STOCK_FUTURE, STOCK_TASK = _asyncio.Future, _asyncio.Task
 
 
 async def nothing():
@@ -391,3 +395,106 @@ def test_importing_ctask_alone_changes_nothing_of_asyncio(script):
         bare=True,
     )
     assert out.out == "done\n"
+
+
+class Asks:
+    """Notes the current task in its finalizer."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def __del__(self):
+        self.seen.append(asyncio.current_task())
+
+
+@pytest.mark.parametrize("holder", ["result", "context"])
+def test_current_task_in_a_finalizer_between_two_steps_is_none(loop, turn, holder):
+    seen = []
+    var = contextvars.ContextVar("var")
+
+    async def returns():
+        return Asks(seen)
+
+    async def sets():
+        var.set(Asks(seen))
+
+    async def other():
+        await asyncio.sleep(0)
+
+    for _ in range(3):
+        loop.create_task(returns() if holder == "result" else sets())
+        loop.create_task(other())
+    turn(4)
+    assert seen == [None] * 3
+
+
+def test_task_name_in_the_log_of_what_nobody_retrieved_is_none(loop, turn, logs):
+    async def fails():
+        raise ValueError
+
+    async def other():
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    for _ in range(3):
+        loop.create_task(fails())
+        loop.create_task(other())
+    turn(5)
+    names = [getattr(record, "taskName", None) for record in logs.take()]
+    assert names == [None] * 3
+
+
+def test_current_task_of_steps_that_follow_each_other_and_a_task_of_asyncios(loop, run):
+    """What is left between two steps of ours does not keep asyncio's own task from entering."""
+
+    async def body():
+        for _ in range(3):
+            await asyncio.sleep(0)
+            yield_to.append(asyncio.current_task())
+
+    yield_to = []
+
+    async def main():
+        tasks = [loop.create_task(body()), STOCK_TASK(body(), loop=loop), loop.create_task(body())]
+        await asyncio.wait(tasks)
+        assert yield_to == tasks * 3
+        del yield_to[:]
+
+    run(main())
+
+
+def test_leaving_in_the_place_of_a_step_is_an_error(loop, turn, reports):
+    async def leaves():
+        asyncio.tasks._leave_task(loop, asyncio.current_task())
+
+    async def other():
+        assert asyncio.current_task() is not None
+
+    task = loop.create_task(leaves())
+    others = [loop.create_task(other()) for _ in range(2)]
+    turn()
+    (report,) = reports.take()
+    assert isinstance(report["exception"], RuntimeError)
+    assert task.done() and all(other.exception() is None for other in others)
+    assert asyncio.current_task(loop) is None
+
+
+def test_a_task_that_somebody_else_ended_is_in_nobodys_list(impl, loop, turn, start, reports):
+    async def waits(fut):
+        await fut
+
+    for end in (lambda t: STOCK_FUTURE.set_result(t, 1), lambda t: impl.Future.cancel(t)):
+        fut = loop.create_future()
+        task = start(waits(fut))
+        end(task)
+        assert task not in asyncio.all_tasks(loop)
+        fut.set_result(None)
+        turn()
+        (report,) = reports.take()
+        assert isinstance(report["exception"], asyncio.InvalidStateError)
+        assert task not in asyncio.all_tasks(loop)
+        seen = weakref.ref(task)
+        del task, report, fut
+        gc.collect()
+        assert seen() is None
+        assert asyncio.all_tasks(loop) == set()
