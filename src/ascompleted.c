@@ -628,7 +628,7 @@ static PyObject *
 ascompleted_call(ctask_state *st, PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs,
                  PyObject *kwnames, PyObject *Py_UNUSED(stock))
 {
-    PyObject *generator = standin_class(&st->as_completed_generator, "ctask._ascompleted", "as_completed");
+    PyObject *generator = standin_python(&st->as_completed_generator, "ctask._ascompleted", "as_completed");
     return generator == NULL ? NULL : PyObject_Vectorcall(generator, args, (size_t)nargs, kwnames);
 }
 

@@ -202,6 +202,16 @@ object_has_attributes(PyObject *obj)
 #define CONSTANT_DROP(obj) Py_DECREF(obj)
 #endif
 
+/* ---- chains of objects ---- */
+
+/* An object that refers to one of these may be the first of a chain of any length: its tp_dealloc takes the
+   interpreter's trashcan (Py_TRASHCAN_BEGIN).  From 3.14 on every tp_dealloc is called so. */
+static inline int
+may_go_on(PyObject *obj)
+{
+    return PY_VERSION_HEX < 0x030E0000 && obj != NULL && PyType_HasFeature(Py_TYPE(obj), Py_TPFLAGS_HAVE_GC);
+}
+
 /* ---- functions that a version lacks ---- */
 
 #if PY_VERSION_HEX < 0x030C0000

@@ -354,7 +354,7 @@ Condition___init__(PyObject *self, PyObject *args, PyObject *kwargs)
         return sync_init_stock(self, args, kwargs, st->stock_Condition);
     }
     if (lock == Py_None) {
-        PyObject *class = standin_class(&st->lock_class, "ctask._locks", "Lock");
+        PyObject *class = standin_python(&st->lock_class, "ctask._locks", "Lock");
         lock = class == NULL ? NULL : PyObject_CallNoArgs(class);
         if (lock == NULL) {
             return -1;

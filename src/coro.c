@@ -31,20 +31,61 @@ coro_new(ctask_state *st, PyObject *owner, coro_step step, const char *name, Py_
     return (PyObject *)coro;
 }
 
+static void
+refuse_second_await(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "coroutine is being awaited already");
+}
+
+/* A coroutine made in Python, unless somebody awaits it. */
+static PyObject *
+coroutine_iter(ctask_state *st, PyObject *obj)
+{
+    PyObject *awaited = PyObject_GetAttr(obj, st->str.cr_await);
+    if (awaited == NULL) {
+        return NULL;
+    }
+    Py_DECREF(awaited);
+    if (awaited != Py_None) {
+        refuse_second_await();
+        return NULL;
+    }
+    return Py_NewRef(obj);
+}
+
+/* What the interpreter asks of an __await__() that may be anybody's. */
+static PyObject *
+checked_iter(PyObject *iter)
+{
+    if (iter != NULL && PyCoro_CheckExact(iter)) {
+        PyErr_SetString(PyExc_TypeError, "__await__() returned a coroutine");
+        Py_CLEAR(iter);
+    }
+    else if (iter != NULL && !PyIter_Check(iter)) {
+        PyErr_Format(
+            PyExc_TypeError, "__await__() returned non-iterator of type '%.100s'", Py_TYPE(iter)->tp_name);
+        Py_CLEAR(iter);
+    }
+    return iter;
+}
+
 /* The iterator that `await` would use. */
 static PyObject *
-awaitable_iter(PyObject *obj)
+awaitable_iter(ctask_state *st, PyObject *obj)
 {
-    if (PyCoro_CheckExact(obj) || PyGen_CheckExact(obj)) {
-        return Py_NewRef(obj);
-    }
     PyAsyncMethods *methods = Py_TYPE(obj)->tp_as_async;
+    if (LIKELY(future_is_exact(obj))) {
+        return methods->am_await(obj);
+    }
+    if (PyCoro_CheckExact(obj)) {
+        return coroutine_iter(st, obj);
+    }
     if (methods == NULL || methods->am_await == NULL) {
         PyErr_Format(
             PyExc_TypeError, "object %.100s can't be used in 'await' expression", Py_TYPE(obj)->tp_name);
         return NULL;
     }
-    return methods->am_await(obj);
+    return checked_iter(methods->am_await(obj));
 }
 
 PART int
@@ -53,10 +94,33 @@ coro_await(CoroObj *coro, PyObject *awaitable, coro_step next)
     if (awaitable == NULL) {
         return CORO_ERROR;
     }
-    coro->awaiting = awaitable_iter(awaitable);
+    coro->awaiting = awaitable_iter(coro->st, awaitable);
     coro->step = next;
     Py_DECREF(awaitable);
     return coro->awaiting == NULL ? CORO_ERROR : CORO_AWAIT;
+}
+
+/* Coroutines that wait for each other are as deep as the program has nested them. */
+static __attribute__((noinline)) PySendResult
+coro_ask_deeper(CoroObj *coro, PyObject *value, PyObject **result)
+{
+    if (Py_EnterRecursiveCall("")) {
+        *result = NULL;
+        return PYGEN_ERROR;
+    }
+    PySendResult outcome = PyIter_Send(coro->awaiting, value, result);
+    Py_LeaveRecursiveCall();
+    return outcome;
+}
+
+/* awaiting.send(value).  A future asks nobody, and of coroutines in Python the interpreter counts the depth. */
+static inline PySendResult
+coro_ask(CoroObj *coro, PyObject *value, PyObject **result)
+{
+    if (LIKELY(future_is_exact(coro->awaiting) || PyCoro_CheckExact(coro->awaiting))) {
+        return PyIter_Send(coro->awaiting, value, result);
+    }
+    return coro_ask_deeper(coro, value, result);
 }
 
 /* It does not wait any more, whatever the reason.  An exception may be set. */
@@ -103,7 +167,7 @@ coro_answered(CoroObj *coro, PySendResult outcome, PyObject **result)
         Py_CLEAR(*result);
         int status = step(coro, result);
         if (status == CORO_AWAIT) {
-            outcome = PyIter_Send(coro->awaiting, Py_None, result);
+            outcome = coro_ask(coro, Py_None, result);
             continue;
         }
         if (status == CORO_YIELD) {
@@ -146,7 +210,7 @@ coro_send(PyObject *self, PyObject *value, PyObject **result)
     /* At the start and after a turn of the loop there is nothing to ask: the next step comes at once. */
     PySendResult outcome = PYGEN_RETURN;
     if (coro->awaiting != NULL) {
-        outcome = PyIter_Send(coro->awaiting, value, result);
+        outcome = coro_ask(coro, value, result);
     }
     return coro_answered(coro, outcome, result);
 }
@@ -268,15 +332,26 @@ Coro_send(PyObject *self, PyObject *value)
     return coro_outcome(outcome, result, 1);
 }
 
+static int coro_close(CoroObj *coro);
+
 /* awaiting.close(), if it has that. */
 static int
 coro_close_awaiting(CoroObj *coro)
 {
-    if (coro->awaiting == NULL || future_is_exact(coro->awaiting)) {
+    PyObject *awaiting = coro->awaiting;
+    if (awaiting == NULL || future_is_exact(awaiting)) {
         return 0;
     }
+    if (Py_IS_TYPE(awaiting, coro->st->CoroType)) {
+        if (Py_EnterRecursiveCall("")) {
+            return -1;
+        }
+        int status = coro_close((CoroObj *)awaiting);
+        Py_LeaveRecursiveCall();
+        return status;
+    }
     PyObject *method;
-    if (PyObject_GetOptionalAttr(coro->awaiting, coro->st->str.close, &method) <= 0) {
+    if (PyObject_GetOptionalAttr(awaiting, coro->st->str.close, &method) <= 0) {
         return PyErr_Occurred() ? -1 : 0;
     }
     PyObject *res = PyObject_CallNoArgs(method);
@@ -284,6 +359,8 @@ coro_close_awaiting(CoroObj *coro)
     Py_XDECREF(res);
     return res == NULL ? -1 : 0;
 }
+
+static PySendResult coro_raise(CoroObj *coro, PyObject *const *args, Py_ssize_t nargs, PyObject **result);
 
 /* awaiting.throw(*args), an exception being set afterwards unless that has an answer. */
 static PySendResult
@@ -295,6 +372,14 @@ coro_throw_into(CoroObj *coro, PyObject *const *args, Py_ssize_t nargs, PyObject
             (void)future_throw_arguments(args, nargs);
         }
         return PYGEN_ERROR;
+    }
+    if (Py_IS_TYPE(coro->awaiting, coro->st->CoroType)) {
+        if (Py_EnterRecursiveCall("")) {
+            return PYGEN_ERROR;
+        }
+        PySendResult outcome = coro_raise((CoroObj *)coro->awaiting, args, nargs, result);
+        Py_LeaveRecursiveCall();
+        return outcome;
     }
     if (PyObject_GetOptionalAttr(coro->awaiting, coro->st->str.throw, &method) < 0) {
         return PYGEN_ERROR;
@@ -311,32 +396,36 @@ coro_throw_into(CoroObj *coro, PyObject *const *args, Py_ssize_t nargs, PyObject
     return _PyGen_FetchStopIterationValue(result) == 0 ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
+/* throw(*args) */
+static PySendResult
+coro_raise(CoroObj *coro, PyObject *const *args, Py_ssize_t nargs, PyObject **result)
+{
+    coro_state before = coro->state;
+    PySendResult outcome = PYGEN_ERROR;
+    *result = NULL;
+    if (coro_check(coro) < 0) {
+        return PYGEN_ERROR;
+    }
+    coro->state = CORO_RUNNING; /* a warning about the arguments may run anything */
+    if (nargs >= 1 && coro->awaiting != NULL && !future_is_exact(coro->awaiting)) {
+        outcome = coro_throw_into(coro, args, nargs, result);
+    }
+    else if (future_throw_arguments(args, nargs) < 0) {
+        coro->state = before; /* a mistake of the caller's */
+        return PYGEN_ERROR;
+    }
+    else if (before == CORO_CREATED) {
+        coro_end(coro);
+        return PYGEN_ERROR;
+    }
+    return coro_answered(coro, outcome, result);
+}
+
 static PyObject *
 Coro_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    CoroObj *coro = (CoroObj *)self;
-    if (coro_check(coro) < 0) {
-        return NULL;
-    }
-    if (coro->state == CORO_CREATED) {
-        if (future_throw_arguments(args, nargs) == 0) {
-            coro_end(coro);
-        }
-        return NULL;
-    }
-    PyObject *result = NULL;
-    PySendResult outcome = PYGEN_ERROR;
-    if (nargs < 1 || coro->awaiting == NULL || future_is_exact(coro->awaiting)) {
-        if (future_throw_arguments(args, nargs) < 0) {
-            return NULL; /* a mistake of the caller's */
-        }
-        coro->state = CORO_RUNNING;
-    }
-    else {
-        coro->state = CORO_RUNNING;
-        outcome = coro_throw_into(coro, args, nargs, &result);
-    }
-    outcome = coro_answered(coro, outcome, &result);
+    PyObject *result;
+    PySendResult outcome = coro_raise((CoroObj *)self, args, nargs, &result);
     return coro_outcome(outcome, result, 1);
 }
 
@@ -344,6 +433,10 @@ Coro_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 static int
 coro_close(CoroObj *coro)
 {
+    if (coro->state == CORO_RUNNING) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return -1;
+    }
     if (coro->state != CORO_SUSPENDED) {
         coro_end(coro);
         return 0;
@@ -373,12 +466,7 @@ coro_close(CoroObj *coro)
 static PyObject *
 Coro_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    CoroObj *coro = (CoroObj *)self;
-    if (coro->state == CORO_RUNNING) {
-        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
-        return NULL;
-    }
-    return coro_close(coro) < 0 ? NULL : Py_NewRef(Py_None);
+    return coro_close((CoroObj *)self) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *
@@ -485,12 +573,17 @@ coro_clear(PyObject *self)
     return 0;
 }
 
+static void coro_warn(CoroObj *coro);
+
 /* One that is let go while it waits is closed first, as a coroutine in Python. */
 static void
 coro_finalize(PyObject *self)
 {
     CoroObj *coro = (CoroObj *)self;
     coro->finalized = 1;
+    if (coro->state == CORO_CREATED) {
+        coro_warn(coro); /* it ends in a cycle */
+    }
     if (coro->state != CORO_SUSPENDED) {
         return;
     }
@@ -501,7 +594,6 @@ coro_finalize(PyObject *self)
     PyErr_SetRaisedException(raised);
 }
 
-/* No code of ours can refer to the object here, so a warning cannot bring it back to life. */
 static __attribute__((noinline)) void
 coro_warn(CoroObj *coro)
 {
@@ -512,6 +604,18 @@ coro_warn(CoroObj *coro)
     PyErr_SetRaisedException(raised);
 }
 
+static inline void
+coro_free(CoroObj *coro)
+{
+    PyObject *self = (PyObject *)coro;
+    ctask_state *st = coro->st;
+    Py_CLEAR(coro->function);
+    freelist_give(&st->free_coros, self, coro->finalized);
+#if KEEPS_STOP
+    coro_release_stop(st);
+#endif
+}
+
 static void
 coro_dealloc(PyObject *self)
 {
@@ -520,19 +624,30 @@ coro_dealloc(PyObject *self)
         return;
     }
     PyObject_GC_UnTrack(self);
-    if (UNLIKELY(coro->state == CORO_CREATED)) {
+    if (LIKELY(coro->state == CORO_CLOSED)) {
+        coro_free(coro);
+        return;
+    }
+    /* What it was to wait for may be the next of many. */
+    Py_TRASHCAN_BEGIN(self, coro_dealloc) if (coro->state == CORO_CREATED && !coro->finalized)
+    {
         coro_warn(coro);
     }
-    if (UNLIKELY(coro->state != CORO_CLOSED)) {
-        coro->state = CORO_RUNNING;
-        (void)coro_clear(self);
+    coro->state = CORO_RUNNING;
+    (void)coro_clear(self);
+    coro_free(coro);
+    Py_TRASHCAN_END
+}
+
+/* For `await`, where __await__() and a Task ask nothing. */
+static PyObject *
+coro_begin_await(PyObject *self)
+{
+    if (UNLIKELY(((CoroObj *)self)->state == CORO_SUSPENDED)) {
+        refuse_second_await();
+        return NULL;
     }
-    ctask_state *st = coro->st;
-    Py_CLEAR(coro->function);
-    freelist_give(&st->free_coros, self, coro->finalized);
-#if KEEPS_STOP
-    coro_release_stop(st);
-#endif
+    return Py_NewRef(self);
 }
 
 static PyMethodDef Coro_methods[] = {
@@ -586,5 +701,6 @@ coro_setup(PyObject *module, ctask_state *st)
     /* After the type is ready, so that no __next__ and no __iter__ appear: a coroutine is no Iterator. */
     st->CoroType->tp_iternext = coro_iternext;
     st->CoroType->tp_iter = PyObject_SelfIter;
+    st->CoroType->tp_as_async->am_await = coro_begin_await;
     return 0;
 }

@@ -55,14 +55,15 @@ inner_of(const char *name)
     return NULL;
 }
 
-/* NULL without an exception if there is none. */
+/* NULL without an exception if there is none.  The look-up may run anything: the coroutine may have ended then. */
 static PyObject *
 inner_function(CoroObj *coro, const inner_call *call)
 {
     PyObject *function = NULL;
     if (call->where == OF_OWNER) {
-        function = coro->owner == NULL ? NULL
-                                       : PyObject_GetAttrString((PyObject *)Py_TYPE(coro->owner), call->inner);
+        PyObject *type = coro->owner == NULL ? NULL : Py_NewRef(Py_TYPE(coro->owner));
+        function = type == NULL ? NULL : PyObject_GetAttrString(type, call->inner);
+        Py_XDECREF(type);
     }
     else if (call->where == OF_QUEUE) {
         function = PyObject_GetAttrString(coro->st->stock_Queue, call->inner);
@@ -95,15 +96,20 @@ awaited_by_name(CoroObj *coro, const char *name)
     if (coro->awaiting == NULL) {
         Py_RETURN_NONE;
     }
+    PyObject *awaiting = Py_NewRef(coro->awaiting);
     const inner_call *call = coro->function == NULL ? NULL : inner_of(name);
-    PyObject *function = call == NULL || (call->where == OF_QUEUE && PyCoro_CheckExact(coro->awaiting))
+    PyObject *function = call == NULL || (call->where == OF_QUEUE && PyCoro_CheckExact(awaiting))
                              ? NULL
                              : inner_function(coro, call);
     if (function == NULL) {
-        return PyErr_Occurred() ? NULL : Py_NewRef(coro->awaiting);
+        if (PyErr_Occurred()) {
+            Py_CLEAR(awaiting);
+        }
+        return awaiting;
     }
     PyObject *frame = coroframe_new(coro, function, call->inner_name);
     Py_DECREF(function);
+    Py_DECREF(awaiting);
     return frame;
 }
 

@@ -74,6 +74,7 @@
     X(_start_serving)           \
     X(_start_shutdown)          \
     X(_stream_reader)           \
+    X(_task)                    \
     X(_timer_handle_cancelled)  \
     X(_transports)              \
     X(_unfinished_tasks)        \
@@ -102,7 +103,7 @@
     X(connection_made)          \
     X(context)                  \
     X(coro)                     \
-    X(cr_suspended)             \
+    X(cr_await)                 \
     X(create_future)            \
     X(create_task)              \
     X(data)                     \
@@ -794,6 +795,15 @@ loop_plain(PyObject *obj)
         loop_check_overrides(loop);
     }
     return loop->overridden ? NULL : loop;
+}
+
+/* ---- chains of futures ---- */
+
+/* See may_go_on().  Lists of callbacks and exceptions take the trashcan themselves. */
+static inline int
+future_may_go_on(FutureObj *fut)
+{
+    return may_go_on(fut->result) || may_go_on(fut->callback0) || may_go_on(fut->cancel_msg);
 }
 
 /* ---- the call graph (3.14+): who waits for whom ---- */

@@ -367,6 +367,21 @@ future_clear(PyObject *self)
     return 0;
 }
 
+static inline void
+future_free(FutureObj *fut, PyTypeObject *type)
+{
+    PyObject *self = (PyObject *)fut;
+    clear_weakrefs(self, type);
+    int as_new = !FUTURE_HAS_ATTRIBUTES(fut);
+    (void)future_clear(self);
+    if (LIKELY(as_new && type->tp_dealloc == future_dealloc)) {
+        freelist_give(&state_of(self)->free_futures, self, 1);
+        return;
+    }
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
 PART void
 future_dealloc(PyObject *self)
 {
@@ -380,15 +395,12 @@ future_dealloc(PyObject *self)
         }
     }
     PyObject_GC_UnTrack(self);
-    clear_weakrefs(self, type);
-    int as_new = !FUTURE_HAS_ATTRIBUTES(fut);
-    (void)future_clear(self);
-    if (LIKELY(as_new && type->tp_dealloc == future_dealloc)) {
-        freelist_give(&state_of(self)->free_futures, self, 1);
+    if (LIKELY(!future_may_go_on(fut))) {
+        future_free(fut, type);
         return;
     }
-    type->tp_free(self);
-    Py_DECREF(type);
+    Py_TRASHCAN_BEGIN(self, future_dealloc) future_free(fut, type);
+    Py_TRASHCAN_END
 }
 
 /* The common start of Future and Task.  Any field may hold something: __init__ can be called twice. */

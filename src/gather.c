@@ -97,7 +97,9 @@ gather_finish(GatherObj *outer, ctask_state *st)
     if (results == NULL) {
         return -1;
     }
-    int requested = outer->cancel_requested == NULL ? 0 : PyObject_IsTrue(outer->cancel_requested);
+    PyObject *flag = Py_XNewRef(outer->cancel_requested);
+    int requested = flag == NULL ? 0 : PyObject_IsTrue(flag);
+    Py_XDECREF(flag);
     if (requested < 0) {
         status = -1;
     }
@@ -385,8 +387,9 @@ static int
 cancel_given(GatherObj *outer, ctask_state *st, PyObject *msg)
 {
     int any = 0;
-    PyObject *iterator = PyObject_GetIter(outer->children_given);
-    PyObject *child;
+    PyObject *given = Py_NewRef(outer->children_given), *child;
+    PyObject *iterator = PyObject_GetIter(given);
+    Py_DECREF(given);
     if (iterator == NULL) {
         return -1;
     }
@@ -402,11 +405,26 @@ cancel_given(GatherObj *outer, ctask_state *st, PyObject *msg)
     return PyErr_Occurred() ? -1 : any;
 }
 
+static int
+cancel_children(GatherObj *outer, ctask_state *st, PyObject *msg)
+{
+    int any = 0;
+    for (Py_ssize_t i = 0; i < outer->n_children; i++) {
+        PyObject *child = Py_NewRef(outer->children[i]);
+        int cancelled = future_cancel_any(child, st, msg);
+        Py_DECREF(child);
+        if (cancelled < 0) {
+            return -1;
+        }
+        any |= cancelled;
+    }
+    return any;
+}
+
 PART int
 gather_cancel(PyObject *self, ctask_state *st, PyObject *msg)
 {
     GatherObj *outer = (GatherObj *)self;
-    int any = 0;
     if (outer->loop == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
         return -1;
@@ -414,24 +432,12 @@ gather_cancel(PyObject *self, ctask_state *st, PyObject *msg)
     if (outer->state != FUTURE_PENDING) {
         return 0;
     }
-    if (outer->children_given != NULL) {
-        any = cancel_given(outer, st, msg);
-        if (any < 0) {
-            return -1;
-        }
+    if (Py_EnterRecursiveCall(" while cancelling a future")) {
+        return -1; /* the children may be of gather(), too */
     }
-    else {
-        for (Py_ssize_t i = 0; i < outer->n_children; i++) {
-            PyObject *child = Py_NewRef(outer->children[i]);
-            int cancelled = future_cancel_any(child, st, msg);
-            Py_DECREF(child);
-            if (cancelled < 0) {
-                return -1;
-            }
-            any |= cancelled;
-        }
-    }
-    if (any) {
+    int any = outer->children_given != NULL ? cancel_given(outer, st, msg) : cancel_children(outer, st, msg);
+    Py_LeaveRecursiveCall();
+    if (any > 0) {
         Py_XSETREF(outer->cancel_requested, Py_NewRef(Py_True));
     }
     return any;
@@ -525,10 +531,12 @@ gather_dealloc(PyObject *self)
         }
     }
     PyObject_GC_UnTrack(self);
-    clear_weakrefs(self, type);
+    Py_TRASHCAN_BEGIN(self, gather_dealloc) /* a child may be the next of many */
+        clear_weakrefs(self, type);
     (void)gather_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyMethodDef Gather_methods[] = {

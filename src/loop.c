@@ -209,6 +209,19 @@ entry_as_handle(LoopObj *loop, ring_entry *entry)
 
 /* ---- running callbacks ---- */
 
+/* Where the handle was made, for the exception handler: any object, as anybody may have set it. */
+static int
+report_source(ctask_state *st, PyObject *context, PyObject *source)
+{
+    Py_XINCREF(source);
+    int status = source == NULL ? 0 : PyObject_IsTrue(source);
+    if (status > 0) {
+        status = PyDict_SetItem(context, st->str.source_traceback, source);
+    }
+    Py_XDECREF(source);
+    return status;
+}
+
 /* A callback raised.  SystemExit and KeyboardInterrupt end the loop (-1, still set); all else goes to the
    exception handler, in the words of asyncio.Handle. */
 static int
@@ -220,8 +233,8 @@ report_exception(LoopObj *loop, PyObject *handle)
     ctask_state *st = loop->st;
     PyObject *exc = PyErr_GetRaisedException();
     HandleObj *h = (HandleObj *)handle;
-    PyObject *callback = h->callback == NULL ? Py_None : h->callback;
-    PyObject *arguments = h->args == NULL ? Py_None : h->args;
+    PyObject *callback = Py_NewRef(h->callback == NULL ? Py_None : h->callback);
+    PyObject *arguments = Py_NewRef(h->args == NULL ? Py_None : h->args);
     PyObject *source = NULL, *message = NULL, *context = NULL, *res = NULL;
 #if PY_VERSION_HEX >= 0x030D0000
     PyObject *keywords = PyTuple_Pack(1, st->str.debug);
@@ -244,12 +257,13 @@ report_exception(LoopObj *loop, PyObject *handle)
     if (context != NULL && PyDict_SetItem(context, st->str.message, message) == 0 &&
         PyDict_SetItem(context, st->str.exception, exc) == 0 &&
         PyDict_SetItem(context, st->str.handle, handle) == 0 &&
-        (h->source_traceback == NULL || PyObject_IsTrue(h->source_traceback) <= 0 ||
-         PyDict_SetItem(context, st->str.source_traceback, h->source_traceback) == 0)) {
+        report_source(st, context, h->source_traceback) == 0) {
         res = PyObject_CallMethodOneArg((PyObject *)loop, st->str.call_exception_handler, context);
     }
     Py_XDECREF(context);
     Py_XDECREF(message);
+    Py_DECREF(arguments);
+    Py_DECREF(callback);
     Py_DECREF(exc);
     Py_XDECREF(res);
     return res == NULL ? -1 : 0;
@@ -578,13 +592,16 @@ loop_now(LoopObj *loop, double *now)
 static int
 time_to_wait(LoopObj *loop, int64_t *timeout)
 {
+    *timeout = -1;
     if (loop->timers.length == 0) {
-        *timeout = -1;
         return 0;
     }
     double now;
     if (loop_now(loop, &now) < 0) {
         return -1;
+    }
+    if (loop->timers.length == 0) {
+        return 0; /* time() may be anybody's */
     }
     double seconds = timers_first(&loop->timers)->when - now;
     if (seconds > MAXIMUM_WAIT) {

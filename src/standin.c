@@ -174,15 +174,30 @@ standin_function(ctask_state *st, PyObject *module, PyObject *stock, const char 
 }
 
 PART PyObject *
-standin_class(PyObject **slot, const char *module, const char *name)
+standin_python(PyObject **slot, const char *module, const char *name)
 {
     if (UNLIKELY(*slot == NULL)) {
         PyObject *found = PyImport_ImportModule(module);
-        PyObject *class = found == NULL ? NULL : PyObject_GetAttrString(found, name);
+        PyObject *value = found == NULL ? NULL : PyObject_GetAttrString(found, name);
         Py_XDECREF(found);
-        Py_XSETREF(*slot, class);
+        Py_XSETREF(*slot, value);
     }
     return *slot;
+}
+
+PART PyTypeObject *
+standin_class(PyObject **slot, const char *module, const char *name, PyTypeObject *core)
+{
+    if (LIKELY(*slot != NULL)) {
+        return (PyTypeObject *)*slot;
+    }
+    PyObject *class = standin_python(slot, module, name);
+    if (class != NULL && !(PyType_Check(class) && PyType_IsSubtype((PyTypeObject *)class, core))) {
+        Py_CLEAR(*slot);
+        PyErr_Format(PyExc_TypeError, "%s.%s is another class than ctask's", module, name);
+        return NULL;
+    }
+    return (PyTypeObject *)class;
 }
 
 /* ---- overrides ---- */

@@ -20,9 +20,11 @@ PART int standin_function(ctask_state *st, PyObject *module, PyObject *stock, co
                           standin_call function);
 PART int standin_setup(PyObject *module, ctask_state *st);
 
-/* The class in Python over a core, `module`.`name`, which is looked up the first time and then in *slot, owned.
-   Borrowed; NULL with an exception. */
-PART PyObject *standin_class(PyObject **slot, const char *module, const char *name);
+/* What is in Python, `module`.`name`, which is looked up the first time and then in *slot, owned.  Borrowed; NULL with
+   an exception. */
+PART PyObject *standin_python(PyObject **slot, const char *module, const char *name);
+/* The same for the class over a core; another class in its place is an error. */
+PART PyTypeObject *standin_class(PyObject **slot, const char *module, const char *name, PyTypeObject *core);
 
 /* Is any of `names` overridden in `type`, against `core` or (what is not C) `stock`?  1 if so, or if that
    cannot be found out. */

@@ -738,6 +738,22 @@ task_finalize(PyObject *self)
 }
 #endif
 
+static inline void
+task_free(TaskObj *task, PyTypeObject *type)
+{
+    PyObject *self = (PyObject *)task;
+    clear_weakrefs(self, type);
+    if (LIKELY(type->tp_dealloc == task_dealloc && !FUTURE_HAS_ATTRIBUTES(task))) {
+        ctask_state *st = PyType_GetModuleState(type);
+        (void)task_clear(self);
+        freelist_give(&st->free_tasks, self, 1);
+        return;
+    }
+    (void)task_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
 PART void
 task_dealloc(PyObject *self)
 {
@@ -752,16 +768,12 @@ task_dealloc(PyObject *self)
         }
     }
     PyObject_GC_UnTrack(self);
-    clear_weakrefs(self, type);
-    if (LIKELY(type->tp_dealloc == task_dealloc && !FUTURE_HAS_ATTRIBUTES(task))) {
-        ctask_state *st = PyType_GetModuleState(type);
-        (void)task_clear(self);
-        freelist_give(&st->free_tasks, self, 1);
+    if (LIKELY(task->state != FUTURE_PENDING && !future_may_go_on((FutureObj *)task))) {
+        task_free(task, type);
         return;
     }
-    (void)task_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
+    Py_TRASHCAN_BEGIN(self, task_dealloc) task_free(task, type);
+    Py_TRASHCAN_END
 }
 
 /* ---- the type ---- */

@@ -84,13 +84,20 @@ awaited_by_parent(GroupObj *group, TaskObj *task)
 {
 #if FUTURE_CALL_GRAPH
     PyObject *parent = group->parent_task;
-    if (LIKELY(task->awaited_by == NULL &&
+    if (LIKELY(task->awaited_by == NULL && parent != NULL &&
                PyObject_TypeCheck(parent, (PyTypeObject *)group->st->stock_Future))) {
         task->awaited_by = Py_NewRef(parent);
     }
 #else
     (void)group, (void)task;
 #endif
+}
+
+/* Is `_tasks` still a set, and empty? */
+static inline int
+group_has_no_tasks(GroupObj *group)
+{
+    return group->tasks != NULL && PySet_CheckExact(group->tasks) && PySet_GET_SIZE(group->tasks) == 0;
 }
 
 /* _on_task_done(task): what a task's end calls. */
@@ -101,37 +108,41 @@ TaskGroup_on_task_done(PyObject *self, PyObject *task)
     ctask_state *st = group->st;
     TaskObj *ours = (TaskObj *)task;
     PyObject *completed = group->completed;
+    PyObject *parent = group->parent_task;
     PyObject *res = NULL;
-    if (UNLIKELY(group->tasks == NULL || !PySet_CheckExact(group->tasks))) {
+    if (UNLIKELY(parent == NULL || group->tasks == NULL || !PySet_CheckExact(group->tasks))) {
         return PyObject_CallFunctionObjArgs(st->stock_on_task_done, self, task, NULL);
     }
     Py_INCREF(self);
+    Py_INCREF(parent);
     if (LIKELY(
             task_is_exact(task) && completed != NULL && (completed == Py_None || future_is_exact(completed)) &&
             (ours->state == FUTURE_CANCELLED || (ours->state == FUTURE_FINISHED && ours->exception == NULL)))) {
         /* Nothing but the end of a task: no error to remember. */
-        if (PySet_Discard(group->tasks, task) < 0 ||
-            awaited_by_discard(st, task, (TaskObj *)group->parent_task) < 0) {
+        if (PySet_Discard(group->tasks, task) < 0 || awaited_by_discard(st, task, (TaskObj *)parent) < 0) {
             goto finally;
         }
         completed = group->completed;
-        if (completed != NULL && future_is_exact(completed) && PySet_GET_SIZE(group->tasks) == 0 &&
-            ((FutureObj *)completed)->state == FUTURE_PENDING &&
-            future_set_result((FutureObj *)completed, st, Py_True) < 0) {
-            goto finally;
+        int status = 0;
+        if (completed != NULL && future_is_exact(completed) && group_has_no_tasks(group) &&
+            ((FutureObj *)completed)->state == FUTURE_PENDING) {
+            Py_INCREF(completed);
+            status = future_set_result((FutureObj *)completed, st, Py_True);
+            Py_DECREF(completed);
         }
-        res = Py_NewRef(Py_None);
+        res = status < 0 ? NULL : Py_NewRef(Py_None);
     }
     else {
         res = PyObject_CallFunctionObjArgs(st->stock_on_task_done, self, task, NULL);
     }
 finally:
-    if (group->tasks != NULL && PySet_CheckExact(group->tasks) && PySet_GET_SIZE(group->tasks) == 0) {
+    if (group_has_no_tasks(group)) {
         PyObject *raised = PyErr_GetRaisedException();
         Py_CLEAR(group->task_done); /* or the two would keep each other alive */
         Py_CLEAR(group->context);
         PyErr_SetRaisedException(raised);
     }
+    Py_DECREF(parent);
     Py_DECREF(self);
     return res;
 }
@@ -143,12 +154,14 @@ static PyObject *
 group_create(GroupObj *group, PyObject *coro, PyObject *name, PyObject *context)
 {
     ctask_state *st = group->st;
-    if (UNLIKELY(!group->entered || group->aborting || group->loop == NULL || group->parent_task == NULL ||
-                 !group_is_plain(group) || (group->exiting && PySet_GET_SIZE(group->tasks) == 0))) {
+    /* First what may run Python code. */
+    if (UNLIKELY(!group_is_plain(group) || group->loop == NULL)) {
         return NULL;
     }
     LoopObj *loop = loop_plain(group->loop);
-    if (UNLIKELY(loop == NULL || !schedule_creates_tasks(loop))) {
+    if (UNLIKELY(loop == NULL || !schedule_creates_tasks(loop) || !group->entered || group->aborting ||
+                 group->loop != (PyObject *)loop || group->parent_task == NULL ||
+                 (group->exiting && group_has_no_tasks(group)))) {
         return NULL;
     }
     if (UNLIKELY(group->task_done == NULL)) {
@@ -282,7 +295,7 @@ group_end(CoroObj *coro, PyObject **result)
     coro->arg = coro->waiter = NULL;
     if (LIKELY(propagated == NULL && !group->parent_cancel_requested && group->base_error == Py_None &&
                group->errors != NULL && PyList_CheckExact(group->errors) &&
-               PyList_GET_SIZE(group->errors) == 0 && PySet_CheckExact(group->tasks))) {
+               PyList_GET_SIZE(group->errors) == 0 && group_has_no_tasks(group))) {
         Py_XDECREF(last);
         group_let_go(group);
         *result = Py_NewRef(GROUP_CANCELS ? Py_True : Py_None);
@@ -338,7 +351,9 @@ group_wait(CoroObj *coro, PyObject **result)
         return group_end(coro, result);
     }
     if (group->completed == NULL || group->completed == Py_None) {
-        PyObject *fut = loop_new_future(coro->st, group->loop);
+        PyObject *loop = PyObject_GetAttr(coro->owner, coro->st->str._loop);
+        PyObject *fut = loop == NULL ? NULL : loop_new_future(coro->st, loop);
+        Py_XDECREF(loop);
         if (fut == NULL) {
             group_let_go(group);
             return CORO_ERROR;

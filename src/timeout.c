@@ -162,6 +162,21 @@ timeout_cancel_timer(TimeoutObj *timeout)
 
 /* ---- entering and leaving ---- */
 
+PyDoc_STRVAR(Timeout_when_doc,
+"when($self, /)\n--\n\n"
+"Return the deadline in seconds, by loop.time(), or None.  (asyncio.Timeout.when)");
+
+static PyObject *
+Timeout_when(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *when = ((TimeoutObj *)self)->when;
+    if (when == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_when");
+        return NULL;
+    }
+    return Py_NewRef(when);
+}
+
 PART int
 timeout_enter(TimeoutObj *timeout, PyObject *loop)
 {
@@ -190,7 +205,11 @@ timeout_enter(TimeoutObj *timeout, PyObject *loop)
     if (timeout->when == Py_None) {
         return 0;
     }
-    PyObject *when = Py_NewRef(timeout->when);
+    /* The task's cancelling() may be anybody's, and have deleted it. */
+    PyObject *when = Timeout_when((PyObject *)timeout, NULL);
+    if (when == NULL) {
+        return -1;
+    }
     PyObject *handle = timeout_schedule(timeout, loop, when);
     Py_DECREF(when);
     if (handle == NULL) {
@@ -287,21 +306,6 @@ Timeout_aexit(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t
 
 /* ---- methods ---- */
 
-PyDoc_STRVAR(Timeout_when_doc,
-"when($self, /)\n--\n\n"
-"Return the deadline in seconds, by loop.time(), or None.  (asyncio.Timeout.when)");
-
-static PyObject *
-Timeout_when(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    PyObject *when = ((TimeoutObj *)self)->when;
-    if (when == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "_when");
-        return NULL;
-    }
-    return Py_NewRef(when);
-}
-
 PyDoc_STRVAR(Timeout_expired_doc,
 "expired($self, /)\n--\n\n"
 "Return True if the deadline has passed while it was entered.  (asyncio.Timeout.expired)");
@@ -396,7 +400,7 @@ timeout_new(ctask_state *st, PyObject *when)
     if (when == NULL) {
         return NULL;
     }
-    PyTypeObject *type = (PyTypeObject *)standin_class(&st->timeout_class, "ctask._timeouts", "Timeout");
+    PyTypeObject *type = standin_class(&st->timeout_class, "ctask._timeouts", "Timeout", st->TimeoutType);
     PyObject *self = type == NULL ? NULL : type->tp_alloc(type, 0);
     if (self == NULL) {
         Py_DECREF(when);

@@ -20,9 +20,11 @@ waitfor_unwait(CoroObj *coro)
     int status = timeout_leave(timeout);
     if (UNLIKELY(status > 0 && raised == NULL && timeout->state == st->timeout_expiring)) {
         Py_XSETREF(timeout->state, Py_NewRef(st->timeout_expired));
-        PyObject *res = PyObject_CallMethodNoArgs(timeout->task, st->str.uncancel);
+        PyObject *task = PyObject_GetAttr((PyObject *)timeout, st->str._task);
+        PyObject *res = task == NULL ? NULL : PyObject_CallMethodNoArgs(task, st->str.uncancel);
         status = res == NULL ? -1 : 0;
         Py_XDECREF(res);
+        Py_XDECREF(task);
     }
     if (UNLIKELY(status < 0)) {
         PyErr_WriteUnraisable((PyObject *)timeout);
@@ -118,17 +120,7 @@ waitfor_takes(ctask_state *st, PyObject *fut)
         PyObject_TypeCheck(fut, (PyTypeObject *)st->stock_Future)) {
         return 1;
     }
-    if (!PyCoro_CheckExact(fut)) {
-        return 0;
-    }
-    /* One that somebody else awaits is not to be sent to. */
-    PyObject *suspended = PyObject_GetAttr(fut, st->str.cr_suspended);
-    if (suspended == NULL) {
-        PyErr_Clear();
-        return 0;
-    }
-    Py_DECREF(suspended);
-    return suspended == Py_False;
+    return PyCoro_CheckExact(fut);
 }
 
 /* wait_for(fut, timeout) */

@@ -1,0 +1,243 @@
+"""Private attributes deleted or replaced in the midst of things: an exception or nothing."""
+
+import asyncio
+import contextlib
+import gc
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def installed(impl):
+    if impl.name == "asyncio":
+        yield
+        return
+    import ctask
+
+    ctask.install()
+    yield
+    ctask.uninstall()
+
+
+def ignore(loop, context):
+    pass
+
+
+GROUP = ["_loop", "_parent_task", "_tasks", "_errors", "_base_error", "_on_completed_fut"]
+
+
+@pytest.mark.parametrize("name", GROUP)
+@pytest.mark.parametrize("when", ["before", "in a task", "in its name"])
+@pytest.mark.parametrize("value", [None, 5, "deleted"])
+def test_a_group_without(run, loop, name, when, value):
+    def spoil():
+        try:
+            if value == "deleted":
+                delattr(group, name)
+            else:
+                setattr(group, name, value)
+        except (AttributeError, TypeError):
+            pass
+
+    async def spoils():
+        spoil()
+
+    class Name:
+        def __str__(self):
+            spoil()
+            return "name"
+
+    async def main():
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            await group.__aenter__()
+            tasks.append(group.create_task(spoils() if when == "in a task" else asyncio.sleep(0)))
+            leaving = group.__aexit__(None, None, None)
+            if when == "before":
+                spoil()
+            if when == "in its name":
+                coro = asyncio.sleep(0)
+                try:
+                    tasks.append(group.create_task(coro, name=Name()))
+                finally:
+                    coro.close()
+            await asyncio.wait_for(leaving, 0.1)
+        with contextlib.suppress(Exception):
+            leaving.close()
+
+    tasks = []
+    group = asyncio.TaskGroup()
+    loop.set_exception_handler(ignore)
+    with contextlib.suppress(asyncio.CancelledError):
+        run(main())
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            run(asyncio.wait([task]))
+    gc.collect()
+
+
+TIMEOUT = ["_state", "_timeout_handler", "_task", "_when", "_cancelling"]
+
+
+@pytest.mark.parametrize("name", TIMEOUT)
+@pytest.mark.parametrize("state", [None, "CREATED", "ENTERED", "EXPIRING", "EXPIRED"])
+@pytest.mark.parametrize("end", ["result", "exception", "cancel", "timeout", "dropped"])
+def test_a_wait_whose_timeout_lacks(run, loop, unraisable, name, state, end):
+    async def main():
+        fut = asyncio.get_running_loop().create_future()
+        coro = asyncio.wait_for(fut, 0.001 if end == "timeout" else 1000)
+        task = asyncio.ensure_future(coro)
+        await asyncio.sleep(0)
+        timeout = timeouts(loop)
+        if timeout is not None:
+            if state is not None:
+                timeout._state = getattr(asyncio.timeouts._State, state)
+            with contextlib.suppress(AttributeError):
+                delattr(timeout, name)
+        if end == "result":
+            fut.set_result(None)
+        elif end == "exception":
+            fut.set_exception(ValueError())
+        elif end == "cancel":
+            task.cancel()
+        elif end == "dropped":
+            with contextlib.suppress(Exception):
+                coro.close()
+            task.cancel()
+        await asyncio.wait([task], timeout=0.01)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        fut.cancel()
+        for handle in loop._scheduled:
+            handle.cancel()
+
+    def timeouts(loop):
+        for handle in loop._scheduled:
+            owner = getattr(handle._callback, "__self__", None)
+            if isinstance(owner, asyncio.Timeout):
+                return owner
+        return None
+
+    loop.set_exception_handler(ignore)
+    run(main())
+    gc.collect()
+    unraisable.clear()
+
+
+def test_a_timeout_loses_its_deadline_while_it_is_entered(run, loop):
+    class Strange:
+        def cancelling(self):
+            del timeout._when
+            return 0
+
+    async def main():
+        nonlocal timeout
+        timeout = asyncio.timeout(10)
+        me = asyncio.current_task()
+        strange = Strange()
+        asyncio.tasks._leave_task(loop, me)
+        asyncio.tasks._enter_task(loop, strange)
+        try:
+            with contextlib.suppress(AttributeError):
+                timeout.__aenter__().send(None)
+        except StopIteration:
+            pass
+        finally:
+            asyncio.tasks._leave_task(loop, strange)
+            asyncio.tasks._enter_task(loop, me)
+        timeout = None
+        for handle in loop._scheduled:
+            handle.cancel()
+
+    timeout = None
+    run(main())
+
+
+@pytest.mark.parametrize("answer", [True, False, KeyError])
+def test_a_gather_whose_flag_is_anything(run, loop, answer):
+    class Flag:
+        def __bool__(self):
+            with contextlib.suppress(AttributeError):
+                del outer._cancel_requested
+            gc.collect()
+            if isinstance(answer, bool):
+                return answer
+            raise answer
+
+    class Children:
+        def __iter__(self):
+            outer._children = []
+            gc.collect()
+            return iter(())
+
+    async def main():
+        nonlocal outer
+        child = loop.create_future()
+        outer = asyncio.gather(child)
+        with contextlib.suppress(AttributeError):
+            del outer._children
+        outer._children = Children()
+        outer.cancel()
+        outer._cancel_requested = Flag()
+        child.set_result(1)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if outer.done() and not outer.cancelled():
+            outer.exception()
+        outer = None
+
+    outer = None
+    loop.set_exception_handler(ignore)
+    run(main())
+
+
+def test_a_handle_loses_its_traceback_while_it_is_reported(loop, turn):
+    class Evil:
+        def __bool__(self):
+            del handle._source_traceback
+            gc.collect()
+            return True
+
+    class Wrong:
+        def __bool__(self):
+            raise KeyError(1)
+
+    def fails():
+        raise ValueError
+
+    reports = []
+    loop.set_exception_handler(lambda loop, context: reports.append(context))
+    handle = loop.call_soon(fails)
+    handle._source_traceback = Evil()
+    with contextlib.suppress(AttributeError):  # asyncio looks a second time
+        turn()
+    loop.call_soon(fails)._source_traceback = Wrong()
+    with pytest.raises(KeyError):
+        turn()
+    assert all(isinstance(report["exception"], ValueError) for report in reports)
+
+
+def test_the_clock_cancels_the_timers(impl):
+    class Loop(impl.EventLoop):
+        armed = False
+
+        def time(self):
+            if self.armed:
+                for handle in timers:
+                    handle.cancel()
+                timers.clear()
+            return super().time()
+
+    timers = []
+    loop = Loop()
+    timers += [loop.call_later(1000, print) for _ in range(3)]
+    loop.armed = True
+    ready = loop.create_future()
+    loop._write_to_self()  # or it would wait for ever
+    loop.call_soon_threadsafe(ready.set_result, None)
+    loop._run_once()
+    loop.run_until_complete(ready)
+    loop.close()

@@ -1,0 +1,159 @@
+"""Chains of any length end with RecursionError or in order, never with a crash."""
+
+import sys
+
+import pytest
+
+DEPTH = 200_000
+
+# asyncio's own coroutines, nested so deeply, end with a crash of the interpreter.
+own = pytest.mark.ctask_only
+
+
+def nested(script, body):
+    return script("warnings.simplefilter('ignore')\nif not STOCK: impl.install()\n", body)
+
+
+def test_cancelling_nested_gathers(script):
+    done = nested(
+        script,
+        f"""
+        async def main():
+            outer = asyncio.get_running_loop().create_future()
+            for _ in range({DEPTH}):
+                outer = asyncio.gather(outer)
+            try:
+                outer.cancel()
+            except RecursionError:
+                print("RecursionError")
+
+        impl.run(main())
+        """,
+    )
+    assert done.out == "RecursionError\n"
+
+
+@own
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio's own wait_for()")
+@pytest.mark.parametrize("what", ["awaited", "dropped", "cancelled", "closed"])
+def test_nested_wait_fors(script, what):
+    done = nested(
+        script,
+        f"""
+        what = {what!r}
+
+        async def main():
+            coro = asyncio.sleep(0, 7)
+            for _ in range({DEPTH}):
+                coro = asyncio.wait_for(coro, 100)
+            if what == "awaited":
+                try:
+                    await coro
+                except RecursionError:
+                    print("ended")
+            elif what == "dropped":
+                coro = None
+                print("ended")
+
+        async def deep():
+            # As deep as it goes, and then down again.
+            loop = asyncio.get_running_loop()
+            depth = 1
+            while depth < 12_000:
+                coro = asyncio.wait_for(loop.create_future(), 100)
+                for _ in range(depth):
+                    coro = asyncio.wait_for(coro, 100)
+                task = loop.create_task(coro)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                if task.done():
+                    assert isinstance(task.exception(), RecursionError)
+                    break
+                if what == "closed":
+                    coro.close()
+                task.cancel()
+                try:
+                    await task
+                except (asyncio.CancelledError, RecursionError, RuntimeError):
+                    pass
+                coro = None
+                depth = depth * 5 // 4 + 1
+            print("ended")
+
+        impl.run(main() if what in ("awaited", "dropped") else deep())
+        """,
+    )
+    assert done.out == "ended\n"
+
+
+@own
+def test_a_chain_of_results(script):
+    done = nested(
+        script,
+        """
+        loop = impl.new_event_loop()
+        fut = None
+        for _ in range(1_000_000):
+            result, fut = fut, loop.create_future()
+            fut.set_result(result)
+        result = fut = None
+        loop.close()
+        print("ended")
+        """,
+    )
+    assert done.out == "ended\n"
+
+
+@own
+@pytest.mark.parametrize(
+    "link",
+    [
+        "fut = loop.create_future(); fut.cancel(msg=last)",
+        "fut = loop.create_future(); fut.add_done_callback(last)",
+        "fut = asyncio.sleep(0, last)",
+        "fut = asyncio.gather(last) if last else loop.create_future()",
+        "fut = asyncio.tasks._GatheringFuture([last], loop=loop)",
+    ],
+)
+def test_a_chain_of(script, link):
+    done = nested(
+        script,
+        f"""
+        async def main():
+            loop = asyncio.get_running_loop()
+            last = None
+            for _ in range(300_000):
+                {link}
+                last = fut
+            fut = last = None
+            gc.collect()
+            print("ended")
+
+        impl.run(main())
+        """,
+    )
+    assert done.out == "ended\n"
+
+
+@own
+def test_a_chain_of_tasks(script):
+    done = nested(
+        script,
+        """
+        async def returns(value):
+            return value
+
+        async def main():
+            last = None
+            for _ in range(100_000):
+                last = asyncio.create_task(returns(last))
+                if _ % 1000 == 0:
+                    await asyncio.sleep(0)
+            await last
+            last = None
+            print("ended")
+
+        impl.run(main())
+        """,
+    )
+    assert done.out == "ended\n"
