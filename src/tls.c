@@ -600,7 +600,8 @@ tls_do_read(TlsObj *self)
         return 0;
     }
     int more = 1;
-    while (more > 0 && !self->app_reading_paused && tls_is_reading(self) && self->app_protocol != NULL) {
+    while (more > 0 && (!self->app_reading_paused || self->discarding) && tls_is_reading(self) &&
+           self->app_protocol != NULL) {
         more = self->discarding                 ? tls_read_discarded(self)
                : self->app_kind == APP_BUFFERED ? tls_read_buffered(self)
                                                 : tls_read_copied(self);
@@ -805,6 +806,9 @@ tls_do_shutdown(TlsObj *self)
             }
             PyErr_Clear(); // unwrap() will say what it thinks of it
         }
+        if (tls_control_reading(self) < 0) { // what was not read had it paused
+            return -1;
+        }
         PyObject *res = tls_call_sslobj(self, self->st->str.unwrap, NULL);
         if (res == NULL) {
             if (PyErr_ExceptionMatches(self->st->ssl_again)) {
@@ -843,7 +847,8 @@ tls_do_flush(TlsObj *self)
 PART int
 tls_start_shutdown(TlsObj *self)
 {
-    if (!tls_takes_writes(self)) {
+    int ended = self->eof_received && self->discarding && self->state == TLS_FLUSHING;
+    if (!tls_takes_writes(self) && !ended) {
         return 0;
     }
     if (UNLIKELY(self->busy)) { // closed by a callback of ssl
@@ -854,6 +859,9 @@ tls_start_shutdown(TlsObj *self)
     }
     if (self->state == TLS_HANDSHAKE) {
         return tls_abort(self, Py_None);
+    }
+    if (ended) { // the peer has ended it, the application had not read what came before, and never will
+        return start_shutdown_timer(self) < 0 ? -1 : tls_do_flush(self);
     }
     if (tls_stage_flush(self) < 0) {
         return tls_fatal_raised(self, "Fatal error on SSL protocol");
