@@ -2,7 +2,8 @@
 
    Each time the kernel tells of connections as many are accepted as are there, up to the backlog, and get
    their protocol and transport at once; asyncio makes a task for each.  Where somebody could tell (debug
-   mode, TLS, a loop that overrides a step), asyncio's own way is taken; see EventLoop._start_serving(). */
+   mode, TLS, a loop that overrides a step, a socket with methods of its own), asyncio's own way is taken; see
+   EventLoop._start_serving(), and accept_by_asyncio() for what changes later. */
 
 #include "stream.h"
 
@@ -14,24 +15,62 @@ typedef struct {
     PyObject *factory; // owned; makes a protocol
     PyObject *sock;    // owned; the listening socket
     PyObject *server;  // owned; asyncio's Server
-    PyObject *context; // owned; each connection gets a copy
+    PyObject *context; // owned; in which asyncio's callback would run
+    PyObject *given;   // owned; the context of which each connection gets a copy, NULL: of the above
     PyObject *retry;   // owned; the arguments of _start_serving(), for after a shortage
-    int fd;
+    int fd;            // as it was when we began to watch
     int backlog;
     int family;
     int type;
     int proto;
 } AcceptorObj;
 
-#define RETRY_DELAY 1 // seconds after a shortage of descriptors; as asyncio's
-
-/* No descriptors or memory: say so, stop, and try again in a while. */
+/* Not stopped by what was called? */
 static int
-out_of_resources(LoopObj *loop, AcceptorObj *a)
+acceptor_watches(LoopObj *loop, AcceptorObj *a)
+{
+    poll_state *poll = &loop->poll;
+    return a->fd < poll->n_slots && poll->slots[a->fd].reader == (PyObject *)a;
+}
+
+/* Have _start_serving() called again in a while, and stop until then. */
+static int
+pause_serving(LoopObj *loop, AcceptorObj *a)
 {
     ctask_state *st = loop->st;
+    PyObject *later = NULL;
+    PyObject *start = PyObject_GetAttr((PyObject *)loop, st->str._start_serving);
+    PyObject *call_later = PyObject_GetAttr((PyObject *)loop, st->str.call_later);
+    PyObject *constants = PyImport_ImportModule("asyncio.constants");
+    PyObject *delay = constants == NULL ? NULL : PyObject_GetAttrString(constants, "ACCEPT_RETRY_DELAY");
+    PyObject *arguments = start == NULL || delay == NULL ? NULL : PyTuple_Pack(2, delay, start);
+    if (arguments != NULL) {
+        Py_SETREF(arguments, PySequence_Concat(arguments, a->retry));
+    }
+    if (arguments != NULL && call_later != NULL) {
+        later = PyObject_CallObject(call_later, arguments);
+    }
+    Py_XDECREF(arguments);
+    Py_XDECREF(delay);
+    Py_XDECREF(constants);
+    Py_XDECREF(call_later);
+    Py_XDECREF(start);
+    if (later == NULL) {
+        return -1; // and goes on serving
+    }
+    Py_DECREF(later);
+    watch_forget_object(loop, a->fd, POLL_READ, (PyObject *)a);
+    return 0;
+}
+
+/* No descriptors or memory: say so, and pause. */
+static int
+out_of_resources(LoopObj *loop, AcceptorObj *a, int err)
+{
+    ctask_state *st = loop->st;
+    errno = err;
     PyErr_SetFromErrno(PyExc_OSError);
-    PyObject *exc = PyErr_GetRaisedException(), *res = NULL, *later = NULL;
+    PyObject *exc = PyErr_GetRaisedException(), *res = NULL;
     PyObject *shown = PyObject_CallOneArg(st->TransportSocket, a->sock);
     PyObject *report = shown == NULL ? NULL
                                      : Py_BuildValue("{s:s,s:O,s:O}",
@@ -41,43 +80,36 @@ out_of_resources(LoopObj *loop, AcceptorObj *a)
                                                      exc,
                                                      "socket",
                                                      shown);
-    watch_forget(loop, a->fd, POLL_READ);
     if (report != NULL) {
         res = PyObject_CallMethodOneArg((PyObject *)loop, st->str.call_exception_handler, report);
     }
-    if (res != NULL) {
-        PyObject *start = PyObject_GetAttr((PyObject *)loop, st->str._start_serving);
-        PyObject *call_later = PyObject_GetAttr((PyObject *)loop, st->str.call_later);
-        PyObject *arguments = start == NULL ? NULL : Py_BuildValue("(iO)", RETRY_DELAY, start);
-        if (arguments != NULL) {
-            Py_SETREF(arguments, PySequence_Concat(arguments, a->retry));
-        }
-        if (arguments != NULL && call_later != NULL) {
-            later = PyObject_CallObject(call_later, arguments);
-        }
-        Py_XDECREF(arguments);
-        Py_XDECREF(call_later);
-        Py_XDECREF(start);
-    }
-    int status = later == NULL ? -1 : 0;
-    Py_XDECREF(later);
+    int failed = res == NULL;
     Py_XDECREF(res);
     Py_XDECREF(report);
     Py_XDECREF(shown);
     Py_DECREF(exc);
-    return status;
+    return failed ? -1 : acceptor_watches(loop, a) ? pause_serving(loop, a) : 0;
+}
+
+/* The socket has got another accept(), or what is accepted another class: this turn is asyncio's. */
+static int
+accept_by_asyncio(LoopObj *loop, AcceptorObj *a, int Py_UNUSED(err))
+{
+    PyObject *accept = PyObject_GetAttrString((PyObject *)loop, "_accept_connection");
+    PyObject *res = accept == NULL ? NULL : PyObject_CallObject(accept, a->retry);
+    Py_XDECREF(accept);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
 }
 
 /* In the server's context, which serving goes on in afterwards. */
 static int
-shortage(LoopObj *loop, AcceptorObj *a)
+in_context(LoopObj *loop, AcceptorObj *a, int (*function)(LoopObj *, AcceptorObj *, int), int err)
 {
-    int err = errno;
     if (PyContext_Enter(a->context) < 0) {
         return -1;
     }
-    errno = err;
-    int status = out_of_resources(loop, a);
+    int status = function(loop, a, err);
     PyObject *raised = PyErr_GetRaisedException();
     (void)PyContext_Exit(a->context);
     PyErr_SetRaisedException(raised);
@@ -88,7 +120,8 @@ shortage(LoopObj *loop, AcceptorObj *a)
 static int
 make_connection(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *peer, socklen_t peer_length)
 {
-    PyObject *context = PyContext_Copy(a->context), *protocol = NULL, *stream = NULL;
+    PyObject *context = PyContext_Copy(a->given == NULL ? a->context : a->given);
+    PyObject *protocol = NULL, *stream = NULL;
     if (context == NULL || PyContext_Enter(context) < 0) {
         Py_XDECREF(context);
         return -1;
@@ -126,8 +159,10 @@ serve(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *peer, sockle
     if (LIKELY(make_connection(loop, a, fd, peer, peer_length) == 0)) {
         return 0;
     }
-    close(fd);
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+    Py_BEGIN_ALLOW_THREADS close(fd); // waits, if the listening socket has SO_LINGER
+    Py_END_ALLOW_THREADS if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+                             PyErr_ExceptionMatches(PyExc_SystemExit))
+    {
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException(), *report = NULL, *res = NULL;
@@ -146,38 +181,57 @@ serve(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *peer, sockle
     return res == NULL ? -1 : 0;
 }
 
+/* One connection: 1, 0 if there is none, -1. */
+static int
+accept_one(LoopObj *loop, AcceptorObj *a)
+{
+    socket_address from;
+    int listener = socket_int(a->sock, loop->st->sockets.fd), fd = -1;
+    if (LIKELY(listener == a->fd)) {
+        fd = socketobj_accept(listener, &from);
+    }
+    else {
+        /* Closed behind the server's back; the kernel tells as long as a duplicate is open. */
+        watch_stop(loop, a->fd, POLL_READ, (PyObject *)a);
+        errno = EBADF;
+    }
+    if (LIKELY(fd >= 0)) {
+        return serve(loop, a, fd, &from.u.any, from.length) < 0 ? -1 : 1;
+    }
+    switch (errno) {
+    case EAGAIN:
+    case EINTR:
+        return 0;
+    case ECONNABORTED:
+        return 1;
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+        return in_context(loop, a, out_of_resources, errno) < 0 ? -1 : 0;
+    default:
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+}
+
+/* One more than the backlog, as asyncio from 3.14 on; before, a backlog of 0 has it busy with accepting none. */
 static int
 accept_ready(LoopObj *loop, PyObject *self)
 {
     AcceptorObj *a = (AcceptorObj *)self;
-    int status = 0;
-    for (int i = 0; i < a->backlog && status == 0; i++) {
-        poll_state *poll = &loop->poll;
-        if (a->fd >= poll->n_slots || poll->slots[a->fd].reader != self) {
-            break; // stopped by what was called here
+    ctask_state *st = loop->st;
+    int status = 1, left = a->backlog < 0 ? 0 : a->backlog;
+    do {
+        if (!acceptor_watches(loop, a)) {
+            return 0;
         }
-        union {
-            struct sockaddr any;
-            struct sockaddr_storage room;
-        } address;
-        socklen_t length = sizeof(address);
-        int fd = accept4(a->fd, &address.any, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (LIKELY(fd >= 0)) {
-            status = serve(loop, a, fd, &address.any, length);
+        if (UNLIKELY(!socketobj_is_plain(st, a->sock) || socketobj_is_replaced(st))) {
+            return in_context(loop, a, accept_by_asyncio, 0);
         }
-        else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ECONNABORTED) {
-            break;
-        }
-        else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            status = shortage(loop, a);
-            break;
-        }
-        else {
-            PyErr_SetFromErrno(PyExc_OSError);
-            status = -1;
-        }
-    }
-    return status;
+        status = accept_one(loop, a);
+    } while (status > 0 && left-- > 0);
+    return status < 0 ? -1 : 0;
 }
 
 static PyObject *
@@ -202,6 +256,7 @@ acceptor_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(a->sock);
     Py_VISIT(a->server);
     Py_VISIT(a->context);
+    Py_VISIT(a->given);
     Py_VISIT(a->retry);
     return 0;
 }
@@ -214,6 +269,7 @@ acceptor_clear(PyObject *self)
     Py_CLEAR(a->sock);
     Py_CLEAR(a->server);
     Py_CLEAR(a->retry);
+    Py_CLEAR(a->given);
     Py_CLEAR(a->context);
     return 0;
 }
@@ -282,7 +338,8 @@ Loop_accept_streams(PyObject *self, PyObject *args)
     a->retry = Py_NewRef(retry);
     a->fd = fd;
     a->backlog = backlog;
-    a->context = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
+    a->given = context == Py_None ? NULL : Py_NewRef(context);
+    a->context = PyContext_CopyCurrent();
     socklen_t length = sizeof(int);
     if (a->context == NULL) {
         goto failed;

@@ -1,6 +1,7 @@
 """Servers: accepting, serving, closing; what happens when accepting fails."""
 
 import asyncio
+import contextlib
 import contextvars
 import errno
 import gc
@@ -13,6 +14,7 @@ import sys
 import warnings
 
 import pytest
+from conftest import STOCK
 from streams import MUCH, BufferedRecorder, Recorder, receive
 
 VAR: contextvars.ContextVar = contextvars.ContextVar("VAR", default="default")
@@ -64,6 +66,22 @@ def listen(request, loop, run, settle, tmp_path):
         if proto.transport is not None and proto.transport.get_protocol() is not None:
             proto.transport.abort()
     settle()
+
+
+@contextlib.contextmanager
+def no_descriptors():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+        with pytest.raises(OSError):
+            while True:
+                held.append(os.dup(0))
+        yield
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 # ---- accepting ----
@@ -184,19 +202,9 @@ def test_out_of_descriptors_while_accepting_and_after(listen, until, reports, mo
     token = VAR.set("server's")
     server = listen(Looker, backlog=2)
     VAR.reset(token)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     client = listen.dial()
-    held = []
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
-        with pytest.raises(OSError):
-            while True:
-                held.append(os.dup(0))
+    with no_descriptors():
         until(lambda: reports)
-    finally:
-        for fd in held:
-            os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert listen.protocols == []
     client.send(b"x")
     until(lambda: listen.protocols and listen.protocols[0].data)
@@ -211,6 +219,115 @@ def test_out_of_descriptors_while_accepting_and_after(listen, until, reports, mo
     listen.dial().send(b"y")
     until(lambda: len(listen.protocols) == 2 and listen.protocols[1].data)
     assert [proto.context for proto in listen.protocols] == ["server's"] * 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_serving_goes_on_if_the_exception_handler_raises_at_a_shortage(
+    listen, loop, until, error, monkeypatch
+):
+    def handler(loop, context):
+        raise error
+
+    monkeypatch.setattr(asyncio.constants, "ACCEPT_RETRY_DELAY", 0.01)
+    listen()
+    loop.set_exception_handler(handler)
+    client = listen.dial()
+    with no_descriptors(), pytest.raises(error):
+        loop.run_forever()
+    loop.set_exception_handler(None)
+    client.send(b"x")
+    until(lambda: listen.protocols and listen.protocols[0].data)
+
+
+@pytest.mark.ctask_only
+def test_the_exception_handler_may_close_the_server_at_a_shortage(listen, loop, until, settle):
+    """asyncio's server then removes the reader of a closed socket, which is an error."""
+    reports = []
+
+    def handler(loop, context):
+        reports.append(context["message"])
+        server.close()
+
+    server = listen()
+    loop.set_exception_handler(handler)
+    listen.dial()
+    with no_descriptors():
+        until(lambda: reports)
+    settle()
+    assert reports == ["socket.accept() out of system resource"]
+    assert not server.is_serving()
+    assert loop._scheduled == []
+
+
+@pytest.mark.skipif(STOCK and sys.version_info < (3, 14), reason="asyncio 3.14 and later")
+@pytest.mark.parametrize("backlog", [0, 1])
+def test_a_small_backlog_accepts(listen, until, backlog):
+    listen(backlog=backlog)
+    for n in range(3):
+        listen.dial().send(b"x")
+        until(lambda n=n: len(listen.protocols) > n and listen.protocols[n].data)
+
+
+@pytest.mark.ctask_only
+def test_a_negative_backlog_accepts(listen, until):
+    listen(backlog=-1)
+    listen.dial().send(b"x")
+    until(lambda: listen.protocols and listen.protocols[0].data)
+
+
+def test_errors_of_accept_that_is_patched_while_serving(listen, until, reports, monkeypatch):
+    def accept(sock):
+        if errors:
+            raise errors.pop()
+        return original(sock)
+
+    original = socket.socket.accept
+    errors = [PermissionError(errno.EPERM, "denied"), ConnectionAbortedError(), BlockingIOError()]
+    listen()
+    listen.dial().send(b"x")
+    until(lambda: listen.protocols and listen.protocols[0].data)
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    listen.dial().send(b"y")
+    until(lambda: len(listen.protocols) == 2 and listen.protocols[1].data)
+    assert errors == []
+    (context,) = reports.take()
+    assert type(context["exception"]) is PermissionError
+    assert context["message"].startswith("Exception in callback ")
+    monkeypatch.undo()
+    listen.dial().send(b"z")
+    until(lambda: len(listen.protocols) == 3 and listen.protocols[2].data)
+
+
+def test_a_listening_socket_that_is_closed_behind_the_server_accepts_from_no_other(
+    loop, run, until, settle, reports
+):
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    protocols = []
+    server = run(loop.create_server(lambda: protocols.append(Recorder()), sock=listener))
+    fd = listener.fileno()
+    duplicate = os.dup(fd)
+    listener.close()
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        if made.fileno() == fd:
+            other = made
+        else:
+            other = socket.socket(fileno=os.dup2(made.fileno(), fd))
+        with other, socket.socket() as first, socket.socket() as second:
+            other.setblocking(False)
+            first.connect(other.getsockname())
+            settle()
+            second.connect(address)
+            until(lambda: reports)
+            assert protocols == []
+            conn, peer = other.accept()
+            conn.close()
+            assert peer == first.getsockname()
+            os.close(duplicate)
+    settle()
+    assert {type(context["exception"]) for context in reports.take()} == {OSError}
+    with contextlib.suppress(ValueError):  # as asyncio, of which the reader has no descriptor
+        server.close()
 
 
 # ---- a factory or a protocol that fails ----
@@ -279,6 +396,25 @@ def test_exit_in_the_factory_comes_out_of_the_loop(listen, loop, until, reports,
         gc.collect()
     listen.dial().send(b"x")
     until(lambda: listen.protocols and listen.protocols[0].data)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
+def test_other_exceptions_of_a_factory_end_nothing_else(listen, until, turn, reports, error):
+    def factory():
+        if not seen:
+            seen.append(1)
+            raise error
+        return Recorder()
+
+    seen = []
+    listen(factory)
+    first, second = listen.dial(), listen.dial()
+    second.send(b"x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        until(lambda: listen.protocols and listen.protocols[0].data)
+        gc.collect()
+    assert receive(first, turn) == b""
 
 
 def test_factory_that_raises_is_reported_once_debug_mode_is_on(listen, loop, until, reports):

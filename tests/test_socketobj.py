@@ -1,4 +1,4 @@
-"""Sockets that are not as usual: a class of their own, patched methods, another file behind the number."""
+"""Sockets that are not as usual: of a subclass, patched, with another file behind the number."""
 
 import asyncio
 import os
@@ -405,6 +405,42 @@ def test_what_is_accepted_is_made_of_the_class_that_is_there(loop, run):
     made.clear()
 
 
+def test_what_a_server_accepts_is_made_of_the_class_that_is_there(loop, run):
+    made = []
+
+    class Other(REAL):
+        def __init__(self, *args, **kwargs):
+            made.append(type(self))
+            super().__init__(*args, **kwargs)
+
+        def recv(self, *args):
+            return super().recv(*args).upper()
+
+    async def main():
+        accepted = []
+
+        def factory():
+            accepted.append(Recorder())
+            return accepted[-1]
+
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        with REAL() as client:
+            client.setblocking(False)
+            with mock.patch("socket.socket", Other):
+                await loop.sock_connect(client, server.sockets[0].getsockname())
+                client.send(b"abc")
+                while not (accepted and accepted[0].got):
+                    await asyncio.sleep(0)
+            assert accepted[0].got == b"ABC"
+            accepted[0].transport.abort()
+            await accepted[0].lost
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+    assert made == [Other]
+
+
 @pytest.mark.ctask_only
 @pytest.mark.parametrize(
     "replacement",
@@ -527,5 +563,28 @@ def test_an_operation_waits_in_the_loop_whoever_cleared_the_nonblocking_flag(
             await asyncio.wait([task])
             a.close()
             b.close()
+
+    run(main())
+
+
+@pytest.mark.ctask_only
+def test_accepting_goes_on_whoever_cleared_the_nonblocking_flag(loop, run):
+    async def main():
+        accepted = []
+
+        def factory():
+            accepted.append(Recorder())
+            return accepted[-1]
+
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        clear_nonblocking(server.sockets[0])
+        for n in (1, 2, 3):
+            with socket.create_connection(server.sockets[0].getsockname()) as client:
+                client.send(b"x")
+                while len(accepted) < n or not accepted[-1].got:
+                    await asyncio.sleep(0)
+            await accepted[-1].lost
+        server.close()
+        await server.wait_closed()
 
     run(main())
