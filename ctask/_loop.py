@@ -8,7 +8,7 @@ import sys
 import threading
 import weakref
 from asyncio import constants, events
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ctask import _ctask, _dns, _process
@@ -232,25 +232,49 @@ EventLoop._adopt_methods()
 
 
 class _Selector:
-    """What is left of `loop._selector`: polling is in C, and asyncio's reprs ask what is polled."""
+    """What is left of `loop._selector`: polling is in C, and others ask what is polled."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._map: _Watched | None = _Watched(loop)
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """Return who watches a descriptor; raises KeyError if nobody does."""
+        if self._map is None:
+            raise RuntimeError("Selector is closed")
+        return self._map[fileobj]
+
+    def get_map(self) -> "_Watched | None":
+        """Return what is watched, by descriptor; None once the loop is closed."""
+        return self._map
+
+    def close(self) -> None:
+        """Forget what is watched; the loop closes its descriptors itself."""
+        self._map = None
+
+
+class _Watched(Mapping[Any, selectors.SelectorKey]):
+    """What a loop watches: selectors.SelectorKey by descriptor, or by the object registered."""
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = weakref.ref(loop)
 
-    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        """Return who watches a descriptor; raises KeyError if nobody does."""
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __iter__(self) -> Iterator[int]:
         loop = self._loop()
-        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        reader, writer = (None, None) if loop is None else loop._watchers(fd)
+        return iter(() if loop is None else loop._descriptors())
+
+    def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
+        loop = self._loop()
+        watched = None if loop is None else loop._watched(fileobj)
+        if watched is None:
+            raise KeyError(f"{fileobj!r} is not registered")
+        registered, fd, reader, writer = watched
         events = (selectors.EVENT_READ if reader is not None else 0) | (
             selectors.EVENT_WRITE if writer is not None else 0
         )
-        if not events:
-            raise KeyError(f"{fileobj!r} is not registered")
-        return selectors.SelectorKey(fileobj, fd, events, (reader, writer))
-
-    def close(self) -> None:
-        """Do nothing: the loop closes its descriptors itself."""
+        return selectors.SelectorKey(registered, fd, events, (reader, writer))
 
 
 def new_event_loop() -> EventLoop:

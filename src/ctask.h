@@ -629,6 +629,7 @@ typedef struct {
     PyObject *writer; // owned; the same for writing
     io_ready read_ready; // NULL for a handle
     io_ready write_ready; // NULL for a handle
+    PyObject *file; // owned; the object that a handle was registered by, NULL if by a number or there is none
     uint32_t events; // as the kernel has them
     uint32_t generation; // tells a reused descriptor's events from the old one's
     unsigned char once; // the sides whose watcher is told once, and has to ask again

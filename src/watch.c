@@ -53,30 +53,45 @@ slot_of(poll_slot *slot, uint32_t side)
     return side == POLL_READ ? &slot->reader : &slot->writer;
 }
 
-/* Put a watcher into a slot that exists; the old one, which is the caller's to let go. */
-static PyObject *
-slot_set(poll_slot *slot, uint32_t side, PyObject *watcher, io_ready ready)
+static int
+slot_has_handle(const poll_slot *slot)
 {
-    PyObject **place = slot_of(slot, side), *old = *place;
-    io_ready *function = side == POLL_READ ? &slot->read_ready : &slot->write_ready;
-    int was_handle = *function == NULL;
-    *place = Py_XNewRef(watcher);
-    *function = ready;
-    slot->once &= (unsigned char)~side;
-    if (old != NULL && !was_handle) {
-        Py_DECREF(old); // a C object, which whoever watches with it holds as well
-        return NULL;
-    }
-    return old;
+    return (slot->reader != NULL && slot->read_ready == NULL) ||
+           (slot->writer != NULL && slot->write_ready == NULL);
 }
 
-/* A handle that no longer watches is cancelled: it may be on the ring already. */
+/* Put a watcher, or NULL, into a slot that exists, and let the old one go.  A handle that no longer watches is
+   cancelled, as it may be on the ring already; with the last one goes the object that was registered.  Anything
+   may run here, so the slots are to be looked at anew. */
 static int
-cancel_old(PyObject *old, ctask_state *st)
+slot_set(LoopObj *loop, int fd, uint32_t side, PyObject *watcher, io_ready ready, int once)
 {
-    int result = old == NULL ? 0 : handle_cancel(old, st);
-    Py_XDECREF(old);
-    return result;
+    poll_slot *slot = &loop->poll.slots[fd];
+    PyObject **place = slot_of(slot, side), *old = *place, *file = NULL;
+    io_ready *function = side == POLL_READ ? &slot->read_ready : &slot->write_ready;
+    int was_handle = *function == NULL, status = 0;
+    *place = Py_XNewRef(watcher);
+    *function = ready;
+    slot->once = (unsigned char)((slot->once & ~side) | (once ? side : 0));
+    if (UNLIKELY(slot->file != NULL) && !slot_has_handle(slot)) {
+        file = slot->file;
+        slot->file = NULL;
+    }
+    if (old != NULL) {
+        status = was_handle ? handle_cancel(old, loop->st) : 0;
+        Py_DECREF(old);
+    }
+    Py_XDECREF(file);
+    return status;
+}
+
+/* The same where nobody is to hear of an error. */
+static void
+slot_change(LoopObj *loop, int fd, uint32_t side, PyObject *watcher, io_ready ready, int once)
+{
+    if (UNLIKELY(slot_set(loop, fd, side, watcher, ready, once) < 0)) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
 }
 
 /* Have the kernel watch one more side.  What it has of a descriptor that nobody owns may be out of date,
@@ -103,9 +118,7 @@ watch_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready rea
     if (err < 0) {
         return err;
     }
-    if (UNLIKELY(cancel_old(slot_set(&loop->poll.slots[fd], side, owner, ready), loop->st) < 0)) {
-        PyErr_WriteUnraisable((PyObject *)loop);
-    }
+    slot_change(loop, fd, side, owner, ready, 0);
     return 0;
 }
 
@@ -126,10 +139,7 @@ watch_once(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready
     if (err < 0) {
         return err;
     }
-    if (UNLIKELY(cancel_old(slot_set(&poll->slots[fd], side, owner, ready), loop->st) < 0)) {
-        PyErr_WriteUnraisable((PyObject *)loop);
-    }
-    poll->slots[fd].once |= (unsigned char)side;
+    slot_change(loop, fd, side, owner, ready, 1);
     return 0;
 }
 
@@ -137,16 +147,15 @@ PART void
 watch_forget_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner)
 {
     if (fd < loop->poll.n_slots && *slot_of(&loop->poll.slots[fd], side) == owner) {
-        (void)slot_set(&loop->poll.slots[fd], side, NULL, NULL);
+        slot_change(loop, fd, side, NULL, NULL, 0);
     }
 }
 
 PART void
 watch_forget(LoopObj *loop, int fd, uint32_t side)
 {
-    if (fd >= 0 && fd < loop->poll.n_slots &&
-        cancel_old(slot_set(&loop->poll.slots[fd], side, NULL, NULL), loop->st) < 0) {
-        PyErr_WriteUnraisable((PyObject *)loop);
+    if (fd >= 0 && fd < loop->poll.n_slots) {
+        slot_change(loop, fd, side, NULL, NULL, 0);
     }
 }
 
@@ -157,10 +166,11 @@ watch_stop(LoopObj *loop, int fd, uint32_t side, PyObject *owner)
     if (fd < 0 || fd >= poll->n_slots) {
         return;
     }
-    poll_slot *slot = &poll->slots[fd];
-    if (*slot_of(slot, side) == owner) {
-        (void)slot_set(slot, side, NULL, NULL);
+    watch_forget_object(loop, fd, side, owner);
+    if (fd >= poll->n_slots) {
+        return;
     }
+    poll_slot *slot = &poll->slots[fd];
     uint32_t wanted = poll_wanted(slot);
     if (!slot->owned && (slot->events & ~wanted) != 0) {
         (void)poll_watch(poll, fd, wanted);
@@ -175,9 +185,8 @@ watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready)
     if (err < 0) {
         return err;
     }
-    poll_slot *slot = &loop->poll.slots[fd];
-    slot->owned = 1;
-    (void)slot_set(slot, POLL_READ, owner, read_ready);
+    loop->poll.slots[fd].owned = 1;
+    slot_change(loop, fd, POLL_READ, owner, read_ready, 0);
     return 0;
 }
 
@@ -217,11 +226,36 @@ watch_add(LoopObj *loop, const char *method, uint32_t side, PyObject *const *arg
         Py_DECREF(handle);
         return poll_raise(err);
     }
-    if (cancel_old(slot_set(&loop->poll.slots[fd], side, (PyObject *)handle, NULL), loop->st) < 0) {
+    PyObject *before = NULL;
+    if (!PyLong_Check(call.lead[0])) {
+        before = loop->poll.slots[fd].file;
+        loop->poll.slots[fd].file = Py_NewRef(call.lead[0]);
+    }
+    int status = slot_set(loop, fd, side, (PyObject *)handle, NULL, 0);
+    Py_XDECREF(before);
+    if (status < 0) {
         Py_DECREF(handle);
         return NULL;
     }
     return (PyObject *)handle;
+}
+
+/* The number under which an object is registered, also if it has been closed since and has none any more; of one
+   that is not registered its number, -1 with ValueError if it has none. */
+static int
+registered_fd(LoopObj *loop, PyObject *obj)
+{
+    int fd = descriptor_of(obj, loop->st);
+    if (LIKELY(fd >= 0) || !PyErr_ExceptionMatches(PyExc_ValueError) || PyLong_Check(obj)) {
+        return fd;
+    }
+    for (fd = 0; fd < loop->poll.n_slots; fd++) {
+        if (loop->poll.slots[fd].file == obj) {
+            PyErr_Clear();
+            return fd;
+        }
+    }
+    return -1;
 }
 
 static PyObject *
@@ -230,18 +264,21 @@ watch_remove(LoopObj *loop, uint32_t side, PyObject *obj)
     if (!loop->is_open) {
         Py_RETURN_FALSE;
     }
-    int fd = descriptor_of(obj, loop->st);
+    int fd = registered_fd(loop, obj);
     if (fd < 0) {
-        return NULL;
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+        Py_RETURN_FALSE; // no such descriptor can have been added
     }
     poll_state *poll = &loop->poll;
     if (fd >= poll->n_slots || *slot_of(&poll->slots[fd], side) == NULL || poll->slots[fd].owned) {
         Py_RETURN_FALSE; // a transport's own watching is not for others to end
     }
-    PyObject *old = slot_set(&poll->slots[fd], side, NULL, NULL);
     /* A descriptor that the kernel no longer knows has nothing left to change. */
     (void)poll_watch(poll, fd, poll->slots[fd].events & ~side);
-    if (cancel_old(old, loop->st) < 0) {
+    if (slot_set(loop, fd, side, NULL, NULL, 0) < 0) {
         return NULL;
     }
     Py_RETURN_TRUE;
@@ -257,29 +294,72 @@ Loop_owner(PyObject *self, PyObject *obj)
     LoopObj *loop = (LoopObj *)self;
     int fd = descriptor_of(obj, loop->st);
     if (fd < 0) {
-        return NULL;
+        if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+        Py_RETURN_NONE; // a closed one belongs to none
     }
     PyObject *owner = fd < loop->poll.n_slots && loop->poll.slots[fd].owned ? loop->poll.slots[fd].reader
                                                                             : NULL;
     return Py_NewRef(owner == NULL ? Py_None : owner);
 }
 
-PyDoc_STRVAR(watchers_doc,
-"_watchers($self, fd, /)\n--\n\n"
-"The handles of a descriptor's reader and writer, None where there is none.");
+PyDoc_STRVAR(watched_doc,
+"_watched($self, fileobj, /)\n--\n\n"
+"What is watched of a descriptor or of an object that has or had one: (the object it was registered by, the\n"
+"descriptor, its reader, its writer), None if nothing is.  Raises ValueError as the selectors module does.");
 
 static PyObject *
-Loop_watchers(PyObject *self, PyObject *obj)
+Loop_watched(PyObject *self, PyObject *obj)
 {
     LoopObj *loop = (LoopObj *)self;
-    int fd = descriptor_of(obj, loop->st);
+    int fd = registered_fd(loop, obj);
     if (fd < 0) {
-        return NULL;
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+        Py_RETURN_NONE;
     }
     poll_slot none = {0};
     poll_slot *slot = fd < loop->poll.n_slots ? &loop->poll.slots[fd] : &none;
-    return PyTuple_Pack(
-        2, slot->reader == NULL ? Py_None : slot->reader, slot->writer == NULL ? Py_None : slot->writer);
+    if (slot->reader == NULL && slot->writer == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *number = PyLong_FromLong(fd);
+    if (number == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyTuple_Pack(4,
+                                    slot->file == NULL ? number : slot->file,
+                                    number,
+                                    slot->reader == NULL ? Py_None : slot->reader,
+                                    slot->writer == NULL ? Py_None : slot->writer);
+    Py_DECREF(number);
+    return result;
+}
+
+PyDoc_STRVAR(descriptors_doc,
+"_descriptors($self, /)\n--\n\n"
+"A list of the descriptors of which something is watched.");
+
+static PyObject *
+Loop_descriptors(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    poll_state *poll = &((LoopObj *)self)->poll;
+    PyObject *list = PyList_New(0);
+    for (int fd = 0; list != NULL && fd < poll->n_slots; fd++) {
+        if (poll->slots[fd].reader == NULL && poll->slots[fd].writer == NULL) {
+            continue;
+        }
+        PyObject *number = PyLong_FromLong(fd);
+        if (number == NULL || PyList_Append(list, number) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(number);
+    }
+    return list;
 }
 
 PART int
@@ -288,6 +368,7 @@ watch_traverse(LoopObj *loop, visitproc visit, void *arg)
     for (int fd = 0; fd < loop->poll.n_slots; fd++) {
         Py_VISIT(loop->poll.slots[fd].reader);
         Py_VISIT(loop->poll.slots[fd].writer);
+        Py_VISIT(loop->poll.slots[fd].file);
     }
     return 0;
 }
@@ -300,6 +381,9 @@ watch_clear(LoopObj *loop)
         Py_CLEAR(loop->poll.slots[fd].reader);
         if (fd < loop->poll.n_slots) {
             Py_CLEAR(loop->poll.slots[fd].writer);
+        }
+        if (fd < loop->poll.n_slots) {
+            Py_CLEAR(loop->poll.slots[fd].file);
         }
     }
 }
@@ -353,7 +437,8 @@ static PyMethodDef watch_methods[] = {
     {"_remove_reader", Loop_remove_reader, METH_O, remove_doc},
     {"_remove_writer", Loop_remove_writer, METH_O, remove_doc},
     {"_owner", Loop_owner, METH_O, owner_doc},
-    {"_watchers", Loop_watchers, METH_O, watchers_doc},
+    {"_watched", Loop_watched, METH_O, watched_doc},
+    {"_descriptors", Loop_descriptors, METH_NOARGS, descriptors_doc},
     {NULL, NULL, 0, NULL},
 };
 
