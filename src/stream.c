@@ -298,36 +298,73 @@ receive_buffered(StreamObj *s, PyObject *protocol, ssize_t *n)
     return 0;
 }
 
+/* Into the loop's buffer, and from there to a protocol that is ours. */
+static int
+receive_feed(StreamObj *s, PyObject *protocol, ssize_t *n)
+{
+    LoopObj *loop = s->base.loop; // the caller holds it
+    feed_function feed = s->feed;
+    char *buffer = loop_take_read_buffer(loop);
+    int status = buffer == NULL ? -1 : receive_into(s, buffer, READ_BUFFER_SIZE, n);
+    if (UNLIKELY(status < 0)) {
+        loop_give_read_buffer(loop, buffer);
+        return transport_fatal_error(&s->base, "Fatal read error on socket transport");
+    }
+    if (LIKELY(*n > 0)) {
+        status = feed(loop, protocol, buffer, *n);
+    }
+    loop_give_read_buffer(loop, buffer);
+    if (UNLIKELY(status < 0)) {
+        return transport_fatal_error(&s->base,
+                                     feed == tls_feed ? "Fatal error: protocol.buffer_updated() call failed."
+                                                      : "Fatal error: protocol.data_received() call failed.");
+    }
+    return 0;
+}
+
+/* Where much comes at a time it is received into its own bytes object: copying 100 KiB takes as long as a system
+   call.  What is less is copied from the loop's buffer, as the size is not known before. */
+#define LARGE_READ (32 * 1024)
+
+/* What is there to read.  NULL if that is nothing, with *n as receive_into()'s, or with an exception. */
+static PyObject *
+receive_bytes(StreamObj *s, ssize_t *n)
+{
+    LoopObj *loop = s->base.loop;
+    PyObject *data = NULL;
+    if (UNLIKELY(s->last_read >= LARGE_READ)) {
+        size_t size = 2 * s->last_read < READ_BUFFER_SIZE ? 2 * s->last_read : READ_BUFFER_SIZE;
+        data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+        if (data == NULL || receive_into(s, PyBytes_AS_STRING(data), size, n) < 0 || *n <= 0) {
+            Py_CLEAR(data);
+        }
+        else {
+            (void)_PyBytes_Resize(&data, *n);
+        }
+    }
+    else {
+        char *buffer = loop_take_read_buffer(loop);
+        if (LIKELY(buffer != NULL && receive_into(s, buffer, READ_BUFFER_SIZE, n) == 0 && *n > 0)) {
+            data = PyBytes_FromStringAndSize(buffer, *n);
+        }
+        loop_give_read_buffer(loop, buffer);
+    }
+    if (*n > 0) {
+        s->last_read = (size_t)*n;
+    }
+    return data;
+}
+
 static int
 receive_plain(StreamObj *s, PyObject *protocol, ssize_t *n)
 {
     TransportObj *t = &s->base;
-    LoopObj *loop = t->loop; // the caller holds it
-    feed_function feed = s->feed;
-    char *buffer = loop_take_read_buffer(loop);
-    if (UNLIKELY(buffer == NULL)) {
-        return transport_fatal_error(t, "Fatal read error on socket transport");
+    PyObject *data = receive_bytes(s, n);
+    if (UNLIKELY(data == NULL)) {
+        return PyErr_Occurred() ? transport_fatal_error(t, "Fatal read error on socket transport") : 0;
     }
-    int status = receive_into(s, buffer, READ_BUFFER_SIZE, n);
-    if (UNLIKELY(status < 0 || *n <= 0)) {
-        loop_give_read_buffer(loop, buffer);
-        return status < 0 ? transport_fatal_error(t, "Fatal read error on socket transport") : 0;
-    }
-    if (feed != NULL) {
-        status = feed(loop, protocol, buffer, *n);
-        loop_give_read_buffer(loop, buffer);
-        if (UNLIKELY(status < 0)) {
-            return transport_fatal_error(t,
-                                         feed == tls_feed
-                                             ? "Fatal error: protocol.buffer_updated() call failed."
-                                             : "Fatal error: protocol.data_received() call failed.");
-        }
-        return 0;
-    }
-    PyObject *data = PyBytes_FromStringAndSize(buffer, *n);
-    loop_give_read_buffer(loop, buffer);
-    PyObject *res = data == NULL ? NULL : PyObject_CallMethodOneArg(protocol, t->st->str.data_received, data);
-    Py_XDECREF(data);
+    PyObject *res = PyObject_CallMethodOneArg(protocol, t->st->str.data_received, data);
+    Py_DECREF(data);
     if (UNLIKELY(res == NULL)) {
         return transport_fatal_error(t, "Fatal error: protocol.data_received() call failed.");
     }
@@ -344,7 +381,9 @@ receive(StreamObj *s)
     ssize_t n = -1;
     PyObject *protocol = Py_NewRef(t->protocol);
     s->receiving = 1;
-    int status = s->buffered ? receive_buffered(s, protocol, &n) : receive_plain(s, protocol, &n);
+    int status = s->buffered       ? receive_buffered(s, protocol, &n)
+                 : s->feed != NULL ? receive_feed(s, protocol, &n)
+                                   : receive_plain(s, protocol, &n);
     s->receiving = 0;
     Py_DECREF(protocol);
     if (s->gathering && t->queue.length > 0 && flush_gathered(s) < 0) {

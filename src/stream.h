@@ -13,6 +13,7 @@ typedef struct {
     short_address peer;
     short_address own;
     size_t write_turn;  // in which turn of the loop the last write() was
+    size_t last_read;   // bytes of the last read that was not empty
     int family;
     int type;           // of the socket, as those that Python shows
     int proto;

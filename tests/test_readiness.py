@@ -154,6 +154,22 @@ def test_flood_is_read_once_in_a_turn(loop, run, turn, settle, make):
     settle()
 
 
+def test_large_and_small_reads_follow_each_other(loop, run, until, settle):
+    protocol = Recorder()
+    transport, peer = big_link(loop, run, protocol)
+    sent = b""
+    for size in (1, 40_000, 50_000, 1, 300_000, 100_000, 2, 3):
+        piece = bytes([size % 251]) * size
+        peer.send(piece)
+        sent += piece
+        until(lambda: len(protocol.data) == len(sent))
+        assert protocol.data == sent
+    assert all(type(event[1]) is bytes for event in protocol.events if event[0] == "data_received")
+    peer.close()
+    until(lambda: protocol.is_lost)
+    settle()
+
+
 @pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
 @pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit])
 def test_interrupted_protocol_receives_the_rest_when_the_loop_runs_on(
