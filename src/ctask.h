@@ -677,6 +677,9 @@ struct LoopObj {
     spare_list spare_threadsafe; // for the next call_soon_threadsafe()
 #endif
     PyObject *task_factory; // owned; None for the default
+    PyObject
+        *corked; // owned; the stream whose last packet the kernel holds back (stream.c), NULL between callbacks
+    PyThreadState *draining; // borrowed; the thread that runs callbacks, NULL if none does
     PyObject *current_handle; // owned; set in debug mode while a callback runs
     PyObject *thread_ident; // owned; None while the loop does not run
     PyObject *debug_value; // owned; what set_debug() was given

@@ -8,6 +8,7 @@
 
 #include "loop.h"
 #include "done.h"
+#include "stream.h"
 
 #include <math.h>
 
@@ -551,23 +552,31 @@ static int
 drain(LoopObj *loop, PyThreadState *ts)
 {
     size_t n = ring_length(&loop->ready);
-    int many = n >= FETCH_FROM;
+    int many = n >= FETCH_FROM, status = 0;
+    PyThreadState *outer = loop->draining; // of a loop that was made to nest
+    loop->draining = ts;
     while (n-- > 0 && ring_length(&loop->ready) > 0) {
         if (UNLIKELY(many)) {
             fetch_ahead(&loop->ready);
         }
         ring_entry entry = ring_pop(&loop->ready);
-        int status = run_entry(loop, ts, &entry);
+        status = run_entry(loop, ts, &entry);
+        if (UNLIKELY(loop->corked != NULL)) {
+            stream_uncork(loop);
+        }
         if (UNLIKELY(status < 0)) {
             PyObject *raised = PyErr_GetRaisedException();
             entry_drop(loop, &entry);
             PyErr_SetRaisedException(raised);
-            return -1;
+            break;
         }
         entry_drop(loop, &entry);
     }
-    ring_trim(&loop->ready);
-    return 0;
+    loop->draining = outer;
+    if (LIKELY(status == 0)) {
+        ring_trim(&loop->ready);
+    }
+    return status;
 }
 
 /* ---- an iteration ---- */
@@ -1128,6 +1137,7 @@ Loop_traverse(PyObject *self, visitproc visit, void *arg)
     LoopObj *loop = (LoopObj *)self;
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(loop->task_factory);
+    Py_VISIT(loop->corked);
     Py_VISIT(loop->current_handle);
     Py_VISIT(loop->thread_ident);
     Py_VISIT(loop->debug_value);
@@ -1177,6 +1187,7 @@ Loop_clear(PyObject *self)
     LoopObj *loop = (LoopObj *)self;
     release(loop);
     Py_CLEAR(loop->task_factory);
+    Py_CLEAR(loop->corked);
     Py_CLEAR(loop->current_handle);
     Py_CLEAR(loop->thread_ident);
     Py_CLEAR(loop->debug_value);

@@ -1,9 +1,9 @@
 /* The transport of stream sockets: TCP and Unix.
 
    One receive for each time the kernel tells of data, into a buffer that the loop's transports share.  write()
-   sends at once; what the kernel does not take waits in a queue of the caller's own objects.  A transport that
-   is written to several times in one turn of the loop (head and body of a response) sends at the end of the
-   turn instead, with one system call, as long as it goes on like that.
+   sends at once, and what the kernel does not take waits in a queue of the caller's own objects: nothing else
+   ever does.  That the writes of one callback (head and body of a response) leave in one packet is the kernel's
+   doing: see hold_back().
 
    Two functions are called by the loop, stream_read_ready() and stream_write_ready(); which of their work
    there is to do they see from the state.  So an entry of the ring that comes late does no harm. */
@@ -17,10 +17,6 @@
 #include <unistd.h>
 
 #define CHUNKS_AT_ONCE 64
-/* For so many turns a transport goes on gathering after the last one that wrote more than once. */
-#define GATHER_TURNS 8
-/* Gathered up to this many bytes. */
-#define GATHER_BYTES (64 * 1024)
 /* From so many writes to a lost connection on, each is logged; as asyncio's. */
 #define LOG_LOST_WRITES 5
 
@@ -103,6 +99,8 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
     s->family = family;
     s->type = type;
     s->proto = proto;
+    s->is_tcp = (family == AF_INET || family == AF_INET6) && type == SOCK_STREAM &&
+                (proto == 0 || proto == IPPROTO_TCP);
     (void)transport_set_limits(t, NULL, NULL);
     t->context = context == NULL || context == Py_None ? context_copy(&st->contexts) : Py_NewRef(context);
     if (t->context == NULL) {
@@ -372,23 +370,16 @@ receive_plain(StreamObj *s, PyObject *protocol, ssize_t *n)
     return 0;
 }
 
-static int flush_gathered(StreamObj *s);
-
 static int
 receive(StreamObj *s)
 {
     TransportObj *t = &s->base;
     ssize_t n = -1;
     PyObject *protocol = Py_NewRef(t->protocol);
-    s->receiving = 1;
     int status = s->buffered       ? receive_buffered(s, protocol, &n)
                  : s->feed != NULL ? receive_feed(s, protocol, &n)
                                    : receive_plain(s, protocol, &n);
-    s->receiving = 0;
     Py_DECREF(protocol);
-    if (s->gathering && t->queue.length > 0 && flush_gathered(s) < 0) {
-        status = -1;
-    }
     if (UNLIKELY(status < 0)) {
         return -1;
     }
@@ -418,11 +409,45 @@ stream_read_ready(LoopObj *loop, PyObject *self)
 
 /* ---- writing ---- */
 
+/* MSG_MORE, if the packet will be sent for sure when the callback ends: in the loop's own thread, while one runs.
+   One connection at a time. */
+static __attribute__((noinline)) int
+stream_cork(StreamObj *s)
+{
+    LoopObj *loop = s->base.loop;
+    if (!s->is_tcp || loop->draining != PyThreadState_Get()) {
+        return 0;
+    }
+    if (loop->corked != NULL) {
+        return loop->corked == (PyObject *)s ? MSG_MORE : 0;
+    }
+    loop->corked = Py_NewRef((PyObject *)s);
+    return MSG_MORE;
+}
+
+/* The callback has ended with less writes than usual. */
+PART void
+stream_uncork(LoopObj *loop)
+{
+    StreamObj *s = (StreamObj *)loop->corked;
+    loop->corked = NULL;
+    int corked = 1;
+    socklen_t length = sizeof(corked);
+    /* Unless the program has corked it itself. */
+    if (s->base.open && getsockopt(s->base.fd, IPPROTO_TCP, TCP_CORK, &corked, &length) == 0 && !corked) {
+        (void)setsockopt(s->base.fd, IPPROTO_TCP, TCP_CORK, &corked, length);
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    Py_DECREF(s);
+    PyErr_SetRaisedException(raised);
+}
+
 /* Send what the queue has, up to what the kernel takes. */
 static int
-send_queue(StreamObj *s)
+send_queue(StreamObj *s, int more)
 {
     TransportObj *t = &s->base;
+    int flags = MSG_NOSIGNAL | MSG_DONTWAIT | more;
     while (t->queue.length > 0) {
         struct iovec iov[CHUNKS_AT_ONCE];
         ssize_t n;
@@ -433,11 +458,11 @@ send_queue(StreamObj *s)
         }
         do {
             if (count == 1) {
-                n = send(t->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL);
+                n = send(t->fd, iov[0].iov_base, iov[0].iov_len, flags);
             }
             else {
                 struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
-                n = sendmsg(t->fd, &message, MSG_NOSIGNAL);
+                n = sendmsg(t->fd, &message, flags);
             }
         } while (n < 0 && errno == EINTR);
         if (n < 0) {
@@ -523,7 +548,7 @@ send_waiting(StreamObj *s)
         watch_forget(t->loop, t->fd, POLL_WRITE);
         return 0;
     }
-    if (send_queue(s) < 0) {
+    if (send_queue(s, 0) < 0) {
         return write_failed(s);
     }
     if (transport_resume_protocol(t) < 0) { // which may write
@@ -533,20 +558,6 @@ send_waiting(StreamObj *s)
         return 0;
     }
     return t->queue.length == 0 ? all_sent(s) : wait_until_writable(s);
-}
-
-/* At the end of a turn: send what was gathered. */
-static int
-flush_gathered(StreamObj *s)
-{
-    TransportObj *t = &s->base;
-    if (t->conn_lost || t->loop == NULL) {
-        return 0;
-    }
-    if (t->queue.length == 1) {
-        s->gathering--;
-    }
-    return send_waiting(s);
 }
 
 /* The own address, before the descriptor goes. */
@@ -607,21 +618,11 @@ stream_write_ready(LoopObj *loop, PyObject *self)
     StreamObj *s = (StreamObj *)self;
     TransportObj *t = &s->base;
     (void)loop;
-    s->flush_pending = 0;
     int entered;
     if (t->loop == NULL || transport_enter(t, &entered) < 0) {
         return t->loop == NULL ? 0 : -1;
     }
-    int status;
-    if (t->conn_lost) {
-        status = call_lost(s);
-    }
-    else if (s->gathering && t->queue.length > 0) {
-        status = flush_gathered(s);
-    }
-    else {
-        status = send_waiting(s);
-    }
+    int status = t->conn_lost ? call_lost(s) : send_waiting(s);
     transport_exit(t, entered);
     return status;
 }
@@ -666,68 +667,48 @@ enqueue(StreamObj *s, PyObject *owner, const char *data, size_t size)
     return 0;
 }
 
-/* What a write() of this turn is to do: send at once, or leave it to the end of the turn. */
-static inline int
-gathers(StreamObj *s)
-{
-    TransportObj *t = &s->base;
-    size_t turn = t->loop->ready.head;
-    if (UNLIKELY(s->write_turn == turn)) {
-        s->gathering = GATHER_TURNS;
-    }
-    s->write_turn = turn;
-    return s->gathering;
-}
-
+/* The queue has grown. */
 static int
-flush_later(StreamObj *s)
+after_enqueue(StreamObj *s)
 {
-    TransportObj *t = &s->base;
-    if (s->receiving || s->flush_pending) {
-        return 0;
-    }
-    s->flush_pending = 1;
-    return loop_ready(
-        t->loop, Py_NewRef((PyObject *)s), READY_WRITE, (PyObject *)(void *)stream_write_ready, NULL);
-}
-
-/* The kernel does not have it all, or is not to have it yet. */
-static int
-after_enqueue(StreamObj *s, int gather)
-{
-    TransportObj *t = &s->base;
-    if (gather && t->queue.size <= GATHER_BYTES && (Py_ssize_t)t->queue.size <= t->high_water) {
-        return flush_later(s);
-    }
-    if (gather) {
-        if (send_queue(s) < 0) {
-            return write_failed(s);
-        }
-        if (t->queue.length == 0) {
-            return 0;
-        }
-    }
     if (wait_until_writable(s) < 0) {
         return -1;
     }
-    return t->conn_lost ? 0 : transport_pause_protocol(t);
+    return s->base.conn_lost ? 0 : transport_pause_protocol(&s->base);
 }
 
-/* Is the kernel known to be full?  (Otherwise the queue only gathers.) */
-static int
-is_blocked(StreamObj *s)
+/* The flags for the next send: MSG_MORE where this callback is going to write again, going by the last two that
+   wrote.  The bytes are the kernel's at once, whatever becomes of the callback or the process; it only waits with
+   the packet for the next ones, 200 ms at most. */
+static inline int
+hold_back(StreamObj *s)
 {
-    TransportObj *t = &s->base;
-    return t->fd < t->loop->poll.n_slots && t->loop->poll.slots[t->fd].writer == (PyObject *)s;
+    LoopObj *loop = s->base.loop;
+    size_t turn = loop->ready.head;
+    if (LIKELY(s->write_turn != turn)) {
+        s->write_turn = turn;
+        s->usual_writes = Py_MIN(s->last_writes, s->writes);
+        s->last_writes = s->writes;
+        s->writes = 0;
+    }
+    s->writes += s->writes < UCHAR_MAX;
+    if (UNLIKELY(s->writes < s->usual_writes)) {
+        return stream_cork(s);
+    }
+    if (UNLIKELY(loop->corked == (PyObject *)s)) {
+        Py_CLEAR(loop->corked); // what is sent now takes with it what waits
+    }
+    return 0;
 }
 
 /* -1 with an exception; *n is what the kernel took of it. */
 static inline int
 send_now(StreamObj *s, const char *data, size_t size, size_t *n)
 {
+    int flags = MSG_NOSIGNAL | MSG_DONTWAIT | hold_back(s);
     ssize_t sent;
     do {
-        sent = send(s->base.fd, data, size, MSG_NOSIGNAL);
+        sent = send(s->base.fd, data, size, flags);
     } while (sent < 0 && errno == EINTR);
     if (LIKELY(sent >= 0)) {
         *n = (size_t)sent;
@@ -741,58 +722,34 @@ send_now(StreamObj *s, const char *data, size_t size, size_t *n)
     return -1;
 }
 
-/* Append to a queue that is not empty. */
-static int
-write_behind(StreamObj *s, PyObject *owner, const char *data, size_t size)
-{
-    TransportObj *t = &s->base;
-    (void)gathers(s);
-    if (enqueue(s, owner, data, size) < 0) {
-        return -1;
-    }
-    if (is_blocked(s)) {
-        return transport_pause_protocol(t);
-    }
-    return after_enqueue(s, 1);
-}
-
 static int
 write_chunk(StreamObj *s, PyObject *data, const char *bytes, size_t size)
 {
     TransportObj *t = &s->base;
     size_t sent = 0;
-    int gather = 0;
-    if (LIKELY(t->queue.length == 0)) {
-        gather = gathers(s);
-        if (LIKELY(!gather)) {
-            if (UNLIKELY(send_now(s, bytes, size, &sent) < 0)) {
-                return write_failed(s);
-            }
-            if (LIKELY(sent == size)) {
-                return 0;
-            }
+    int blocked = t->queue.length > 0;
+    if (LIKELY(!blocked)) {
+        if (UNLIKELY(send_now(s, bytes, size, &sent) < 0)) {
+            return write_failed(s);
+        }
+        if (LIKELY(sent == size)) {
+            return 0;
         }
     }
-    PyObject *owner = data;
+    bytes += sent;
+    size -= sent;
+    PyObject *owner = Py_XNewRef(data);
     if (owner == NULL) {
-        owner = PyBytes_FromStringAndSize(bytes + sent, (Py_ssize_t)(size - sent));
+        owner = PyBytes_FromStringAndSize(bytes, (Py_ssize_t)size);
         if (owner == NULL) {
             return -1;
         }
         bytes = PyBytes_AS_STRING(owner);
-        size -= sent;
-        sent = 0;
     }
-    else {
-        Py_INCREF(owner);
-    }
-    if (t->queue.length > 0) {
-        return write_behind(s, owner, bytes + sent, size - sent);
-    }
-    if (enqueue(s, owner, bytes + sent, size - sent) < 0) {
+    if (enqueue(s, owner, bytes, size) < 0) {
         return -1;
     }
-    return after_enqueue(s, gather);
+    return blocked ? transport_pause_protocol(t) : after_enqueue(s);
 }
 
 /* Memory that may change after write() has returned is copied; memory that cannot is kept by a view. */
@@ -921,8 +878,7 @@ Stream_writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
         }
         Py_RETURN_NONE;
     }
-    int blocked = t->queue.length > 0 && is_blocked(s);
-    int status = 0;
+    int blocked = t->queue.length > 0, status = 0;
     for (Py_ssize_t i = 0; i < n && status == 0; i++) {
         PyObject *chunk = PyList_GET_ITEM(chunks, i);
         const char *data;
@@ -953,13 +909,12 @@ Stream_writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     if (t->queue.length > 0 && !t->conn_lost && t->loop != NULL) {
         int sent = 0;
         if (!blocked) {
-            sent = send_queue(s);
+            sent = send_queue(s, hold_back(s));
             if (sent < 0) {
                 status = write_failed(s);
             }
         }
-        if (sent == 0 && t->queue.length > 0 &&
-            (wait_until_writable(s) < 0 || transport_pause_protocol(t) < 0)) {
+        if (sent == 0 && t->queue.length > 0 && after_enqueue(s) < 0) {
             status = -1;
         }
     }
@@ -994,14 +949,6 @@ Stream_can_write_eof(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
 }
 
 /* ---- flow control ---- */
-
-/* What was gathered counts as sent for whoever asks, and before the connection is cut. */
-static int
-send_gathered(StreamObj *s)
-{
-    TransportObj *t = &s->base;
-    return t->queue.length > 0 && !t->conn_lost && t->loop != NULL && !is_blocked(s) ? send_waiting(s) : 0;
-}
 
 static PyObject *
 Stream_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -1045,11 +992,7 @@ Stream_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Stream_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    StreamObj *s = (StreamObj *)self;
-    if (send_gathered(s) < 0) {
-        return NULL;
-    }
-    return PyLong_FromSize_t(s->base.queue.size);
+    return PyLong_FromSize_t(((TransportObj *)self)->queue.size);
 }
 
 static PyObject *
@@ -1124,7 +1067,7 @@ Stream_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Stream_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (send_gathered((StreamObj *)self) < 0 || transport_force_close((TransportObj *)self, NULL) < 0) {
+    if (transport_force_close((TransportObj *)self, NULL) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -1339,9 +1282,6 @@ Stream_make_empty_waiter(PyObject *self, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "the transport is closed");
         return NULL;
     }
-    if (send_gathered(s) < 0) {
-        return NULL;
-    }
     PyObject *future = future_create(s->base.st, (PyObject *)s->base.loop);
     if (future == NULL) {
         return NULL;
@@ -1481,7 +1421,7 @@ stream_repr(PyObject *self)
                                     state,
                                     t->fd,
                                     t->begun && is_reading(s) ? "polling" : "idle",
-                                    is_blocked(s) ? "polling" : "idle",
+                                    t->queue.length > 0 ? "polling" : "idle",
                                     t->queue.size);
     }
     else {

@@ -12,7 +12,7 @@ typedef struct {
     feed_function feed;     // takes what was read instead of protocol.data_received(), or NULL
     short_address peer;
     short_address own;
-    size_t write_turn;  // in which turn of the loop the last write() was
+    size_t write_turn;  // in which callback of the loop the last write() was
     size_t last_read;   // bytes of the last read that was not empty
     int family;
     int type;           // of the socket, as those that Python shows
@@ -20,9 +20,10 @@ typedef struct {
     char buffered;      // the protocol is a BufferedProtocol
     char eof_sent;      // write_eof() was called
     char eof_seen;      // and the protocol keeps the connection open
-    char receiving;     // the protocol is being given data
-    char gathering;     // > 0: a turn is likely to write several times; send at its end
-    char flush_pending; // an entry of the ring is going to send
+    char is_tcp;
+    unsigned char writes;       // in that callback
+    unsigned char last_writes;  // in the one before that wrote
+    unsigned char usual_writes; // in each of the two before: as many are expected again
 } StreamObj;
 
 /* A new transport that takes over `fd`; connection_made() follows in the next iteration.  `sock` is NULL for
@@ -37,6 +38,8 @@ PART int stream_is_exact(PyObject *obj);
 PART int stream_write(StreamObj *s, PyObject *data);
 /* The same for bytes in memory: what cannot be sent at once is copied. */
 PART int stream_write_raw(PyObject *transport, const char *data, Py_ssize_t n);
+/* The callback that ended has left loop->corked. */
+PART void stream_uncork(LoopObj *loop);
 PART int stream_setup(PyObject *module, ctask_state *st);
 PART int server_setup(PyObject *module, ctask_state *st);
 
