@@ -201,11 +201,24 @@ try_large_recv(CoroObj *op, Py_ssize_t size, socket_address *from, PyObject **da
     return _PyBytes_Resize(data, n) < 0 ? TRY_FAILED : TRY_DONE;
 }
 
+/* A size as the socket module reads one, with its words for what is none; -1 also for -1. */
+static Py_ssize_t
+op_size(PyObject *obj)
+{
+    if (LIKELY(PyLong_CheckExact(obj))) {
+        return PyLong_AsSsize_t(obj);
+    }
+    PyObject *index = PyNumber_Index(obj);
+    Py_ssize_t size = index == NULL ? -1 : PyLong_AsSsize_t(index);
+    Py_XDECREF(index);
+    return size;
+}
+
 static int
 try_recv_bytes(CoroObj *op, socket_address *from, PyObject **data)
 {
     LoopObj *loop = op_loop(op);
-    Py_ssize_t size = PyNumber_AsSsize_t(op_arg(op, 1), PyExc_OverflowError), n;
+    Py_ssize_t size = op_size(op_arg(op, 1)), n;
     if (size < 0 || (size == 0 && from == NULL)) {
         if (!PyErr_Occurred()) {
             return TRY_OTHER; // asyncio says what is wrong; recv(0) asks nobody
@@ -292,7 +305,8 @@ try_recvfrom_into(CoroObj *op, PyObject **result)
     if (tried != TRY_DONE) {
         return tried;
     }
-    if (view.itemsize != 1 || size > view.len) {
+    if (PyObject_Size(op_arg(op, 1)) != view.len || size > view.len) {
+        PyErr_Clear();
         tried = TRY_OTHER; // what len() counts are not bytes; or an error
     }
     else {

@@ -303,8 +303,9 @@ def test_recv_size_errors(loop, run, pair):
         run(loop.sock_recv(a, -1))
     with pytest.raises(TypeError, match="'str' object cannot be interpreted as an integer"):
         run(loop.sock_recv(a, "1"))
-    with pytest.raises(OverflowError):
-        run(loop.sock_recv(a, 1 << 80))
+    for size in (1 << 80, -(1 << 80)):
+        with pytest.raises(OverflowError, match="too large to convert to C ssize_t"):
+            run(loop.sock_recv(a, size))
     with pytest.raises(ValueError, match="negative buffersize in recvfrom"):
         run(loop.sock_recvfrom(a, -1))
 
@@ -976,6 +977,14 @@ def test_recvfrom_into_errors(loop, run, udp):
         run(loop.sock_recvfrom_into(a, bytearray(5), -1))
     with pytest.raises(TypeError, match="not bytes"):
         run(loop.sock_recvfrom_into(a, b"12345"))
+
+
+def test_recvfrom_into_goes_by_the_length_of_the_buffer(loop, run, pair):
+    a, b = pair
+    for buffer in (memoryview(bytearray(8)).cast("B", (2, 4)), memoryview(bytearray(8)).cast("I")):
+        b.send(b"abcd")
+        assert run(loop.sock_recvfrom_into(a, buffer)) == (2, None)
+        assert a.recv(10) == b"cd"
 
 
 def test_sendto_errors(loop, run, udp):
