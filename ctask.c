@@ -62,6 +62,7 @@
 #include "src/poll_epoll.c"
 #include "src/fork.c"
 #include "src/loop.c"
+#include "src/ready.c"
 #include "src/schedule.c"
 #include "src/watch.c"
 #include "src/wake.c"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ctask import _ctask, _dns, _process
+from ctask._ready import ReadyQueue
 
 _DATAGRAM_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
@@ -67,6 +68,14 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         super().__init__(_Selector(self))  # type: ignore[arg-type]
+
+    @property
+    def _ready(self) -> ReadyQueue:
+        return ReadyQueue(self)
+
+    @_ready.setter
+    def _ready(self, empty: Any) -> None:
+        """Do nothing: asyncio's __init__ puts an empty deque there."""
 
     def run_forever(self) -> None:
         """Run until stop() is called.
@@ -232,9 +241,13 @@ EventLoop._adopt_methods()
 
 
 class _Selector:
-    """What is left of `loop._selector`: polling is in C, and others ask what is polled."""
+    """What is left of `loop._selector`: polling is in C, and others ask what is polled.
+
+    Who runs the loop's iterations by other code than ours (nest_asyncio) waits by select().
+    """
 
     def __init__(self, loop: EventLoop) -> None:
+        self._loop = weakref.ref(loop)
         self._map: _Watched | None = _Watched(loop)
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
@@ -246,6 +259,13 @@ class _Selector:
     def get_map(self) -> "_Watched | None":
         """Return what is watched, by descriptor; None once the loop is closed."""
         return self._map
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for descriptors, make their handles ready, and return [] as nothing is left."""
+        loop = self._loop()
+        if loop is not None:
+            _ctask.Loop._poll(loop, timeout)
+        return []
 
     def close(self) -> None:
         """Forget what is watched; the loop closes its descriptors itself."""

@@ -12,8 +12,6 @@
 
 #include <math.h>
 
-#define MAXIMUM_WAIT (24 * 3600.0) // seconds, as asyncio's
-
 /* What the methods that the fast path stands for are called; see loop_plain(). */
 static PyObject *
 watched_name(ctask_state *st, int i)
@@ -91,8 +89,7 @@ loop_setattro(PyObject *self, PyObject *name, PyObject *value)
 
 /* ---- the ready queue ---- */
 
-/* Drop what an entry refers to. */
-static void
+PART void
 entry_forget(ring_entry *entry)
 {
     if (ring_kind(entry) == READY_TIMER) {
@@ -155,9 +152,7 @@ entry_when(const ring_entry *entry)
     return when;
 }
 
-/* The handle that asyncio would have made for this entry: for reports, and for those who look at
-   loop._ready.  Borrows from the entry. */
-static PyObject *
+PART PyObject *
 entry_as_handle(LoopObj *loop, ring_entry *entry)
 {
     if (ring_kind(entry) == READY_TIMER) {
@@ -654,7 +649,7 @@ poll_events(LoopObj *loop)
     if (ring_length(&loop->ready) == 0 && !loop->stopping && time_to_wait(loop, &timeout) < 0) {
         return -1;
     }
-    return current_flush(loop) < 0 ? -1 : poll_wait(loop, timeout);
+    return poll_wait(loop, timeout);
 }
 
 static int
@@ -923,38 +918,6 @@ static PyMethodDef loop_methods[] = {
 
 /* ---- the private attributes that asyncio's own methods, and a few libraries, use ---- */
 
-/* A handle for the i-th entry.  That of a call which has lost its own takes its place: it can be cancelled. */
-static PyObject *
-entry_show(LoopObj *loop, size_t i)
-{
-    ring_entry shown = *ring_at(&loop->ready, i);
-    PyObject *handle = entry_as_handle(loop, &shown);
-    if (handle != NULL && (ring_kind(&shown) == READY_APPLY || ring_kind(&shown) == READY_TIMER)) {
-        *ring_at(&loop->ready, i) = ring_make(Py_NewRef(handle), READY_HANDLE, NULL, NULL);
-        entry_forget(&shown);
-    }
-    return handle;
-}
-
-static PyObject *
-Loop_get_ready(PyObject *self, void *Py_UNUSED(closure))
-{
-    LoopObj *loop = (LoopObj *)self;
-    PyObject *handles = PyList_New(0);
-    int collects = PyGC_Disable(); // a collection may run anything
-    for (size_t i = 0; handles != NULL && i < ring_length(&loop->ready); i++) {
-        PyObject *handle = entry_show(loop, i);
-        if (handle == NULL || PyList_Append(handles, handle) < 0) {
-            Py_CLEAR(handles);
-        }
-        Py_XDECREF(handle);
-    }
-    if (collects) {
-        PyGC_Enable();
-    }
-    return handles;
-}
-
 /* The handle of a timer, borrowed.  One that is made for a call which has lost its own takes its place. */
 static TimerObj *
 timer_show(LoopObj *loop, const heap_item *item)
@@ -972,14 +935,20 @@ timer_show(LoopObj *loop, const heap_item *item)
     return timer;
 }
 
+static int
+timer_compare(const void *first, const void *second)
+{
+    TimerObj *a = *(TimerObj *const *)first, *b = *(TimerObj *const *)second;
+    heap_item one = {a->when_seconds, &a->node}, other = {b->when_seconds, &b->node};
+    return heap_before(&one, &other) ? -1 : heap_before(&other, &one);
+}
+
+/* In their order: asyncio's list is a heap, and who takes the first from it (nest_asyncio) expects the next there. */
 static PyObject *
 Loop_get_scheduled(PyObject *self, void *Py_UNUSED(closure))
 {
     LoopObj *loop = (LoopObj *)self;
     PyObject *handles = PyList_New(0);
-    if (handles != NULL && loop->timers.length > 0) {
-        (void)timers_first(&loop->timers); // asyncio's list is a heap: the first is at its head
-    }
     int collects = PyGC_Disable();
     timers_cursor cursor = {0};
     const heap_bag *bag;
@@ -990,6 +959,10 @@ Loop_get_scheduled(PyObject *self, void *Py_UNUSED(closure))
                 Py_CLEAR(handles);
             }
         }
+    }
+    if (handles != NULL && PyList_GET_SIZE(handles) > 0) {
+        PyObject **items = ((PyListObject *)handles)->ob_item;
+        qsort(items, (size_t)PyList_GET_SIZE(handles), sizeof(PyObject *), timer_compare);
     }
     if (collects) {
         PyGC_Enable();
@@ -1081,7 +1054,6 @@ set_field(PyObject *self, PyObject *value, void *offset)
 #define FIELD(name, field) {name, get_field, set_field, NULL, (void *)offsetof(LoopObj, field)}
 
 static PyGetSetDef loop_getset[] = {
-    {"_ready", Loop_get_ready, Loop_ignore, NULL, NULL},
     {"_scheduled", Loop_get_scheduled, Loop_ignore, NULL, NULL},
     {"_stopping", Loop_get_stopping, Loop_set_stopping, NULL, NULL},
     {"_closed", Loop_get_closed, Loop_set_closed, NULL, NULL},
@@ -1238,5 +1210,5 @@ loop_setup(PyObject *module, ctask_state *st)
     if (add_type(module, "Loop", &st->LoopType, &Loop_spec, NULL) < 0) {
         return -1;
     }
-    return schedule_setup(st) < 0 || watch_setup(st) < 0 || wake_setup(st) < 0 ? -1 : 0;
+    return schedule_setup(st) < 0 || watch_setup(st) < 0 || wake_setup(st) < 0 || ready_setup(st) < 0 ? -1 : 0;
 }

@@ -56,6 +56,16 @@ loop_give_read_buffer(LoopObj *loop, char *buffer)
 /* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(). */
 PART int loop_now(LoopObj *loop, double *now);
 
+#define MAXIMUM_WAIT (24 * 3600.0) // seconds in the kernel, as asyncio's
+
+/* The handle that asyncio would have made for this entry: for reports, and for those who look at loop._ready.
+   Borrows from the entry. */
+PART PyObject *entry_as_handle(LoopObj *loop, ring_entry *entry);
+/* Drop what an entry refers to. */
+PART void entry_forget(ring_entry *entry);
+
+PART int ready_setup(ctask_state *st);
+
 PART int schedule_setup(ctask_state *st);
 PART int schedule_parse(call_args *out, const char *method, const char *const *names, int n_lead,
                         PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);

@@ -181,17 +181,18 @@ current_enter(ctask_state *st, PyThreadState *Py_UNUSED(ts), PyObject *loop, Tas
             CONSTANT_DROP(Py_None);
             return 0;
         }
-        if (PyDict_SetItem(st->current_tasks, loop, (PyObject *)task) < 0) {
-            return -1;
-        }
-        remember_entry(st, ours);
-        return 0;
     }
     PyObject *other = PyDict_GetItemWithError(st->current_tasks, loop);
-    if (other != NULL || PyErr_Occurred()) {
+    if (UNLIKELY((other != NULL && other != Py_None) || PyErr_Occurred())) {
         return other == NULL ? -1 : call_stock(st->stock_enter_task, loop, (PyObject *)task);
     }
-    return PyDict_SetItem(st->current_tasks, loop, (PyObject *)task);
+    if (PyDict_SetItem(st->current_tasks, loop, (PyObject *)task) < 0) {
+        return -1;
+    }
+    if (ours != NULL) {
+        remember_entry(st, ours);
+    }
+    return 0;
 }
 
 PART int
@@ -224,7 +225,8 @@ leave_unknown_entry(LoopObj *loop, TaskObj *task)
 
 /* Between two steps that follow each other in the ring the loop's entry stays, with None for its task, which is what
    who asks for the current task there (a finalizer) is answered either way.  The next step puts its task in its place
-   (half the cost of a removal and an insertion); before anything else runs, the entry is removed: current_flush(). */
+   (half the cost of a removal and an insertion); before a callback runs, which may be the step of a task of asyncio's
+   own, the entry is removed: current_flush(). */
 PART int
 current_leave_later(LoopObj *loop, PyThreadState *Py_UNUSED(ts), TaskObj *task)
 {

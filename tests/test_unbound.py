@@ -1,4 +1,4 @@
-"""Methods of asyncio's own types, called by name with our futures: `asyncio.Future.set_result(fut, v)`.
+"""Methods of asyncio's own types, called by name: `asyncio.Future.set_result(our_future, v)`.
 
 Libraries do this to pass by a subclass's override, or to end a task from outside.
 """
