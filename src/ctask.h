@@ -653,9 +653,6 @@ typedef struct {
 /* Received into a buffer that stays and copied from there: a fresh one of this size makes malloc take memory from
    the kernel and give it back each time. */
 #define READ_BUFFER_SIZE (256 * 1024)
-/* The buffer is larger: datagrams are received in batches.  What is never written to takes no memory. */
-#define DATAGRAMS_AT_ONCE 16
-#define READ_MEMORY_SIZE (DATAGRAMS_AT_ONCE * 64 * 1024)
 
 /* Handles that only the loop refers to once they have run. */
 #define SPARE_HANDLES 64

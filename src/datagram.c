@@ -1,20 +1,15 @@
 /* The transport of datagram endpoints: UDP and Unix.
 
-   One system call for each time the kernel tells of datagrams: for a single one while they come one by one, for
-   a batch once they come faster than that.  A batch becomes Python objects before the first is given to the
-   protocol; should the protocol pause, close or raise in between, the rest is kept for the next iteration or
-   dropped.  sendto() sends at once; what the kernel does not take waits in the queue, whose chunks' owners are
-   pairs (data, address) here and whose size counts a header for each, as asyncio's.
+   As in asyncio each iteration gives the protocol one datagram, so that a flood on one endpoint keeps nobody waiting.
+   sendto() sends at once; what the kernel does not take waits in the queue, whose chunks' owners are pairs
+   (data, address) here and whose size counts a header for each, as asyncio's.
 
    The loop calls datagram_read_ready() and datagram_write_ready(); what there is to do they see from the state. */
 
 #include "transport.h"
 
-/* At most this many are received or sent in one go.  Each has room for the largest UDP datagram. */
-#define BATCH DATAGRAMS_AT_ONCE
-#define LARGEST_UDP (READ_MEMORY_SIZE / BATCH)
-/* While datagrams come one by one, every so many times a batch is asked for all the same. */
-#define PROBE_EVERY 16
+/* At most this many are sent in one system call. */
+#define BATCH 16
 /* From so many datagrams to a lost connection on, each is logged; as asyncio's. */
 #define LOG_LOST_WRITES 5
 /* Counted for each datagram that waits, as asyncio does. */
@@ -34,14 +29,11 @@ typedef struct {
     TransportObj base;
     PyObject *address; // owned; where everything goes, or NULL
     PyObject *waiter; // owned; a future to complete once connection_made() was called, or NULL
-    PyObject *kept; // owned; list of (data, address) received and not given to the protocol yet, or NULL
     known_address from; // the last sender
     known_address to; // the last receiver
     int family;
     char connected; // the kernel knows the peer
     char paired; // it does, but the peer has no name (socketpair): only without an address it is meant
-    char received_many; // more than one was there last time
-    unsigned char singles; // received one by one since a batch was asked for
 } DatagramObj;
 
 static int datagram_read_ready(LoopObj *loop, PyObject *self);
@@ -69,7 +61,6 @@ begin_datagrams(DatagramObj *d)
         Py_DECREF(protocol);
     }
     if (status == 0 && t->loop != NULL && !t->conn_lost && t->open) {
-        /* By level: most often one datagram is there, and asking for another would be in vain. */
         int err = watch_own(t->loop, t->fd, (PyObject *)d, datagram_read_ready);
         if (err == 0 && (t->closing || t->paused)) {
             watch_forget(t->loop, t->fd, POLL_READ);
@@ -97,11 +88,6 @@ is_receiving(const DatagramObj *d)
     return !d->base.closing && !d->base.paused && !d->base.conn_lost && d->base.protocol != NULL;
 }
 
-typedef struct {
-    PyObject *data; // owned
-    PyObject *from; // owned
-} datagram;
-
 /* What Python has for the sender's address; peers that send several in a row get the same tuple. */
 static PyObject *
 sender_of(DatagramObj *d, const socket_address *from)
@@ -122,169 +108,37 @@ sender_of(DatagramObj *d, const socket_address *from)
     return obj;
 }
 
+/* Returns 1 with references to a datagram and its sender, 0 if there is none now, -1 with an exception. */
 static int
-make_datagram(DatagramObj *d, datagram *to, const char *data, size_t size, const socket_address *from)
+receive_datagram(DatagramObj *d, PyObject **data, PyObject **sender)
 {
-    to->data = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
-    to->from = to->data == NULL ? NULL : sender_of(d, from);
-    if (to->from == NULL) {
-        Py_XDECREF(to->data);
+    LoopObj *loop = d->base.loop;
+    socket_address from = {.length = sizeof(from.u)};
+    char *buffer = loop_take_read_buffer(loop);
+    ssize_t n;
+    if (UNLIKELY(buffer == NULL)) {
         return -1;
     }
-    return 0;
-}
-
-/* Returns how many were received, 0 if there are none now, -1 with an exception. */
-static int
-receive_one(DatagramObj *d, datagram *to, char *buffer)
-{
-    socket_address from = {.length = sizeof(from.u)};
-    ssize_t n;
     do {
         n = recvfrom(d->base.fd, buffer, READ_BUFFER_SIZE, MSG_DONTWAIT, &from.u.any, &from.length);
     } while (n < 0 && errno == EINTR);
-    if (UNLIKELY(n < 0)) {
-        if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            return 0;
-        }
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    return make_datagram(d, to, buffer, (size_t)n, &from) < 0 ? -1 : 1;
-}
-
-static int
-receive_batch(DatagramObj *d, datagram *to, char *buffer)
-{
-    struct mmsghdr messages[BATCH];
-    struct iovec iov[BATCH];
-    socket_address from[BATCH];
-    int n;
-    memset(messages, 0, sizeof(messages));
-    for (int i = 0; i < BATCH; i++) {
-        iov[i] = (struct iovec){buffer + (size_t)i * LARGEST_UDP, LARGEST_UDP};
-        messages[i].msg_hdr.msg_name = &from[i].u;
-        messages[i].msg_hdr.msg_namelen = sizeof(from[i].u);
-        messages[i].msg_hdr.msg_iov = &iov[i];
-        messages[i].msg_hdr.msg_iovlen = 1;
-    }
-    do {
-        n = recvmmsg(d->base.fd, messages, BATCH, MSG_DONTWAIT, NULL);
-    } while (n < 0 && errno == EINTR);
-    if (UNLIKELY(n < 0)) {
-        if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            return 0;
-        }
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    for (int i = 0; i < n; i++) {
-        from[i].length = messages[i].msg_hdr.msg_namelen;
-        if (make_datagram(d, &to[i], iov[i].iov_base, messages[i].msg_len, &from[i]) < 0) {
-            while (i > 0) {
-                Py_DECREF(to[--i].data);
-                Py_DECREF(to[i].from);
-            }
-            return -1;
-        }
-    }
-    return n;
-}
-
-static int
-receive_datagrams(DatagramObj *d, datagram *to)
-{
-    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)d->base.loop);
-    char *buffer = loop_take_read_buffer(loop);
-    int n;
-    /* A Unix datagram may be longer than a place in a batch. */
-    if (d->family == AF_UNIX || (!d->received_many && ++d->singles < PROBE_EVERY)) {
-        n = buffer == NULL ? -1 : receive_one(d, to, buffer);
-    }
-    else {
-        n = buffer == NULL ? -1 : receive_batch(d, to, buffer);
-        d->received_many = n > 1;
-        d->singles = 0;
-    }
+    int err = errno;
+    *data = n < 0 ? NULL : PyBytes_FromStringAndSize(buffer, n);
     loop_give_read_buffer(loop, buffer);
-    Py_DECREF(loop);
-    return n;
-}
-
-/* Keep datagrams that were received until the protocol wants them.  Takes the references. */
-static int
-keep(DatagramObj *d, datagram *from, int n)
-{
-    int status = d->kept != NULL || (d->kept = PyList_New(0)) != NULL ? 0 : -1;
-    for (int i = 0; i < n; i++) {
-        PyObject *pair = status < 0 ? NULL : PyTuple_Pack(2, from[i].data, from[i].from);
-        if (pair == NULL || PyList_Append(d->kept, pair) < 0) {
-            status = -1;
+    if (UNLIKELY(n < 0)) {
+        if (err == EAGAIN || err == EWOULDBLOCK) {
+            return 0;
         }
-        Py_XDECREF(pair);
-        Py_DECREF(from[i].data);
-        Py_DECREF(from[i].from);
+        errno = err;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
     }
-    return status;
-}
-
-/* Have what was kept given to the protocol in the next iteration. */
-static int
-receive_again(DatagramObj *d)
-{
-    TransportObj *t = &d->base;
-    return loop_ready(
-        t->loop, Py_NewRef((PyObject *)d), READY_READ, (PyObject *)(void *)datagram_read_ready, NULL);
-}
-
-/* Give datagrams to the protocol, one after the other, as long as it takes them.  Takes the references. */
-static int
-deliver(DatagramObj *d, datagram *datagrams, int n)
-{
-    TransportObj *t = &d->base;
-    int status = 0, i = 0;
-    while (i < n && status == 0 && is_receiving(d)) {
-        datagram *one = &datagrams[i++];
-        PyObject *protocol = Py_NewRef(t->protocol);
-        PyObject *stack[] = {protocol, one->data, one->from};
-        PyObject *res = PyObject_VectorcallMethod(t->st->str.datagram_received, stack, 3, NULL);
-        Py_DECREF(protocol);
-        Py_DECREF(one->data);
-        Py_DECREF(one->from);
-        status = res == NULL ? -1 : 0;
-        Py_XDECREF(res);
+    *sender = *data == NULL ? NULL : sender_of(d, &from);
+    if (UNLIKELY(*sender == NULL)) {
+        Py_XDECREF(*data);
+        return -1;
     }
-    if (LIKELY(i == n)) {
-        return status;
-    }
-    PyObject *raised = PyErr_GetRaisedException();
-    if (t->closing || t->loop == NULL) {
-        for (; i < n; i++) {
-            Py_DECREF(datagrams[i].data);
-            Py_DECREF(datagrams[i].from);
-        }
-    }
-    else if (keep(d, datagrams + i, n - i) < 0 || (!t->paused && receive_again(d) < 0)) {
-        PyErr_WriteUnraisable((PyObject *)d);
-    }
-    PyErr_SetRaisedException(raised);
-    return status;
-}
-
-static int
-deliver_kept(DatagramObj *d)
-{
-    datagram datagrams[BATCH];
-    PyObject *kept = d->kept;
-    d->kept = NULL;
-    Py_ssize_t length = PyList_GET_SIZE(kept);
-    int n = (int)(length < BATCH ? length : BATCH);
-    for (int i = 0; i < n; i++) {
-        PyObject *pair = PyList_GET_ITEM(kept, i);
-        datagrams[i] = (datagram){Py_NewRef(PyTuple_GET_ITEM(pair, 0)), Py_NewRef(PyTuple_GET_ITEM(pair, 1))};
-    }
-    Py_DECREF(kept); // never longer than a batch: nothing is received while some are kept
-    return deliver(d, datagrams, n);
+    return 1;
 }
 
 /* An exception is set: the protocol is told of an OSError, any other is fatal. */
@@ -308,15 +162,27 @@ handle_error(DatagramObj *d, const char *fatal)
 static int
 receive_ready(DatagramObj *d)
 {
-    if (UNLIKELY(d->kept != NULL)) {
-        return deliver_kept(d);
-    }
-    datagram datagrams[BATCH];
-    int n = receive_datagrams(d, datagrams);
+    PyObject *data, *sender;
+    int n = receive_datagram(d, &data, &sender);
     if (UNLIKELY(n < 0)) {
         return handle_error(d, "Fatal read error on datagram transport");
     }
-    return deliver(d, datagrams, n);
+    if (UNLIKELY(n == 0)) {
+        return 0;
+    }
+    if (UNLIKELY(d->base.protocol == NULL)) { // lost: the allocations may have run anything
+        Py_DECREF(data);
+        Py_DECREF(sender);
+        return 0;
+    }
+    PyObject *protocol = Py_NewRef(d->base.protocol);
+    PyObject *stack[] = {protocol, data, sender};
+    PyObject *res = PyObject_VectorcallMethod(d->base.st->str.datagram_received, stack, 3, NULL);
+    Py_DECREF(protocol);
+    Py_DECREF(data);
+    Py_DECREF(sender);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
 }
 
 static int
@@ -561,7 +427,6 @@ lose_datagrams(DatagramObj *d)
 {
     TransportObj *t = &d->base;
     LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
-    Py_CLEAR(d->kept);
     int status = transport_call_lost(t);
     if (status < 0) {
         PyObject *raised = PyErr_GetRaisedException();
@@ -765,7 +630,7 @@ Datagram_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
             return poll_raise(err);
         }
     }
-    if ((d->kept != NULL && receive_again(d) < 0) || transport_debug(t, "%r resumes reading") < 0) {
+    if (transport_debug(t, "%r resumes reading") < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -914,7 +779,6 @@ datagram_traverse(PyObject *self, visitproc visit, void *arg)
     DatagramObj *d = (DatagramObj *)self;
     Py_VISIT(d->address);
     Py_VISIT(d->waiter);
-    Py_VISIT(d->kept);
     Py_VISIT(d->from.obj);
     Py_VISIT(d->to.obj);
     return transport_traverse(self, visit, arg);
@@ -926,7 +790,6 @@ datagram_clear(PyObject *self)
     DatagramObj *d = (DatagramObj *)self;
     Py_CLEAR(d->address);
     Py_CLEAR(d->waiter);
-    Py_CLEAR(d->kept);
     Py_CLEAR(d->from.obj);
     Py_CLEAR(d->to.obj);
     transport_clear(&d->base);
@@ -1102,7 +965,8 @@ Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     t->context = context_copy(&st->contexts);
     if (t->context == NULL || transport_set_limits(t, NULL, NULL) < 0 ||
         fill_extra(d, sock, nargs > 4 ? args[4] : NULL) < 0 || loop_check_open(loop) < 0 ||
-        receive_again(d) < 0) {
+        loop_ready(loop, Py_NewRef((PyObject *)d), READY_READ, (PyObject *)(void *)datagram_read_ready, NULL) <
+            0) {
         Py_DECREF(d);
         return NULL;
     }

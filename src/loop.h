@@ -21,7 +21,7 @@ PART int loop_check_open(LoopObj *loop);
    KeyboardInterrupt and SystemExit, which end the loop. */
 PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg);
 
-/* READ_MEMORY_SIZE bytes to receive into, the taker's alone until they are given back: whoever receives in Python
+/* READ_BUFFER_SIZE bytes to receive into, the taker's alone until they are given back: whoever receives in Python
    code that is called meanwhile gets others.  NULL with MemoryError set. */
 static inline char *
 loop_take_read_buffer(LoopObj *loop)
@@ -33,8 +33,8 @@ loop_take_read_buffer(LoopObj *loop)
            with those it starts from, each large message takes memory from the kernel and gives it back.  In
            asyncio the first recv() of 256 KiB does this; 4 MiB, so that up to 8 stay, also serves a hundred
            connections with 100 KiB each. */
-        PyMem_RawFree(PyMem_RawMalloc(4 * READ_MEMORY_SIZE));
-        buffer = malloc(READ_MEMORY_SIZE);
+        PyMem_RawFree(PyMem_RawMalloc(4 * READ_BUFFER_SIZE));
+        buffer = malloc(READ_BUFFER_SIZE);
         if (buffer == NULL) {
             PyErr_NoMemory();
         }

@@ -215,6 +215,21 @@ def test_many_at_once_come_in_order(endpoint, peer, until):
     assert [data for _, data, _ in endpoint.take()] == sent
 
 
+def test_one_datagram_a_turn_for_each_endpoint(loop, open_endpoint, host, peer, turn):
+    protos = Recorder(), Recorder()
+    for proto in protos:
+        open_endpoint(proto, local_addr=(host, 0))
+        proto.take()
+    for i in range(40):
+        for proto in protos:
+            peer.sendto(b"%d" % i, proto.transport.get_extra_info("sockname"))
+    for i in range(40):
+        counts = [len(proto.calls) for proto in protos]
+        assert counts == [i] * 2
+        turn()
+    assert [len(proto.calls) for proto in protos] == [40] * 2
+
+
 @pytest.mark.parametrize("kind", [bytearray, memoryview, lambda data: memoryview(data)[:]])
 def test_sendto_takes_buffers(endpoint, peer, kind):
     endpoint.transport.sendto(kind(b"data"), peer.getsockname())

@@ -87,6 +87,22 @@ async def writer(loop, file):
 # --- reading
 
 
+def test_one_piece_a_turn_for_each_reader(loop, run, turn):
+    ends = [os.pipe() for _ in range(2)]
+    protocols = [run(reader(loop, open(reading, "rb", 0)))[1] for reading, _ in ends]
+    for _, writing in ends:
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 1 << 20)
+        assert os.write(writing, bytes(1 << 20)) == 1 << 20
+    for i in range(4):
+        assert [len(protocol.calls) for protocol in protocols] == [1 + i] * 2
+        turn()
+    for _, writing in ends:
+        os.close(writing)
+    for protocol in protocols:
+        assert run(protocol.lost) is None
+        assert len(protocol.data) == 1 << 20
+
+
 def test_callbacks_of_a_reader(loop, run, pipe):
     ours, theirs = pipe
 
