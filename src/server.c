@@ -159,10 +159,8 @@ serve(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *peer, sockle
     if (LIKELY(make_connection(loop, a, fd, peer, peer_length) == 0)) {
         return 0;
     }
-    Py_BEGIN_ALLOW_THREADS close(fd); // waits, if the listening socket has SO_LINGER
-    Py_END_ALLOW_THREADS if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-                             PyErr_ExceptionMatches(PyExc_SystemExit))
-    {
+    socketobj_close(fd);
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException(), *report = NULL, *res = NULL;

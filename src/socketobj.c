@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <structmember.h>
 #include <sys/poll.h>
+#include <unistd.h>
 
 /* Where a C structure's member is, as the class itself says; 0 if it does not. */
 static Py_ssize_t
@@ -114,6 +115,19 @@ socketobj_accept(int fd, socket_address *from)
     err = errno;
     Py_END_ALLOW_THREADS errno = err;
     return accepted;
+}
+
+PART void
+socketobj_close(int fd)
+{
+    struct linger linger = {0};
+    socklen_t size = sizeof(linger);
+    if (LIKELY(getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size) < 0 || !linger.l_onoff)) {
+        close(fd);
+        return;
+    }
+    Py_BEGIN_ALLOW_THREADS close(fd);
+    Py_END_ALLOW_THREADS
 }
 
 /* The socket module's class: a program may have put something else in its place before we were imported. */

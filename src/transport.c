@@ -303,7 +303,7 @@ transport_close_descriptor(TransportObj *t)
     }
     PyObject *sock = t->sock;
     if (sock == NULL) {
-        close(t->fd);
+        socketobj_close(t->fd);
     }
     else {
         t->sock = NULL;

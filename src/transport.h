@@ -100,6 +100,9 @@ PART int socketobj_is_replaced(ctask_state *st);
 /* accept4(), of which the new descriptor does not block; nor does this with the interpreter lock, whatever the
    listening one does: it shares O_NONBLOCK with every duplicate, in whichever process. */
 PART int socketobj_accept(int fd, socket_address *from);
+/* close(), without the interpreter lock if it waits: with SO_LINGER, which accepted sockets have from the
+   listening one, it does whatever O_NONBLOCK says. */
+PART void socketobj_close(int fd);
 
 /* ---- transport.c ---- */
 

@@ -3,6 +3,9 @@
 import asyncio
 import os
 import socket
+import struct
+import threading
+import time
 from unittest import mock
 
 import pytest
@@ -584,6 +587,47 @@ def test_accepting_goes_on_whoever_cleared_the_nonblocking_flag(loop, run):
                 while len(accepted) < n or not accepted[-1].got:
                     await asyncio.sleep(0)
             await accepted[-1].lost
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+
+
+def test_closing_a_connection_that_lingers_leaves_other_threads_running(loop, run):
+    """Accepted sockets have SO_LINGER from the listening one."""
+    linger = 5
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, linger))
+    listener.bind(("127.0.0.1", 0))
+
+    async def main():
+        accepted = loop.create_future()
+
+        class Server(Recorder):
+            def connection_made(self, transport):
+                super().connection_made(transport)
+                accepted.set_result(self)
+
+        server = await loop.create_server(Server, sock=listener)
+        peer = socket.create_connection(listener.getsockname())
+        protocol = await accepted
+        protocol.transport.write(bytes(1 << 23))
+        closes = threading.Event()
+
+        def end_it():
+            closes.wait()
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()  # a reset: nothing is left to wait for
+
+        thread = threading.Thread(target=end_it)
+        thread.start()
+        begun = time.monotonic()
+        closes.set()
+        protocol.transport.abort()
+        await protocol.lost
+        await settle()
+        assert time.monotonic() - begun < linger
+        thread.join()
         server.close()
         await server.wait_closed()
 
