@@ -69,6 +69,7 @@
 #include "src/coro.c"
 #include "src/coroframe.c"
 #include "src/standin.c"
+#include "src/core.c"
 #include "src/sleep.c"
 #include "src/queues.c"
 #include "src/waiters.c"
@@ -408,6 +409,7 @@ module_exec(PyObject *module)
         coro_setup,
         coroframe_setup,
         standin_setup,
+        core_setup,
         socketobj_setup,
         sock_setup,
         sleep_setup,

@@ -36,6 +36,9 @@ if sys.version_info >= (3, 12):
 else:
     _Coroutine: TypeAlias = Generator[Any, None, _T] | Coroutine[Any, Any, _T]
 
+def _over(cls: type, stock: type, /) -> type: ...
+def _pass_for_asyncio(yes: bool, /) -> None: ...
+
 class Future(asyncio.Future[_T]):
     def __init__(self, *, loop: AbstractEventLoop | None = None) -> None: ...
     def add_done_callback(

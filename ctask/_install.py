@@ -25,6 +25,7 @@ from ctask._ctask import (
     Future,
     Task,
     _GatheringFuture,
+    _pass_for_asyncio,
     as_completed,
     create_task,
     ensure_future,
@@ -36,7 +37,7 @@ from ctask._ctask import (
     wait,
     wait_for,
 )
-from ctask._locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
+from ctask._locks import BoundedSemaphore, Condition, Event, Lock, Semaphore
 from ctask._loop import EventLoop
 from ctask._queues import LifoQueue, PriorityQueue, Queue
 from ctask._streams import StreamReader, StreamReaderProtocol, StreamWriter
@@ -135,6 +136,9 @@ def install_with(policy: type[DefaultPolicy]) -> None:
                 if hasattr(module, name):
                     _replaced.append((module, name, getattr(module, name), value))
                     setattr(module, name, value)
+            _pass_for_asyncio(True)
+            for _, name, before, value in _replaced:
+                _rename(value, before, name)
             _set_policy(policy())
         except BaseException:
             _put_back()
@@ -157,7 +161,7 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         (tasks, "_GatheringFuture", _GatheringFuture),
         *_both(tasks, as_completed, create_task, ensure_future, gather),
         *_both(tasks, shield, sleep, wait, wait_for),
-        *_both(locks, Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore),
+        *_both(locks, BoundedSemaphore, Condition, Event, Lock, Semaphore),
         *_both(queues, LifoQueue, PriorityQueue, Queue),
         *_both(streams, StreamReader, StreamReaderProtocol, StreamWriter),
         *_both(taskgroups, TaskGroup),
@@ -180,8 +184,31 @@ def _both(module: Any, *values: Any) -> list[tuple[Any, str, Any]]:
     return [(place, value.__name__, value) for value in values for place in (asyncio, module)]
 
 
+# The names of our classes while they pass for asyncio's: what they said before.
+_renamed: dict[type, dict[str, Any]] = {}
+
+
+def _rename(ours: Any, stock: Any, name: str) -> None:
+    """Have a class of ours say that it is asyncio's, so that it is found by that name.
+
+    Pickles are then the same as asyncio's.  Not the types that are C in asyncio, too: what they say
+    is in a module of C, whose name is another type's.
+    """
+    if isinstance(stock, type) and stock.__module__.startswith("asyncio.") and ours not in _renamed:
+        _renamed[ours] = {key: getattr(ours, key) for key in ("__module__", "__doc__")}
+        ours.__module__ = stock.__module__
+        ours.__doc__ = stock.__doc__
+        if sys.version_info >= (3, 13) and "__firstlineno__" in vars(stock):
+            ours.__firstlineno__ = vars(stock)["__firstlineno__"]
+
+
 def _put_back() -> None:
     global _previous_policy
+    _pass_for_asyncio(False)
+    while _renamed:
+        ours, names = _renamed.popitem()
+        for key, value in names.items():
+            setattr(ours, key, value)
     while _replaced:
         module, name, before, now = _replaced.pop()
         if getattr(module, name, None) is now:

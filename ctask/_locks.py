@@ -59,3 +59,10 @@ class Barrier(asyncio.Barrier):
     def __init__(self, parties: int) -> None:
         super().__init__(parties)
         self._cond = Condition()
+
+
+_ctask._over(Lock, asyncio.Lock)
+_ctask._over(Event, asyncio.Event)
+_ctask._over(Condition, asyncio.Condition)
+_ctask._over(Semaphore, asyncio.Semaphore)
+_ctask._over(BoundedSemaphore, asyncio.BoundedSemaphore)

@@ -40,3 +40,8 @@ class LifoQueue(Queue[_T], asyncio.LifoQueue[_T]):
     """
 
     __slots__ = ()
+
+
+_ctask._over(Queue, asyncio.Queue)
+_ctask._over(PriorityQueue, asyncio.PriorityQueue)
+_ctask._over(LifoQueue, asyncio.LifoQueue)

@@ -34,3 +34,8 @@ class StreamWriter(_ctask.StreamWriter, asyncio.StreamWriter):
     """
 
     __slots__ = ()
+
+
+_ctask._over(StreamReader, asyncio.StreamReader)
+_ctask._over(StreamReaderProtocol, streams.StreamReaderProtocol)
+_ctask._over(StreamWriter, asyncio.StreamWriter)

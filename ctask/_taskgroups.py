@@ -12,3 +12,6 @@ class TaskGroup(_ctask.TaskGroup, asyncio.TaskGroup):
     """
 
     __slots__ = ()
+
+
+_ctask._over(TaskGroup, asyncio.TaskGroup)

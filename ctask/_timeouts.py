@@ -14,3 +14,6 @@ class Timeout(_ctask.Timeout, asyncio.Timeout):  # type: ignore[misc]
     """
 
     __slots__ = ()
+
+
+_ctask._over(Timeout, asyncio.Timeout)

@@ -16,6 +16,8 @@ typedef struct {
     PyObject *exports[CONDITION_EXPORTS]; // owned; bound methods, each NULL until somebody asks for it
 } ConditionObj;
 
+static void condition_dealloc(PyObject *self);
+
 /* ---- overrides ---- */
 
 static sync_methods
@@ -44,6 +46,9 @@ condition_look(SyncObj *sync)
 static int
 condition_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
+    if (UNLIKELY(!core_is(self, condition_dealloc))) {
+        return PyObject_GenericSetAttr(self, name, value);
+    }
     sync_methods methods = condition_methods(((SyncObj *)self)->st);
     return sync_setattro(self, name, value, &methods);
 }
@@ -263,20 +268,15 @@ condition_check(ConditionObj *cond)
     return 0;
 }
 
-PyDoc_STRVAR(condition_notify_doc,
-"notify($self, /, n=1)\n--\n\n"
-"Wake `n` of those who wait, or all if there are fewer.\n\n"
-"Raises RuntimeError if the lock is not acquired.  (asyncio.Condition.notify)");
-
 static PyObject *
-Condition_notify(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+Condition_notify(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                 PyObject *stock)
 {
     ConditionObj *cond = (ConditionObj *)self;
-    ctask_state *st = cond->st;
     Py_ssize_t n = 1;
-    if (UNLIKELY(nargs > 1 || kwnames != NULL || condition_overridden(cond) & SYNC_INTERNALS ||
-                 (nargs == 1 && !sync_size(args[0], &n)))) {
-        return sync_call_stock(st->stock_Condition, st->str.notify, self, args, nargs, kwnames);
+    if (UNLIKELY(nargs > 2 || kwnames != NULL || condition_overridden(cond) & SYNC_INTERNALS ||
+                 (nargs == 2 && !sync_size(args[1], &n)))) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
     if (condition_check(cond) < 0 || waiters_wake(&cond->waiters, st, n, Py_False) < 0) {
         return NULL;
@@ -284,18 +284,13 @@ Condition_notify(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(condition_notify_all_doc,
-"notify_all($self, /)\n--\n\n"
-"Wake all who wait.\n\n"
-"Raises RuntimeError if the lock is not acquired.  (asyncio.Condition.notify_all)");
-
 static PyObject *
-Condition_notify_all(PyObject *self, PyObject *Py_UNUSED(ignored))
+Condition_notify_all(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *kwnames, PyObject *stock)
 {
     ConditionObj *cond = (ConditionObj *)self;
-    ctask_state *st = cond->st;
-    if (UNLIKELY(condition_overridden(cond))) {
-        return sync_call_stock(st->stock_Condition, st->str.notify_all, self, NULL, 0, NULL);
+    if (UNLIKELY(nargs != 1 || kwnames != NULL || condition_overridden(cond))) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
     if (condition_check(cond) < 0 || waiters_wake(&cond->waiters, st, PY_SSIZE_T_MAX, Py_False) < 0) {
         return NULL;
@@ -348,10 +343,10 @@ Condition___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     PyObject *lock = Py_None;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Condition", keywords, &lock)) {
         PyErr_Clear();
-        return sync_init_stock(self, args, kwargs, st->stock_Condition);
+        return core_init_stock(self, args, kwargs, st->stock_Condition);
     }
     if (cond->inner != NULL) {
-        return sync_init_stock(self, args, kwargs, st->stock_Condition);
+        return core_init_stock(self, args, kwargs, st->stock_Condition);
     }
     if (lock == Py_None) {
         PyObject *class = standin_python(&st->lock_class, "ctask._locks", "Lock");
@@ -369,21 +364,27 @@ Condition___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     cond->waiters.kind = WAITERS_DEQUE;
     cond->ready = 1;
-    if (Py_TYPE(lock)->tp_setattro == lock_setattro && !sync_overridden((SyncObj *)lock, lock_look) &&
+    if (core_is(lock, lock_dealloc) && core_check(lock) == 0 && !sync_overridden((SyncObj *)lock, lock_look) &&
         !(sync_overridden((SyncObj *)cond, condition_look) & SYNC_INTERNALS)) {
         cond->inner = (LockObj *)Py_NewRef(lock);
         Py_XSETREF(cond->lock, lock);
         return 0;
     }
     PyObject *one = PyTuple_Pack(1, lock);
-    int status = one == NULL ? -1 : sync_init_stock(self, one, NULL, st->stock_Condition);
+    int status = one == NULL ? -1 : core_init_stock(self, one, NULL, st->stock_Condition);
     Py_XDECREF(one);
     Py_DECREF(lock);
     return status;
 }
 
+static PyObject *
+Condition___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    return (PyObject *)sync_new(type, condition_dealloc, sizeof(ConditionObj));
+}
+
 static int
-condition_traverse(PyObject *self, visitproc visit, void *arg)
+condition_visit(PyObject *self, visitproc visit, void *arg)
 {
     ConditionObj *cond = (ConditionObj *)self;
     Py_VISIT(cond->lock);
@@ -391,38 +392,33 @@ condition_traverse(PyObject *self, visitproc visit, void *arg)
     for (int i = 0; i < CONDITION_EXPORTS; i++) {
         Py_VISIT(cond->exports[i]);
     }
-    return sync_traverse(self, visit, arg);
+    return sync_visit(self, visit, arg);
 }
 
 /* Not `inner`, in whose list coroutines may still be; it lets go of what it refers to itself. */
 static int
-condition_clear(PyObject *self)
+condition_drop(PyObject *self)
 {
     ConditionObj *cond = (ConditionObj *)self;
     Py_CLEAR(cond->lock);
     for (int i = 0; i < CONDITION_EXPORTS; i++) {
         Py_CLEAR(cond->exports[i]);
     }
-    return sync_clear(self);
+    return sync_drop(self);
 }
+
+CORE_COLLECTED(condition)
 
 static void
 condition_dealloc(PyObject *self)
 {
     PyObject_GC_UnTrack(self);
     (void)condition_clear(self);
-    Py_CLEAR(((ConditionObj *)self)->inner);
-    sync_dealloc(self);
+    if (core_is(self, condition_dealloc)) {
+        Py_CLEAR(((ConditionObj *)self)->inner);
+    }
+    core_free(self);
 }
-
-static PyMethodDef Condition_methods[] = {
-    {"notify",
-     (PyCFunction)(void (*)(void))Condition_notify,
-     METH_FASTCALL | METH_KEYWORDS,
-     condition_notify_doc},
-    {"notify_all", Condition_notify_all, METH_NOARGS, condition_notify_all_doc},
-    {NULL, NULL, 0, NULL},
-};
 
 static PyGetSetDef Condition_getset[] = {
     {"_waiters", Sync_get_waiters, Sync_set_waiters, NULL, NULL},
@@ -438,18 +434,13 @@ static PyMemberDef Condition_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(Condition_doc,
-"The C core of ctask.Condition.");
-
 static PyType_Slot Condition_slots[] = {
-    {Py_tp_doc, (void *)Condition_doc},
-    {Py_tp_new, sync_new},
+    {Py_tp_new, Condition___new__},
     {Py_tp_init, Condition___init__},
     {Py_tp_dealloc, condition_dealloc},
     {Py_tp_traverse, condition_traverse},
     {Py_tp_clear, condition_clear},
     {Py_tp_setattro, condition_setattro},
-    {Py_tp_methods, Condition_methods},
     {Py_tp_members, Condition_members},
     {Py_tp_getset, Condition_getset},
     {0, NULL},
@@ -457,7 +448,7 @@ static PyType_Slot Condition_slots[] = {
 
 static PyType_Spec Condition_spec = {
     .name = "ctask._ctask.Condition",
-    .basicsize = sizeof(ConditionObj),
+    .basicsize = sizeof(PyObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = Condition_slots,
 };
@@ -465,24 +456,22 @@ static PyType_Spec Condition_spec = {
 PART int
 condition_setup(PyObject *module, ctask_state *st)
 {
-    static const struct {
-        const char *name;
-        standin_call function;
-    } methods[] = {
+    static const core_method methods[] = {
         {"wait", Condition_wait},
         {"wait_for", Condition_wait_for},
         {"__aenter__", Condition_enter},
         {"__aexit__", Condition_exit},
+        {"notify", Condition_notify},
+        {"notify_all", Condition_notify_all},
     };
     st->condition_passes_on = (char)PyObject_HasAttr(st->stock_Condition, st->str._notify);
-    if (add_type(module, "Condition", &st->ConditionType, &Condition_spec, NULL) < 0) {
-        return -1;
-    }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(methods); i++) {
-        if (standin_method(st, st->ConditionType, st->stock_Condition, methods[i].name, methods[i].function) <
-            0) {
-            return -1;
-        }
-    }
-    return 0;
+    return core_add(module,
+                    st,
+                    "Condition",
+                    &st->ConditionType,
+                    &Condition_spec,
+                    NULL,
+                    st->stock_Condition,
+                    methods,
+                    Py_ARRAY_LENGTH(methods));
 }

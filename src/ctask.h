@@ -286,6 +286,7 @@
     X(CoroType)           \
     X(CoroFrameType)      \
     X(StandinType)        \
+    X(CoreAttrType)       \
     X(TimeoutType)        \
     X(DoneType)           \
     X(GatherType)         \
@@ -362,27 +363,17 @@
     X(timeout_exited)         \
     X(stock_timeout_aenter)   \
     X(stock_timeout_aexit)    \
-    X(stock_reschedule)       \
     X(stock_group_aenter)     \
     X(stock_group_aexit)      \
     X(stock_on_task_done)     \
-    X(stock_data_received)    \
     X(stock_protocol_del)     \
     X(stock_protocol_init)    \
-    X(stock_connection_lost)  \
-    X(stock_reader_feed_eof)  \
-    X(stock_reader_feed_data) \
     X(stock_reader_init)      \
     X(stock_writer_del)       \
     X(stop_iteration)         \
+    X(core_types)             \
     X(deque_popleft)          \
     X(deque_append)           \
-    X(stock_queue_full)       \
-    X(stock_queue_empty)      \
-    X(stock_queue_qsize)      \
-    X(stock_queue_task_done)  \
-    X(stock_queue_get_nowait) \
-    X(stock_queue_put_nowait) \
     X(stock_queue_join)       \
     X(stock_queue_get)        \
     X(stock_queue_put)        \
@@ -416,6 +407,7 @@ typedef struct {
 #undef X
 
     uint64_t task_counter;          // for Task-N
+    char passes_for_asyncio;        // install()ed: functions say that they are asyncio's
     context_pool contexts;
     freelist free_futures;
     freelist free_tasks;

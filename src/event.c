@@ -9,6 +9,8 @@ typedef struct {
     char value; // 0, 1, or EVENT_UNSET before __init__
 } EventObj;
 
+static void event_dealloc(PyObject *self);
+
 /* ---- overrides ---- */
 
 static sync_methods
@@ -27,6 +29,9 @@ event_look(SyncObj *sync)
 static int
 event_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
+    if (UNLIKELY(!core_is(self, event_dealloc))) {
+        return PyObject_GenericSetAttr(self, name, value);
+    }
     sync_methods methods = event_methods(((SyncObj *)self)->st);
     return sync_setattro(self, name, value, &methods);
 }
@@ -82,23 +87,23 @@ Event_set_value(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
-PyDoc_STRVAR(event_is_set_doc,
-"is_set($self, /)\n--\n\n"
-"Return True if set() was called, and clear() was not since.  (asyncio.Event.is_set)");
-
 static PyObject *
-Event_is_set(PyObject *self, PyObject *Py_UNUSED(ignored))
+Event_is_set(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *kwnames, PyObject *stock)
 {
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
     return Event_get_value(self, NULL);
 }
 
-PyDoc_STRVAR(event_set_doc,
-"set($self, /)\n--\n\n"
-"Set the event, and wake all who wait for it.  (asyncio.Event.set)");
-
 static PyObject *
-Event_set(PyObject *self, PyObject *Py_UNUSED(ignored))
+Event_set(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+          PyObject *kwnames, PyObject *stock)
 {
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
     EventObj *event = (EventObj *)self;
     if (event->value) {
         return event->value == EVENT_UNSET ? Event_get_value(self, NULL) : Py_NewRef(Py_None);
@@ -107,13 +112,13 @@ Event_set(PyObject *self, PyObject *Py_UNUSED(ignored))
     return waiters_wake(&event->waiters, event->st, PY_SSIZE_T_MAX, Py_True) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-PyDoc_STRVAR(event_clear_doc,
-"clear($self, /)\n--\n\n"
-"Let wait() wait until set() is called again.  (asyncio.Event.clear)");
-
 static PyObject *
-Event_clear(PyObject *self, PyObject *Py_UNUSED(ignored))
+Event_clear(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *kwnames, PyObject *stock)
 {
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
     ((EventObj *)self)->value = 0;
     Py_RETURN_NONE;
 }
@@ -123,7 +128,7 @@ Event___init__(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     EventObj *event = (EventObj *)self;
     if (PyTuple_GET_SIZE(args) != 0 || (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0)) {
-        return sync_init_stock(self, args, kwargs, event->st->stock_Event);
+        return core_init_stock(self, args, kwargs, event->st->stock_Event);
     }
     if (waiters_set(&event->waiters, event->st, NULL) < 0) {
         return -1;
@@ -135,21 +140,28 @@ Event___init__(PyObject *self, PyObject *args, PyObject *kwargs)
 }
 
 static PyObject *
-Event___new__(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+Event___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *self = sync_new(type, args, kwargs);
-    if (self != NULL) {
+    SyncObj *self = sync_new(type, event_dealloc, sizeof(EventObj));
+    if (self != NULL && core_is((PyObject *)self, event_dealloc)) {
         ((EventObj *)self)->value = EVENT_UNSET;
     }
-    return self;
+    return (PyObject *)self;
 }
 
-static PyMethodDef Event_methods[] = {
-    {"is_set", Event_is_set, METH_NOARGS, event_is_set_doc},
-    {"set", Event_set, METH_NOARGS, event_set_doc},
-    {"clear", Event_clear, METH_NOARGS, event_clear_doc},
-    {NULL, NULL, 0, NULL},
-};
+static int
+event_visit(PyObject *self, visitproc visit, void *arg)
+{
+    return sync_visit(self, visit, arg);
+}
+
+static int
+event_drop(PyObject *self)
+{
+    return sync_drop(self);
+}
+
+CORE_LIFE(static, event)
 
 static PyGetSetDef Event_getset[] = {
     {"_waiters", Sync_get_waiters, Sync_set_waiters, NULL, NULL},
@@ -162,18 +174,13 @@ static PyMemberDef Event_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(Event_doc,
-"The C core of ctask.Event.");
-
 static PyType_Slot Event_slots[] = {
-    {Py_tp_doc, (void *)Event_doc},
     {Py_tp_new, Event___new__},
     {Py_tp_init, Event___init__},
-    {Py_tp_dealloc, sync_dealloc},
-    {Py_tp_traverse, sync_traverse},
-    {Py_tp_clear, sync_clear},
+    {Py_tp_dealloc, event_dealloc},
+    {Py_tp_traverse, event_traverse},
+    {Py_tp_clear, event_clear},
     {Py_tp_setattro, event_setattro},
-    {Py_tp_methods, Event_methods},
     {Py_tp_members, Event_members},
     {Py_tp_getset, Event_getset},
     {0, NULL},
@@ -181,7 +188,7 @@ static PyType_Slot Event_slots[] = {
 
 static PyType_Spec Event_spec = {
     .name = "ctask._ctask.Event",
-    .basicsize = sizeof(EventObj),
+    .basicsize = sizeof(PyObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = Event_slots,
 };
@@ -189,8 +196,19 @@ static PyType_Spec Event_spec = {
 PART int
 event_setup(PyObject *module, ctask_state *st)
 {
-    if (add_type(module, "Event", &st->EventType, &Event_spec, NULL) < 0) {
-        return -1;
-    }
-    return standin_method(st, st->EventType, st->stock_Event, "wait", Event_wait);
+    static const core_method methods[] = {
+        {"clear", Event_clear},
+        {"is_set", Event_is_set},
+        {"set", Event_set},
+        {"wait", Event_wait},
+    };
+    return core_add(module,
+                    st,
+                    "Event",
+                    &st->EventType,
+                    &Event_spec,
+                    NULL,
+                    st->stock_Event,
+                    methods,
+                    Py_ARRAY_LENGTH(methods));
 }

@@ -24,9 +24,12 @@ lock_look(SyncObj *sync)
     return sync_look(sync, SYNC_LOCK, &methods, sync->st->LockType, sync->st->stock_Lock);
 }
 
-PART int
+static int
 lock_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
+    if (UNLIKELY(!core_is(self, lock_dealloc))) {
+        return PyObject_GenericSetAttr(self, name, value);
+    }
     sync_methods methods = lock_methods(((SyncObj *)self)->st);
     return sync_setattro(self, name, value, &methods);
 }
@@ -161,17 +164,13 @@ Lock_exit(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nar
     return lock_exit_new(st, (LockObj *)self);
 }
 
-PyDoc_STRVAR(lock_release_doc,
-"release($self, /)\n--\n\n"
-"Unlock, and let the first of those who wait have the lock.\n\n"
-"Raises RuntimeError if it is not locked.  (asyncio.Lock.release)");
-
 static PyObject *
-Lock_release(PyObject *self, PyObject *Py_UNUSED(ignored))
+Lock_release(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *kwnames, PyObject *stock)
 {
-    SyncObj *sync = (SyncObj *)self;
-    if (UNLIKELY(sync_overridden(sync, lock_look) & SYNC_INTERNALS)) {
-        return PyObject_CallMethodOneArg(sync->st->stock_Lock, sync->st->str.release, self);
+    if (UNLIKELY(nargs != 1 || kwnames != NULL ||
+                 sync_overridden((SyncObj *)self, lock_look) & SYNC_INTERNALS)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
     return lock_release((LockObj *)self) < 0 ? NULL : Py_NewRef(Py_None);
 }
@@ -198,13 +197,13 @@ Lock_set_locked(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
-PyDoc_STRVAR(lock_locked_doc,
-"locked($self, /)\n--\n\n"
-"Return True if somebody has the lock.  (asyncio.Lock.locked)");
-
 static PyObject *
-Lock_locked(PyObject *self, PyObject *Py_UNUSED(ignored))
+Lock_locked(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *kwnames, PyObject *stock)
 {
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
     return Lock_get_locked(self, NULL);
 }
 
@@ -213,7 +212,7 @@ Lock___init__(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     LockObj *lock = (LockObj *)self;
     if (PyTuple_GET_SIZE(args) != 0 || (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0)) {
-        return sync_init_stock(self, args, kwargs, lock->st->stock_Lock);
+        return core_init_stock(self, args, kwargs, lock->st->stock_Lock);
     }
     if (waiters_set(&lock->waiters, lock->st, Py_None) < 0) {
         return -1;
@@ -224,20 +223,28 @@ Lock___init__(PyObject *self, PyObject *args, PyObject *kwargs)
 }
 
 static PyObject *
-Lock___new__(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+Lock___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *self = sync_new(type, args, kwargs);
-    if (self != NULL) {
+    SyncObj *self = sync_new(type, lock_dealloc, sizeof(LockObj));
+    if (self != NULL && core_is((PyObject *)self, lock_dealloc)) {
         ((LockObj *)self)->locked = LOCK_UNSET;
     }
-    return self;
+    return (PyObject *)self;
 }
 
-static PyMethodDef Lock_methods[] = {
-    {"locked", Lock_locked, METH_NOARGS, lock_locked_doc},
-    {"release", Lock_release, METH_NOARGS, lock_release_doc},
-    {NULL, NULL, 0, NULL},
-};
+static int
+lock_visit(PyObject *self, visitproc visit, void *arg)
+{
+    return sync_visit(self, visit, arg);
+}
+
+static int
+lock_drop(PyObject *self)
+{
+    return sync_drop(self);
+}
+
+CORE_LIFE(PART, lock)
 
 static PyGetSetDef Lock_getset[] = {
     {"_waiters", Sync_get_waiters, Sync_set_waiters, NULL, NULL},
@@ -250,18 +257,13 @@ static PyMemberDef Lock_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(Lock_doc,
-"The C core of ctask.Lock.");
-
 static PyType_Slot Lock_slots[] = {
-    {Py_tp_doc, (void *)Lock_doc},
     {Py_tp_new, Lock___new__},
     {Py_tp_init, Lock___init__},
-    {Py_tp_dealloc, sync_dealloc},
-    {Py_tp_traverse, sync_traverse},
-    {Py_tp_clear, sync_clear},
+    {Py_tp_dealloc, lock_dealloc},
+    {Py_tp_traverse, lock_traverse},
+    {Py_tp_clear, lock_clear},
     {Py_tp_setattro, lock_setattro},
-    {Py_tp_methods, Lock_methods},
     {Py_tp_members, Lock_members},
     {Py_tp_getset, Lock_getset},
     {0, NULL},
@@ -269,7 +271,7 @@ static PyType_Slot Lock_slots[] = {
 
 static PyType_Spec Lock_spec = {
     .name = "ctask._ctask.Lock",
-    .basicsize = sizeof(LockObj),
+    .basicsize = sizeof(PyObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = Lock_slots,
 };
@@ -277,10 +279,13 @@ static PyType_Spec Lock_spec = {
 PART int
 lock_setup(PyObject *module, ctask_state *st)
 {
-    if (add_type(module, "Lock", &st->LockType, &Lock_spec, NULL) < 0 ||
-        standin_method(st, st->LockType, st->stock_Lock, "acquire", Lock_acquire) < 0 ||
-        standin_method(st, st->LockType, st->stock_Lock, "__aenter__", Lock_enter) < 0) {
-        return -1;
-    }
-    return standin_method(st, st->LockType, st->stock_Lock, "__aexit__", Lock_exit);
+    static const core_method methods[] = {
+        {"acquire", Lock_acquire},
+        {"__aenter__", Lock_enter},
+        {"__aexit__", Lock_exit},
+        {"locked", Lock_locked},
+        {"release", Lock_release},
+    };
+    return core_add(
+        module, st, "Lock", &st->LockType, &Lock_spec, NULL, st->stock_Lock, methods, Py_ARRAY_LENGTH(methods));
 }

@@ -8,12 +8,11 @@
    asyncio's own methods run instead wherever a class or an instance has another of the methods or attributes that
    they use; one with hooks of its own only has these called. */
 
+#include "core.h"
 #include "coro.h"
-#include "standin.h"
 #include "futures.h"
 
 #include <math.h>
-#include <structmember.h>
 
 #define QUEUE_SHUTDOWN (PY_VERSION_HEX >= 0x030D0000)
 
@@ -21,8 +20,7 @@
 typedef enum { QUEUE_FIFO, QUEUE_LIFO, QUEUE_PRIORITY, QUEUE_HOOKS } queues_kind;
 
 typedef struct {
-    PyObject_HEAD
-    ctask_state *st;           // borrowed from the type's module
+    CORE_HEAD
     PyObject *loop;            // owned; what it is bound to, or NULL
     PyObject *maxsize;         // owned; as it was given, NULL before __init__
     PyObject *items;           // owned; `_queue`, NULL before _init()
@@ -40,7 +38,7 @@ typedef struct {
     char finished_shown;       // it was given out
 } QueueObj;
 
-static int queues_setattro(PyObject *self, PyObject *name, PyObject *value);
+static void queues_dealloc(PyObject *self);
 
 /* ---- overrides ---- */
 
@@ -135,7 +133,9 @@ queues_look(QueueObj *q)
     return q->overridden;
 }
 
-/* The queue if it is as expected, else NULL.  `self` is one of ours. */
+static int queues_setattro(PyObject *self, PyObject *name, PyObject *value);
+
+/* The queue if it is as expected, else NULL.  `self` has the core. */
 static inline QueueObj *
 queues_cast(PyObject *self)
 {
@@ -152,6 +152,9 @@ queues_cast(PyObject *self)
 static int
 queues_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
+    if (UNLIKELY(!core_is(self, queues_dealloc))) {
+        return PyObject_GenericSetAttr(self, name, value);
+    }
     QueueObj *q = (QueueObj *)self;
     ctask_state *st = q->st;
     int status = PyObject_GenericSetAttr(self, name, value);
@@ -667,22 +670,13 @@ Queue_join(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t na
 
 /* ---- the other methods ---- */
 
-PyDoc_STRVAR(queues_put_nowait_doc,
-"put_nowait($self, item)\n--\n\n"
-"Put an item into the queue, or raise asyncio.QueueFull if there is no room.\n\n"
-"From 3.13 on, raises asyncio.QueueShutDown if it was shut down.  (asyncio.Queue.put_nowait)");
-
 static PyObject *
-Queue_put_nowait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+Queue_put_nowait(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames, PyObject *stock)
 {
-    PyObject *item = single_argument(self, "put_nowait", "item", args, nargs, kwnames);
-    if (UNLIKELY(item == NULL)) {
-        return NULL;
-    }
     QueueObj *q = queues_cast(self);
-    if (UNLIKELY(q == NULL)) {
-        PyObject *stack[] = {self, item};
-        return PyObject_Vectorcall(((QueueObj *)self)->st->stock_queue_put_nowait, stack, 2, NULL);
+    if (UNLIKELY(q == NULL || nargs != 2 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
     if (UNLIKELY(q->is_shutdown)) {
         (void)queues_refuse(q);
@@ -695,21 +689,16 @@ Queue_put_nowait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
         }
         return NULL;
     }
-    return queues_put(q, item) < 0 ? NULL : Py_NewRef(Py_None);
+    return queues_put(q, args[1]) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-PyDoc_STRVAR(queues_get_nowait_doc,
-"get_nowait($self)\n--\n\n"
-"Take an item out of the queue and return it, or raise asyncio.QueueEmpty if there is none.\n\n"
-"From 3.13 on, raises asyncio.QueueShutDown if there is none and it was shut down.\n"
-"(asyncio.Queue.get_nowait)");
-
 static PyObject *
-Queue_get_nowait(PyObject *self, PyObject *Py_UNUSED(ignored))
+Queue_get_nowait(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames, PyObject *stock)
 {
     QueueObj *q = queues_cast(self);
-    if (UNLIKELY(q == NULL)) {
-        return PyObject_CallOneArg(((QueueObj *)self)->st->stock_queue_get_nowait, self);
+    if (UNLIKELY(q == NULL || nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
     int empty = queues_empty(q);
     if (UNLIKELY(empty != 0)) {
@@ -727,11 +716,12 @@ PyDoc_STRVAR(queues_task_done_doc,
 "Raises ValueError if called more often than items were put.  (asyncio.Queue.task_done)");
 
 static PyObject *
-Queue_task_done(PyObject *self, PyObject *Py_UNUSED(ignored))
+Queue_task_done(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames, PyObject *stock)
 {
     QueueObj *q = queues_cast(self);
-    if (UNLIKELY(q == NULL)) {
-        return PyObject_CallOneArg(((QueueObj *)self)->st->stock_queue_task_done, self);
+    if (UNLIKELY(q == NULL || nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
     if (UNLIKELY(q->unfinished <= 0)) {
         PyErr_SetString(PyExc_ValueError, "task_done() called too many times");
@@ -743,31 +733,25 @@ Queue_task_done(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(queues_qsize_doc,
-"qsize($self)\n--\n\n"
-"Return the number of items in the queue.  (asyncio.Queue.qsize)");
-
 static PyObject *
-Queue_qsize(PyObject *self, PyObject *Py_UNUSED(ignored))
+Queue_qsize(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *kwnames, PyObject *stock)
 {
     QueueObj *q = queues_cast(self);
-    if (UNLIKELY(q == NULL)) {
-        return PyObject_CallOneArg(((QueueObj *)self)->st->stock_queue_qsize, self);
+    if (UNLIKELY(q == NULL || nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
     Py_ssize_t length = queues_length(q);
     return length < 0 ? NULL : PyLong_FromSsize_t(length);
 }
 
-PyDoc_STRVAR(queues_empty_doc,
-"empty($self)\n--\n\n"
-"Return True if there is no item in the queue.  (asyncio.Queue.empty)");
-
 static PyObject *
-Queue_empty(PyObject *self, PyObject *Py_UNUSED(ignored))
+Queue_empty(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *kwnames, PyObject *stock)
 {
     QueueObj *q = queues_cast(self);
-    if (UNLIKELY(q == NULL)) {
-        return PyObject_CallOneArg(((QueueObj *)self)->st->stock_queue_empty, self);
+    if (UNLIKELY(q == NULL || nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
     int empty = queues_empty(q);
     return empty < 0 ? NULL : PyBool_FromLong(empty);
@@ -778,29 +762,16 @@ PyDoc_STRVAR(queues_full_doc,
 "Return True if there are `maxsize` items in the queue; never if that is 0.  (asyncio.Queue.full)");
 
 static PyObject *
-Queue_full(PyObject *self, PyObject *Py_UNUSED(ignored))
+Queue_full(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+           PyObject *kwnames, PyObject *stock)
 {
     QueueObj *q = queues_cast(self);
-    if (UNLIKELY(q == NULL)) {
-        return PyObject_CallOneArg(((QueueObj *)self)->st->stock_queue_full, self);
+    if (UNLIKELY(q == NULL || nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
     int full = queues_full(q);
     return full < 0 ? NULL : PyBool_FromLong(full);
 }
-
-static PyMethodDef Queue_methods[] = {
-    {"put_nowait",
-     (PyCFunction)(void (*)(void))Queue_put_nowait,
-     METH_FASTCALL | METH_KEYWORDS,
-     queues_put_nowait_doc},
-    {"get_nowait", Queue_get_nowait, METH_NOARGS, queues_get_nowait_doc},
-    {"task_done", Queue_task_done, METH_NOARGS, queues_task_done_doc},
-    {"qsize", Queue_qsize, METH_NOARGS, queues_qsize_doc},
-    {"empty", Queue_empty, METH_NOARGS, queues_empty_doc},
-    {"full", Queue_full, METH_NOARGS, queues_full_doc},
-    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
-    {NULL, NULL, 0, NULL},
-};
 
 /* ---- attributes ---- */
 
@@ -977,10 +948,8 @@ static PyMemberDef Queue_members[] = {
 static PyObject *
 Queue___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *module = PyType_GetModuleByDef(type, &ctask_module);
-    PyObject *self = module == NULL ? NULL : type->tp_alloc(type, 0);
-    if (self != NULL) {
-        ((QueueObj *)self)->st = PyModule_GetState(module);
+    PyObject *self = core_new(type, queues_dealloc, sizeof(QueueObj));
+    if (self != NULL && core_is(self, queues_dealloc)) {
         ((QueueObj *)self)->is_finished = 1;
     }
     return self;
@@ -1012,7 +981,8 @@ Queue___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     QueueObj *q = (QueueObj *)self;
     PyObject *maxsize = NULL;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Queue", keywords, &maxsize)) {
-        return -1;
+        PyErr_Clear();
+        return core_init_stock(self, args, kwargs, q->st->stock_Queue);
     }
     maxsize = maxsize == NULL ? PyLong_FromLong(0) : Py_NewRef(maxsize);
     PyObject *before[] = {q->maxsize, q->getters, q->putters, q->finished};
@@ -1031,10 +1001,9 @@ Queue___init__(PyObject *self, PyObject *args, PyObject *kwargs)
 }
 
 static int
-queues_traverse(PyObject *self, visitproc visit, void *arg)
+queues_visit(PyObject *self, visitproc visit, void *arg)
 {
     QueueObj *q = (QueueObj *)self;
-    Py_VISIT(Py_TYPE(self));
     Py_VISIT(q->loop);
     Py_VISIT(q->maxsize);
     Py_VISIT(q->items);
@@ -1045,7 +1014,7 @@ queues_traverse(PyObject *self, visitproc visit, void *arg)
 }
 
 static int
-queues_clear(PyObject *self)
+queues_drop(PyObject *self)
 {
     QueueObj *q = (QueueObj *)self;
     q->type_version = 0; /* look anew: it has no items */
@@ -1058,28 +1027,15 @@ queues_clear(PyObject *self)
     return 0;
 }
 
-static void
-queues_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    (void)queues_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-PyDoc_STRVAR(Queue_doc,
-"The C core of ctask.Queue, ctask.PriorityQueue and ctask.LifoQueue.");
+CORE_LIFE(static, queues)
 
 static PyType_Slot Queue_slots[] = {
-    {Py_tp_doc, (void *)Queue_doc},
     {Py_tp_new, Queue___new__},
     {Py_tp_init, Queue___init__},
     {Py_tp_dealloc, queues_dealloc},
     {Py_tp_traverse, queues_traverse},
     {Py_tp_clear, queues_clear},
     {Py_tp_setattro, queues_setattro},
-    {Py_tp_methods, Queue_methods},
     {Py_tp_members, Queue_members},
     {Py_tp_getset, Queue_getset},
     {0, NULL},
@@ -1087,7 +1043,7 @@ static PyType_Slot Queue_slots[] = {
 
 static PyType_Spec Queue_spec = {
     .name = "ctask._ctask.Queue",
-    .basicsize = sizeof(QueueObj),
+    .basicsize = sizeof(PyObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = Queue_slots,
 };
@@ -1095,13 +1051,16 @@ static PyType_Spec Queue_spec = {
 PART int
 queues_setup(PyObject *module, ctask_state *st)
 {
-    static const struct {
-        const char *name;
-        standin_call function;
-    } methods[] = {
+    static const core_method methods[] = {
         {"put", Queue_put},
         {"get", Queue_get},
         {"join", Queue_join},
+        {"put_nowait", Queue_put_nowait},
+        {"get_nowait", Queue_get_nowait},
+        {"task_done", Queue_task_done},
+        {"qsize", Queue_qsize},
+        {"empty", Queue_empty},
+        {"full", Queue_full},
     };
     const struct {
         PyObject **slot;
@@ -1111,12 +1070,6 @@ queues_setup(PyObject *module, ctask_state *st)
         {&st->stock_queue_put, st->stock_Queue, "put"},
         {&st->stock_queue_get, st->stock_Queue, "get"},
         {&st->stock_queue_join, st->stock_Queue, "join"},
-        {&st->stock_queue_put_nowait, st->stock_Queue, "put_nowait"},
-        {&st->stock_queue_get_nowait, st->stock_Queue, "get_nowait"},
-        {&st->stock_queue_task_done, st->stock_Queue, "task_done"},
-        {&st->stock_queue_qsize, st->stock_Queue, "qsize"},
-        {&st->stock_queue_empty, st->stock_Queue, "empty"},
-        {&st->stock_queue_full, st->stock_Queue, "full"},
         {&st->deque_append, st->deque, "append"},
         {&st->deque_popleft, st->deque, "popleft"},
     };
@@ -1126,13 +1079,20 @@ queues_setup(PyObject *module, ctask_state *st)
             return -1;
         }
     }
-    if (add_type(module, "Queue", &st->QueueType, &Queue_spec, NULL) < 0) {
+    if (core_add(module,
+                 st,
+                 "Queue",
+                 &st->QueueType,
+                 &Queue_spec,
+                 NULL,
+                 st->stock_Queue,
+                 methods,
+                 Py_ARRAY_LENGTH(methods)) < 0) {
         return -1;
     }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(methods); i++) {
-        if (standin_method(st, st->QueueType, st->stock_Queue, methods[i].name, methods[i].function) < 0) {
-            return -1;
-        }
-    }
-    return 0;
+    /* For the class in Python, which is generic, too. */
+    PyObject *subscript = PyDict_GetItemString(((PyTypeObject *)st->stock_Queue)->tp_dict, "__class_getitem__");
+    return subscript == NULL
+               ? 0
+               : PyObject_SetAttrString((PyObject *)st->QueueType, "__class_getitem__", subscript);
 }

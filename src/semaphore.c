@@ -17,6 +17,8 @@ typedef struct {
     PyObject *bound_obj;  // owned; the same
 } SemaphoreObj;
 
+static void semaphore_dealloc(PyObject *self);
+
 /* ---- overrides ---- */
 
 static sync_methods
@@ -48,6 +50,9 @@ semaphore_look(SyncObj *sync)
 static int
 semaphore_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
+    if (UNLIKELY(!core_is(self, semaphore_dealloc))) {
+        return PyObject_GenericSetAttr(self, name, value);
+    }
     sync_methods methods = semaphore_methods(((SyncObj *)self)->st);
     return sync_setattro(self, name, value, &methods);
 }
@@ -234,35 +239,25 @@ Semaphore_exit(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_
     return coro_new(st, self, semaphore_exit_start, "_ContextManagerMixin.__aexit__", 0, NULL);
 }
 
-PyDoc_STRVAR(semaphore_release_doc,
-"release($self, /)\n--\n\n"
-"Give a place back, to the first of those who wait for one.  (asyncio.Semaphore.release)");
-
-PyDoc_STRVAR(bounded_semaphore_release_doc,
-"release($self, /)\n--\n\n"
-"Give a place back, to the first of those who wait for one.\n\n"
-"Raises ValueError if that makes more places than there were.  (asyncio.BoundedSemaphore.release)");
-
 static PyObject *
-Semaphore_release(PyObject *self, PyObject *Py_UNUSED(ignored))
+Semaphore_release(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames, PyObject *stock)
 {
-    SemaphoreObj *sem = (SemaphoreObj *)self;
-    if (UNLIKELY(sync_overridden((SyncObj *)sem, semaphore_look) & SYNC_INTERNALS)) {
-        return PyObject_CallMethodOneArg(semaphore_stock(sem), sem->st->str.release, self);
+    if (UNLIKELY(nargs != 1 || kwnames != NULL ||
+                 sync_overridden((SyncObj *)self, semaphore_look) & SYNC_INTERNALS)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
+    SemaphoreObj *sem = (SemaphoreObj *)self;
     return semaphore_release(sem) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-PyDoc_STRVAR(semaphore_locked_doc,
-"locked($self, /)\n--\n\n"
-"Return True if acquire() would have to wait.  (asyncio.Semaphore.locked)");
-
 static PyObject *
-Semaphore_locked(PyObject *self, PyObject *Py_UNUSED(ignored))
+Semaphore_locked(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames, PyObject *stock)
 {
     SemaphoreObj *sem = (SemaphoreObj *)self;
-    if (UNLIKELY(!sem->ready || sem->value_obj != NULL)) {
-        return PyObject_CallMethodOneArg(sem->st->stock_Semaphore, sem->st->str.locked, self);
+    if (UNLIKELY(nargs != 1 || kwnames != NULL || !sem->ready || sem->value_obj != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
     int locked = semaphore_is_locked(sem);
     return locked < 0 ? NULL : PyBool_FromLong(locked);
@@ -339,7 +334,7 @@ Semaphore___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     PyObject *value = n == 1 ? PyTuple_GET_ITEM(args, 0) : NULL;
     if (n > 1 || (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) ||
         (value != NULL && !sync_size(value, &size)) || size < 0) {
-        if (sync_init_stock(self, args, kwargs, semaphore_stock(sem)) < 0) {
+        if (core_init_stock(self, args, kwargs, semaphore_stock(sem)) < 0) {
             return -1;
         }
         sem->ready = 1;
@@ -357,50 +352,38 @@ Semaphore___init__(PyObject *self, PyObject *args, PyObject *kwargs)
 }
 
 static PyObject *
+Semaphore___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    return (PyObject *)sync_new(type, semaphore_dealloc, sizeof(SemaphoreObj));
+}
+
+static PyObject *
 BoundedSemaphore___new__(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    PyObject *self = sync_new(type, args, kwargs);
-    if (self != NULL) {
+    PyObject *self = Semaphore___new__(type, args, kwargs);
+    if (self != NULL && core_is(self, semaphore_dealloc)) {
         ((SemaphoreObj *)self)->bounded = 1;
     }
     return self;
 }
 
 static int
-semaphore_traverse(PyObject *self, visitproc visit, void *arg)
+semaphore_visit(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(((SemaphoreObj *)self)->value_obj);
     Py_VISIT(((SemaphoreObj *)self)->bound_obj);
-    return sync_traverse(self, visit, arg);
+    return sync_visit(self, visit, arg);
 }
 
 static int
-semaphore_clear(PyObject *self)
+semaphore_drop(PyObject *self)
 {
     Py_CLEAR(((SemaphoreObj *)self)->value_obj);
     Py_CLEAR(((SemaphoreObj *)self)->bound_obj);
-    return sync_clear(self);
+    return sync_drop(self);
 }
 
-static void
-semaphore_dealloc(PyObject *self)
-{
-    PyObject_GC_UnTrack(self);
-    Py_CLEAR(((SemaphoreObj *)self)->value_obj);
-    Py_CLEAR(((SemaphoreObj *)self)->bound_obj);
-    sync_dealloc(self);
-}
-
-static PyMethodDef Semaphore_methods[] = {
-    {"locked", Semaphore_locked, METH_NOARGS, semaphore_locked_doc},
-    {"release", Semaphore_release, METH_NOARGS, semaphore_release_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMethodDef BoundedSemaphore_methods[] = {
-    {"release", Semaphore_release, METH_NOARGS, bounded_semaphore_release_doc},
-    {NULL, NULL, 0, NULL},
-};
+CORE_LIFE(static, semaphore)
 
 static PyGetSetDef Semaphore_getset[] = {
     {"_waiters", Sync_get_waiters, Sync_set_waiters, NULL, NULL},
@@ -418,48 +401,38 @@ static PyMemberDef Semaphore_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(Semaphore_doc,
-"The C core of ctask.Semaphore.");
-
-PyDoc_STRVAR(BoundedSemaphore_doc,
-"The C core of ctask.BoundedSemaphore.");
-
 static PyType_Slot Semaphore_slots[] = {
-    {Py_tp_doc, (void *)Semaphore_doc},
-    {Py_tp_new, sync_new},
+    {Py_tp_new, Semaphore___new__},
     {Py_tp_init, Semaphore___init__},
     {Py_tp_dealloc, semaphore_dealloc},
     {Py_tp_traverse, semaphore_traverse},
     {Py_tp_clear, semaphore_clear},
     {Py_tp_setattro, semaphore_setattro},
-    {Py_tp_methods, Semaphore_methods},
     {Py_tp_members, Semaphore_members},
     {Py_tp_getset, Semaphore_getset},
     {0, NULL},
 };
 
 static PyType_Slot BoundedSemaphore_slots[] = {
-    {Py_tp_doc, (void *)BoundedSemaphore_doc},
     {Py_tp_new, BoundedSemaphore___new__},
     {Py_tp_init, Semaphore___init__},
     {Py_tp_dealloc, semaphore_dealloc},
     {Py_tp_traverse, semaphore_traverse},
     {Py_tp_clear, semaphore_clear},
-    {Py_tp_methods, BoundedSemaphore_methods},
     {Py_tp_getset, BoundedSemaphore_getset},
     {0, NULL},
 };
 
 static PyType_Spec Semaphore_spec = {
     .name = "ctask._ctask.Semaphore",
-    .basicsize = sizeof(SemaphoreObj),
+    .basicsize = sizeof(PyObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = Semaphore_slots,
 };
 
 static PyType_Spec BoundedSemaphore_spec = {
     .name = "ctask._ctask.BoundedSemaphore",
-    .basicsize = sizeof(SemaphoreObj),
+    .basicsize = sizeof(PyObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = BoundedSemaphore_slots,
 };
@@ -479,13 +452,34 @@ semaphore_ask_stock(ctask_state *st)
 PART int
 semaphore_setup(PyObject *module, ctask_state *st)
 {
-    if (semaphore_ask_stock(st) < 0 ||
-        add_type(module, "Semaphore", &st->SemaphoreType, &Semaphore_spec, NULL) < 0 ||
-        standin_method(st, st->SemaphoreType, st->stock_Semaphore, "acquire", Semaphore_acquire) < 0 ||
-        standin_method(st, st->SemaphoreType, st->stock_Semaphore, "__aenter__", Semaphore_enter) < 0 ||
-        standin_method(st, st->SemaphoreType, st->stock_Semaphore, "__aexit__", Semaphore_exit) < 0) {
+    static const core_method methods[] = {
+        {"acquire", Semaphore_acquire},
+        {"__aenter__", Semaphore_enter},
+        {"__aexit__", Semaphore_exit},
+        {"locked", Semaphore_locked},
+        {"release", Semaphore_release},
+    };
+    static const core_method bounded_methods[] = {
+        {"release", Semaphore_release},
+    };
+    if (semaphore_ask_stock(st) < 0 || core_add(module,
+                                                st,
+                                                "Semaphore",
+                                                &st->SemaphoreType,
+                                                &Semaphore_spec,
+                                                NULL,
+                                                st->stock_Semaphore,
+                                                methods,
+                                                Py_ARRAY_LENGTH(methods)) < 0) {
         return -1;
     }
-    return add_type(
-        module, "BoundedSemaphore", &st->BoundedType, &BoundedSemaphore_spec, (PyObject *)st->SemaphoreType);
+    return core_add(module,
+                    st,
+                    "BoundedSemaphore",
+                    &st->BoundedType,
+                    &BoundedSemaphore_spec,
+                    st->SemaphoreType,
+                    st->stock_BoundedSemaphore,
+                    bounded_methods,
+                    Py_ARRAY_LENGTH(bounded_methods));
 }

@@ -5,6 +5,7 @@
    do: an unusual argument, or a `self` that is not the C core's. */
 
 #include "standin.h"
+#include "core.h"
 #include "coro.h"
 
 #include <structmember.h>
@@ -14,15 +15,19 @@ typedef struct {
     vectorcallfunc vectorcall;
     ctask_state *st;     // borrowed from the type's module
     PyTypeObject *owner; // owned; whose method it is, NULL for a function
+    destructor core;     // the owner's, if it is a core
     PyObject *stock;     // owned; asyncio's function
     standin_call function;
 } StandinObj;
 
-/* PyType_IsSubtype(), but first of all the class over the core, which `self` is of nearly always. */
+/* Is `self` what the method in C is for? */
 static inline int
-standin_is_owner(PyTypeObject *owner, PyTypeObject *type)
+standin_is_owner(StandinObj *standin, PyObject *self)
 {
-    return LIKELY(type->tp_base == owner) || PyType_IsSubtype(type, owner);
+    if (LIKELY(standin->core != NULL)) {
+        return core_is(self, standin->core);
+    }
+    return PyObject_TypeCheck(self, standin->owner);
 }
 
 static PyObject *
@@ -33,11 +38,14 @@ standin_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyO
     PyObject *self = NULL, *stock = standin->stock;
     Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
     if (standin->owner != NULL) {
-        if (UNLIKELY(nargs < 1 || !standin_is_owner(standin->owner, Py_TYPE(args[0])))) {
+        if (UNLIKELY(nargs < 1 || !standin_is_owner(standin, args[0]))) {
             /* Not one of ours: asyncio's function takes whatever has the right attributes. */
             return PyObject_Vectorcall(stock, args, nargsf, kwnames);
         }
         self = args[0];
+        if (standin->core != NULL && core_check(self) < 0) {
+            return NULL;
+        }
     }
     PyObject *result = standin->function(st, self, args, nargs, kwnames, stock);
     if (result != NULL && Py_IS_TYPE(result, st->CoroType) && ((CoroObj *)result)->function == NULL) {
@@ -59,8 +67,8 @@ standin_getattro(PyObject *self, PyObject *name)
     if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "__reduce_ex__") == 0) {
         return PyObject_GenericGetAttr(self, name);
     }
-    if (((StandinObj *)self)->owner == NULL && PyUnicode_Check(name) &&
-        PyUnicode_CompareWithASCIIString(name, "__module__") == 0) {
+    if (((StandinObj *)self)->owner == NULL && !((StandinObj *)self)->st->passes_for_asyncio &&
+        PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "__module__") == 0) {
         return PyUnicode_FromString("ctask");
     }
     if (PyObject_GetOptionalAttr(((StandinObj *)self)->stock, name, &value) != 0) {
@@ -149,6 +157,7 @@ standin_new(ctask_state *st, PyTypeObject *owner, PyObject *stock, standin_call 
     standin->vectorcall = standin_vectorcall;
     standin->st = st;
     standin->owner = (PyTypeObject *)Py_XNewRef(owner);
+    standin->core = NULL;
     standin->stock = stock;
     standin->function = function;
     PyObject_GC_Track(standin);
@@ -162,6 +171,16 @@ standin_method(ctask_state *st, PyTypeObject *type, PyObject *stock, const char 
     int status = method == NULL ? -1 : PyObject_SetAttrString((PyObject *)type, name, method);
     Py_XDECREF(method);
     return status;
+}
+
+PART PyObject *
+standin_for_core(ctask_state *st, PyTypeObject *core, PyObject *stock, const char *name, standin_call function)
+{
+    PyObject *method = standin_new(st, core, PyObject_GetAttrString(stock, name), function);
+    if (method != NULL) {
+        ((StandinObj *)method)->core = core->tp_dealloc;
+    }
+    return method;
 }
 
 PART int
@@ -192,7 +211,7 @@ standin_class(PyObject **slot, const char *module, const char *name, PyTypeObjec
         return (PyTypeObject *)*slot;
     }
     PyObject *class = standin_python(slot, module, name);
-    if (class != NULL && !(PyType_Check(class) && PyType_IsSubtype((PyTypeObject *)class, core))) {
+    if (class != NULL && !(PyType_Check(class) && core_is_of((PyTypeObject *)class, core->tp_dealloc))) {
         Py_CLEAR(*slot);
         PyErr_Format(PyExc_TypeError, "%s.%s is another class than ctask's", module, name);
         return NULL;
@@ -206,20 +225,14 @@ PART int
 standin_overrides(PyTypeObject *type, PyTypeObject *core, PyObject *stock, PyObject *const *names,
                   size_t n_names)
 {
-    PyObject *raised = PyErr_GetRaisedException();
     int overridden = 0;
     for (size_t i = 0; i < n_names && !overridden; i++) {
-        PyObject *found = PyObject_GetAttr((PyObject *)type, names[i]);
-        PyObject *ours;
-        if (PyObject_GetOptionalAttr((PyObject *)core, names[i], &ours) == 0) {
-            ours = PyObject_GetAttr(stock, names[i]);
+        PyObject *ours = _PyType_Lookup(core, names[i]);
+        if (ours == NULL) {
+            ours = _PyType_Lookup((PyTypeObject *)stock, names[i]);
         }
-        overridden = found == NULL || found != ours;
-        Py_XDECREF(found);
-        Py_XDECREF(ours);
+        overridden = ours == NULL || _PyType_Lookup(type, names[i]) != ours;
     }
-    PyErr_Clear();
-    PyErr_SetRaisedException(raised);
     return overridden;
 }
 

@@ -15,6 +15,9 @@ typedef PyObject *(*standin_call)(ctask_state *st, PyObject *self, PyObject *con
    it is a coroutine function if that is one, and has its signature and its documentation. */
 PART int standin_method(ctask_state *st, PyTypeObject *type, PyObject *stock, const char *name,
                         standin_call function);
+/* The same for a core (core.h): only for objects that have one.  A new reference. */
+PART PyObject *standin_for_core(ctask_state *st, PyTypeObject *core, PyObject *stock, const char *name,
+                                standin_call function);
 /* The same for a function of asyncio's, `stock`, which becomes module.name. */
 PART int standin_function(ctask_state *st, PyObject *module, PyObject *stock, const char *name,
                           standin_call function);

@@ -43,6 +43,9 @@ streamprotocol_look(StreamProtocolObj *protocol)
 PART int
 streamprotocol_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
+    if (UNLIKELY(!core_is(self, streamprotocol_dealloc))) {
+        return PyObject_GenericSetAttr(self, name, value);
+    }
     StreamProtocolObj *protocol = (StreamProtocolObj *)self;
     int status = PyObject_GenericSetAttr(self, name, value);
     ctask_state *st = protocol->st;
@@ -126,24 +129,17 @@ streamreader_feed(LoopObj *Py_UNUSED(loop), PyObject *obj, const char *data, Py_
     return res == NULL ? -1 : 0;
 }
 
-PyDoc_STRVAR(protocol_data_received_doc,
-"data_received($self, data)\n--\n\n"
-"Hand bytes to the reader.  (asyncio.Protocol.data_received)");
-
 static PyObject *
-StreamProtocol_data_received(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+StreamProtocol_data_received(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args,
+                             Py_ssize_t nargs, PyObject *kwnames, PyObject *stock)
 {
     StreamProtocolObj *protocol = (StreamProtocolObj *)self;
-    PyObject *data = stream_data_argument(protocol->st, "data_received", args, nargs, kwnames);
-    if (UNLIKELY(data == NULL)) {
-        return NULL;
-    }
-    if (LIKELY(streamprotocol_cast(self) != NULL)) {
+    if (LIKELY(nargs == 2 && kwnames == NULL && streamprotocol_cast(self) != NULL)) {
+        PyObject *data = args[1];
         Py_ssize_t n = PyBytes_CheckExact(data) ? PyBytes_GET_SIZE(data) : 0;
         return protocol_receive(protocol, NULL, n, data) < 0 ? NULL : Py_NewRef(Py_None);
     }
-    PyObject *stack[] = {self, data};
-    return PyObject_Vectorcall(protocol->st->stock_data_received, stack, 2, NULL);
+    return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
 }
 
 /* ---- the end of the connection ---- */
@@ -192,38 +188,17 @@ protocol_lose(StreamProtocolObj *protocol)
     return 0;
 }
 
-PyDoc_STRVAR(protocol_connection_lost_doc,
-"connection_lost($self, exc)\n--\n\n"
-"Tell the reader, and who waits for the end.  (asyncio.Protocol.connection_lost)");
-
 static PyObject *
-StreamProtocol_connection_lost(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+StreamProtocol_connection_lost(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args,
+                               Py_ssize_t nargs, PyObject *kwnames, PyObject *stock)
 {
     StreamProtocolObj *protocol = (StreamProtocolObj *)self;
-    if (LIKELY(nargs == 1 && kwnames == NULL && args[0] == Py_None && !protocol->paused &&
+    if (LIKELY(nargs == 2 && kwnames == NULL && args[1] == Py_None && !protocol->paused &&
                protocol->closed == NULL && streamprotocol_cast(self) != NULL)) {
         return protocol_lose(protocol) < 0 ? NULL : Py_NewRef(Py_None);
     }
-    PyObject *stack[3] = {self};
-    if (nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames)) != 1) {
-        PyErr_SetString(PyExc_TypeError, "connection_lost() takes one argument, 'exc'");
-        return NULL;
-    }
-    stack[1] = args[0];
-    return PyObject_Vectorcall(protocol->st->stock_connection_lost, stack, (size_t)nargs + 1, kwnames);
+    return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
 }
-
-static PyMethodDef StreamProtocol_methods[] = {
-    {"connection_lost",
-     (PyCFunction)(void (*)(void))StreamProtocol_connection_lost,
-     METH_FASTCALL | METH_KEYWORDS,
-     protocol_connection_lost_doc},
-    {"data_received",
-     (PyCFunction)(void (*)(void))StreamProtocol_data_received,
-     METH_FASTCALL | METH_KEYWORDS,
-     protocol_data_received_doc},
-    {NULL, NULL, 0, NULL},
-};
 
 /* ---- attributes ---- */
 
@@ -313,12 +288,7 @@ static PyMemberDef StreamProtocol_members[] = {
 static PyObject *
 StreamProtocol___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *module = PyType_GetModuleByDef(type, &ctask_module);
-    PyObject *self = module == NULL ? NULL : type->tp_alloc(type, 0);
-    if (self != NULL) {
-        ((StreamProtocolObj *)self)->st = PyModule_GetState(module);
-    }
-    return self;
+    return core_new(type, streamprotocol_dealloc, sizeof(StreamProtocolObj));
 }
 
 /* The ordinary case here; asyncio's own __init__ fills the same attributes in all others. */
@@ -330,7 +300,8 @@ StreamProtocol___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     PyObject *reader, *callback = Py_None, *loop = Py_None;
     if (!PyArg_ParseTupleAndKeywords(
             args, kwargs, "O|OO:StreamReaderProtocol", keywords, &reader, &callback, &loop)) {
-        return -1;
+        PyErr_Clear();
+        return core_init_stock(self, args, kwargs, protocol->st->stock_StreamReaderProtocol);
     }
     if (protocol->loop != NULL || loop_plain(loop) == NULL || streamreader_cast(reader) == NULL) {
         PyObject *stack[] = {self, reader, callback, loop};
@@ -359,12 +330,12 @@ StreamProtocol___init__(PyObject *self, PyObject *args, PyObject *kwargs)
 static void
 streamprotocol_finalize(PyObject *self)
 {
-    StreamProtocolObj *protocol = (StreamProtocolObj *)self;
-    if (protocol->closed == NULL) {
+    if (core_is(self, streamprotocol_dealloc) && ((StreamProtocolObj *)self)->closed == NULL) {
         return;
     }
     PyObject *raised = PyErr_GetRaisedException();
-    PyObject *res = PyObject_CallOneArg(protocol->st->stock_protocol_del, self);
+    ctask_state *st = core_state(Py_TYPE(self));
+    PyObject *res = st == NULL ? NULL : PyObject_CallOneArg(st->stock_protocol_del, self);
     if (res == NULL) {
         PyErr_WriteUnraisable(self);
     }
@@ -373,10 +344,9 @@ streamprotocol_finalize(PyObject *self)
 }
 
 static int
-streamprotocol_traverse(PyObject *self, visitproc visit, void *arg)
+streamprotocol_visit(PyObject *self, visitproc visit, void *arg)
 {
     StreamProtocolObj *protocol = (StreamProtocolObj *)self;
-    Py_VISIT(Py_TYPE(self));
     Py_VISIT(protocol->loop);
     Py_VISIT(protocol->reader_ref);
     Py_VISIT(protocol->strong_reader);
@@ -390,7 +360,7 @@ streamprotocol_traverse(PyObject *self, visitproc visit, void *arg)
 }
 
 static int
-streamprotocol_clear(PyObject *self)
+streamprotocol_drop(PyObject *self)
 {
     StreamProtocolObj *protocol = (StreamProtocolObj *)self;
     Py_CLEAR(protocol->loop);
@@ -406,21 +376,9 @@ streamprotocol_clear(PyObject *self)
     return 0;
 }
 
-static void
-streamprotocol_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    (void)streamprotocol_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-PyDoc_STRVAR(StreamProtocol_doc,
-"The C core of ctask.StreamReaderProtocol.");
+CORE_LIFE(PART, streamprotocol)
 
 static PyType_Slot StreamProtocol_slots[] = {
-    {Py_tp_doc, (void *)StreamProtocol_doc},
     {Py_tp_new, StreamProtocol___new__},
     {Py_tp_init, StreamProtocol___init__},
     {Py_tp_finalize, streamprotocol_finalize},
@@ -428,7 +386,6 @@ static PyType_Slot StreamProtocol_slots[] = {
     {Py_tp_traverse, streamprotocol_traverse},
     {Py_tp_clear, streamprotocol_clear},
     {Py_tp_setattro, streamprotocol_setattro},
-    {Py_tp_methods, StreamProtocol_methods},
     {Py_tp_members, StreamProtocol_members},
     {Py_tp_getset, StreamProtocol_getset},
     {0, NULL},
@@ -436,7 +393,7 @@ static PyType_Slot StreamProtocol_slots[] = {
 
 static PyType_Spec StreamProtocol_spec = {
     .name = "ctask._ctask.StreamReaderProtocol",
-    .basicsize = sizeof(StreamProtocolObj),
+    .basicsize = sizeof(PyObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = StreamProtocol_slots,
 };
@@ -444,13 +401,22 @@ static PyType_Spec StreamProtocol_spec = {
 PART int
 streamprotocol_setup(PyObject *module, ctask_state *st)
 {
+    static const core_method methods[] = {
+        {"connection_lost", StreamProtocol_connection_lost},
+        {"data_received", StreamProtocol_data_received},
+    };
     st->stock_protocol_init = PyObject_GetAttrString(st->stock_StreamReaderProtocol, "__init__");
     st->stock_protocol_del = PyObject_GetAttrString(st->stock_StreamReaderProtocol, "__del__");
-    st->stock_data_received = PyObject_GetAttr(st->stock_StreamReaderProtocol, st->str.data_received);
-    st->stock_connection_lost = PyObject_GetAttr(st->stock_StreamReaderProtocol, st->str.connection_lost);
-    if (st->stock_connection_lost == NULL || st->stock_protocol_init == NULL ||
-        st->stock_protocol_del == NULL || st->stock_data_received == NULL) {
+    if (st->stock_protocol_init == NULL || st->stock_protocol_del == NULL) {
         return -1;
     }
-    return add_type(module, "StreamReaderProtocol", &st->StreamProtocolType, &StreamProtocol_spec, NULL);
+    return core_add(module,
+                    st,
+                    "StreamReaderProtocol",
+                    &st->StreamProtocolType,
+                    &StreamProtocol_spec,
+                    NULL,
+                    st->stock_StreamReaderProtocol,
+                    methods,
+                    Py_ARRAY_LENGTH(methods));
 }

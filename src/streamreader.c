@@ -50,6 +50,9 @@ streamreader_look(StreamReaderObj *reader)
 PART int
 streamreader_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
+    if (UNLIKELY(!core_is(self, streamreader_dealloc))) {
+        return PyObject_GenericSetAttr(self, name, value);
+    }
     StreamReaderObj *reader = (StreamReaderObj *)self;
     int status = PyObject_GenericSetAttr(self, name, value);
     ctask_state *st = reader->st;
@@ -591,19 +594,13 @@ StreamReader_anext(ctask_state *st, PyObject *self, PyObject *const *args, Py_ss
 
 /* ---- the other methods ---- */
 
-PyDoc_STRVAR(reader_feed_data_doc,
-"feed_data($self, data)\n--\n\n"
-"Add bytes to the buffer and reader_wake who waits for them.  (asyncio.StreamReader.feed_data)");
-
 static PyObject *
-StreamReader_feed_data(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+StreamReader_feed_data(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *kwnames, PyObject *stock)
 {
     StreamReaderObj *reader = (StreamReaderObj *)self;
-    PyObject *data = stream_data_argument(reader->st, "feed_data", args, nargs, kwnames);
-    if (UNLIKELY(data == NULL)) {
-        return NULL;
-    }
-    if (LIKELY(streamreader_cast(self) != NULL)) {
+    if (LIKELY(nargs == 2 && kwnames == NULL && streamreader_cast(self) != NULL)) {
+        PyObject *data = args[1];
         if (PyBytes_CheckExact(data)) {
             return streamreader_add(reader, NULL, PyBytes_GET_SIZE(data), data) < 0 ? NULL : Py_NewRef(Py_None);
         }
@@ -615,80 +612,60 @@ StreamReader_feed_data(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
         }
         PyErr_Clear();
     }
-    PyObject *stack[] = {self, data};
-    return PyObject_Vectorcall(reader->st->stock_reader_feed_data, stack, 2, NULL);
+    return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
 }
 
-PyDoc_STRVAR(reader_feed_eof_doc,
-"feed_eof($self, /)\n--\n\n"
-"Tell who reads that nothing more will come.  (asyncio.StreamReader.feed_eof)");
-
 static PyObject *
-StreamReader_feed_eof(PyObject *self, PyObject *Py_UNUSED(ignored))
+StreamReader_feed_eof(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *kwnames, PyObject *stock)
 {
-    if (LIKELY(streamreader_cast(self) != NULL)) {
-        return streamreader_add_eof((StreamReaderObj *)self) < 0 ? NULL : Py_NewRef(Py_None);
+    if (UNLIKELY(nargs != 1 || kwnames != NULL || streamreader_cast(self) == NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
-    return PyObject_CallOneArg(((StreamReaderObj *)self)->st->stock_reader_feed_eof, self);
+    return streamreader_add_eof((StreamReaderObj *)self) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-PyDoc_STRVAR(reader_at_eof_doc,
-"at_eof($self, /)\n--\n\n"
-"Return True if the buffer is empty and feed_eof() was called.  (asyncio.StreamReader.at_eof)");
-
 static PyObject *
-StreamReader_at_eof(PyObject *self, PyObject *Py_UNUSED(ignored))
+StreamReader_at_eof(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *kwnames, PyObject *stock)
 {
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
     StreamReaderObj *reader = (StreamReaderObj *)self;
     return PyBool_FromLong(reader->eof && streambuf_length(&reader->buffer) == 0);
 }
 
-PyDoc_STRVAR(reader_exception_doc,
-"exception($self, /)\n--\n\n"
-"Return what set_exception() was given, or None.  (asyncio.StreamReader.exception)");
-
 static PyObject *
-StreamReader_exception(PyObject *self, PyObject *Py_UNUSED(ignored))
+StreamReader_exception(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *kwnames, PyObject *stock)
 {
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
     PyObject *exc = ((StreamReaderObj *)self)->exception;
     return Py_NewRef(exc == NULL ? Py_None : exc);
 }
 
-PyDoc_STRVAR(reader_wakeup_waiter_doc,
-"_wakeup_waiter($self, /)\n--\n\n"
-"Wake who waits for data or EOF.");
-
 static PyObject *
-StreamReader_wakeup_waiter(PyObject *self, PyObject *Py_UNUSED(ignored))
+StreamReader_wakeup_waiter(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                           PyObject *kwnames, PyObject *stock)
 {
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
     return reader_wake((StreamReaderObj *)self, NULL) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-PyDoc_STRVAR(reader_maybe_resume_transport_doc,
-"_maybe_resume_transport($self, /)\n--\n\n"
-"Resume the transport if it is paused and the buffer has room again.");
-
 static PyObject *
-StreamReader_maybe_resume_transport(PyObject *self, PyObject *Py_UNUSED(ignored))
+StreamReader_maybe_resume_transport(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args,
+                                    Py_ssize_t nargs, PyObject *kwnames, PyObject *stock)
 {
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
     return streamreader_resume((StreamReaderObj *)self) < 0 ? NULL : Py_NewRef(Py_None);
 }
-
-static PyMethodDef StreamReader_methods[] = {
-    {"feed_data",
-     (PyCFunction)(void (*)(void))StreamReader_feed_data,
-     METH_FASTCALL | METH_KEYWORDS,
-     reader_feed_data_doc},
-    {"feed_eof", StreamReader_feed_eof, METH_NOARGS, reader_feed_eof_doc},
-    {"at_eof", StreamReader_at_eof, METH_NOARGS, reader_at_eof_doc},
-    {"exception", StreamReader_exception, METH_NOARGS, reader_exception_doc},
-    {"_wakeup_waiter", StreamReader_wakeup_waiter, METH_NOARGS, reader_wakeup_waiter_doc},
-    {"_maybe_resume_transport",
-     StreamReader_maybe_resume_transport,
-     METH_NOARGS,
-     reader_maybe_resume_transport_doc},
-    {NULL, NULL, 0, NULL},
-};
 
 /* ---- attributes ---- */
 
@@ -762,12 +739,7 @@ static PyMemberDef StreamReader_members[] = {
 static PyObject *
 StreamReader___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *module = PyType_GetModuleByDef(type, &ctask_module);
-    PyObject *self = module == NULL ? NULL : type->tp_alloc(type, 0);
-    if (self != NULL) {
-        ((StreamReaderObj *)self)->st = PyModule_GetState(module);
-    }
-    return self;
+    return core_new(type, streamreader_dealloc, sizeof(StreamReaderObj));
 }
 
 /* The ordinary case here; asyncio's own __init__ fills the same attributes in all others. */
@@ -779,7 +751,8 @@ StreamReader___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     PyObject *limit = NULL, *loop = Py_None;
     Py_ssize_t size = READER_DEFAULT_LIMIT;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:StreamReader", keywords, &limit, &loop)) {
-        return -1;
+        PyErr_Clear();
+        return core_init_stock(self, args, kwargs, reader->st->stock_StreamReader);
     }
     if (reader->loop == NULL && loop_plain(loop) != NULL && (limit == NULL || reader_size(limit, &size)) &&
         size > 0) {
@@ -805,10 +778,9 @@ StreamReader___init__(PyObject *self, PyObject *args, PyObject *kwargs)
 }
 
 static int
-streamreader_traverse(PyObject *self, visitproc visit, void *arg)
+streamreader_visit(PyObject *self, visitproc visit, void *arg)
 {
     StreamReaderObj *reader = (StreamReaderObj *)self;
-    Py_VISIT(Py_TYPE(self));
     Py_VISIT(reader->loop);
     Py_VISIT(reader->waiter);
     Py_VISIT(reader->exception);
@@ -819,7 +791,7 @@ streamreader_traverse(PyObject *self, visitproc visit, void *arg)
 }
 
 static int
-streamreader_clear(PyObject *self)
+streamreader_drop(PyObject *self)
 {
     StreamReaderObj *reader = (StreamReaderObj *)self;
     Py_CLEAR(reader->loop);
@@ -832,28 +804,15 @@ streamreader_clear(PyObject *self)
     return 0;
 }
 
-static void
-streamreader_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    (void)streamreader_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-PyDoc_STRVAR(StreamReader_doc,
-"The C core of ctask.StreamReader.");
+CORE_LIFE(PART, streamreader)
 
 static PyType_Slot StreamReader_slots[] = {
-    {Py_tp_doc, (void *)StreamReader_doc},
     {Py_tp_new, StreamReader___new__},
     {Py_tp_init, StreamReader___init__},
     {Py_tp_dealloc, streamreader_dealloc},
     {Py_tp_traverse, streamreader_traverse},
     {Py_tp_clear, streamreader_clear},
     {Py_tp_setattro, streamreader_setattro},
-    {Py_tp_methods, StreamReader_methods},
     {Py_tp_members, StreamReader_members},
     {Py_tp_getset, StreamReader_getset},
     {0, NULL},
@@ -861,7 +820,7 @@ static PyType_Slot StreamReader_slots[] = {
 
 static PyType_Spec StreamReader_spec = {
     .name = "ctask._ctask.StreamReader",
-    .basicsize = sizeof(StreamReaderObj),
+    .basicsize = sizeof(PyObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = StreamReader_slots,
 };
@@ -869,33 +828,32 @@ static PyType_Spec StreamReader_spec = {
 PART int
 streamreader_setup(PyObject *module, ctask_state *st)
 {
-    static const struct {
-        const char *name;
-        standin_call function;
-    } methods[] = {
+    static const core_method methods[] = {
+        {"__anext__", StreamReader_anext},
+        {"_maybe_resume_transport", StreamReader_maybe_resume_transport},
+        {"_wakeup_waiter", StreamReader_wakeup_waiter},
+        {"at_eof", StreamReader_at_eof},
+        {"exception", StreamReader_exception},
+        {"feed_data", StreamReader_feed_data},
+        {"feed_eof", StreamReader_feed_eof},
         {"read", StreamReader_read},
         {"readexactly", StreamReader_readexactly},
-        {"readuntil", StreamReader_readuntil},
         {"readline", StreamReader_readline},
-        {"__anext__", StreamReader_anext},
+        {"readuntil", StreamReader_readuntil},
     };
     st->newline = PyBytes_FromString("\n");
     st->stock_reader_init = PyObject_GetAttrString(st->stock_StreamReader, "__init__");
-    st->stock_reader_feed_data = PyObject_GetAttr(st->stock_StreamReader, st->str.feed_data);
-    st->stock_reader_feed_eof = PyObject_GetAttr(st->stock_StreamReader, st->str.feed_eof);
     st->loop_kwnames = PyTuple_Pack(1, st->str.loop);
-    if (st->newline == NULL || st->stock_reader_init == NULL || st->stock_reader_feed_data == NULL ||
-        st->stock_reader_feed_eof == NULL || st->loop_kwnames == NULL) {
+    if (st->newline == NULL || st->stock_reader_init == NULL || st->loop_kwnames == NULL) {
         return -1;
     }
-    if (add_type(module, "StreamReader", &st->StreamReaderType, &StreamReader_spec, NULL) < 0) {
-        return -1;
-    }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(methods); i++) {
-        if (standin_method(
-                st, st->StreamReaderType, st->stock_StreamReader, methods[i].name, methods[i].function) < 0) {
-            return -1;
-        }
-    }
-    return 0;
+    return core_add(module,
+                    st,
+                    "StreamReader",
+                    &st->StreamReaderType,
+                    &StreamReader_spec,
+                    NULL,
+                    st->stock_StreamReader,
+                    methods,
+                    Py_ARRAY_LENGTH(methods));
 }

@@ -8,18 +8,15 @@
 #ifndef CTASK_STREAMS_H
 #define CTASK_STREAMS_H
 
+#include "core.h"
 #include "coro.h"
-#include "standin.h"
-
-#include <structmember.h>
 
 #include "streambuf.h"
 
 /* ---- streamreader.c ---- */
 
 typedef struct {
-    PyObject_HEAD
-    ctask_state *st;           // borrowed from the type's module
+    CORE_HEAD
     PyObject *loop;            // owned; NULL before __init__
     PyObject *waiter;          // owned; a future, or None
     PyObject *exception;       // owned; or None
@@ -35,6 +32,7 @@ typedef struct {
 } StreamReaderObj;
 
 PART int streamreader_setup(PyObject *module, ctask_state *st);
+PART void streamreader_dealloc(PyObject *self);
 PART int streamreader_setattro(PyObject *self, PyObject *name, PyObject *value);
 PART int streamreader_look(StreamReaderObj *reader);
 PART int streamreader_add(StreamReaderObj *reader, const char *data, Py_ssize_t n, PyObject *bytes);
@@ -45,7 +43,7 @@ PART int streamreader_resume(StreamReaderObj *reader);
 static inline StreamReaderObj *
 streamreader_cast(PyObject *obj)
 {
-    if (Py_TYPE(obj)->tp_setattro != streamreader_setattro) {
+    if (Py_TYPE(obj)->tp_setattro != streamreader_setattro || !core_is(obj, streamreader_dealloc)) {
         return NULL;
     }
     StreamReaderObj *reader = (StreamReaderObj *)obj;
@@ -58,8 +56,7 @@ streamreader_cast(PyObject *obj)
 /* ---- streamprotocol.c ---- */
 
 typedef struct {
-    PyObject_HEAD
-    ctask_state *st;            // borrowed from the type's module
+    CORE_HEAD
     PyObject *loop;             // owned; NULL before __init__
     PyObject *reader_ref;       // owned; weakref to the reader, or None
     PyObject *strong_reader;    // owned; or None; NULL where asyncio has no such attribute
@@ -79,13 +76,14 @@ typedef struct {
 } StreamProtocolObj;
 
 PART int streamprotocol_setup(PyObject *module, ctask_state *st);
+PART void streamprotocol_dealloc(PyObject *self);
 PART int streamprotocol_setattro(PyObject *self, PyObject *name, PyObject *value);
 PART int streamprotocol_look(StreamProtocolObj *protocol);
 
 static inline StreamProtocolObj *
 streamprotocol_cast(PyObject *obj)
 {
-    if (Py_TYPE(obj)->tp_setattro != streamprotocol_setattro) {
+    if (Py_TYPE(obj)->tp_setattro != streamprotocol_setattro || !core_is(obj, streamprotocol_dealloc)) {
         return NULL;
     }
     StreamProtocolObj *protocol = (StreamProtocolObj *)obj;
@@ -103,23 +101,5 @@ PART int streamreader_feed(LoopObj *loop, PyObject *protocol, const char *data, 
 /* ---- streamwriter.c ---- */
 
 PART int streamwriter_setup(PyObject *module, ctask_state *st);
-
-/* ---- common ---- */
-
-/* The argument of a method(data), given by position or by name; NULL with TypeError.  Borrowed. */
-static inline PyObject *
-stream_data_argument(ctask_state *st, const char *method, PyObject *const *args, Py_ssize_t nargs,
-                     PyObject *kwnames)
-{
-    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    if (LIKELY(nargs == 1 && nkw == 0)) {
-        return args[0];
-    }
-    if (nargs == 0 && nkw == 1 && PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->str.data) == 0) {
-        return args[0];
-    }
-    PyErr_Format(PyExc_TypeError, "%s() takes one argument, 'data' (%zd given)", method, nargs + nkw);
-    return NULL;
-}
 
 #endif

@@ -6,14 +6,15 @@
 #include "streams.h"
 
 typedef struct {
-    PyObject_HEAD
-    ctask_state *st;        // borrowed from the type's module
+    CORE_HEAD
     PyObject *transport;    // owned; NULL before __init__
     PyObject *protocol;     // owned
     PyObject *reader;       // owned; or None
     PyObject *loop;         // owned
     PyObject *complete_fut; // owned; NULL until somebody asks for it
 } StreamWriterObj;
+
+static void streamwriter_dealloc(PyObject *self);
 
 /* The transport (owned), or AttributeError. */
 static inline PyObject *
@@ -191,12 +192,13 @@ PyDoc_STRVAR(writer_write_doc,
 "Have the transport write `data`; use drain() after it.  (asyncio.StreamWriter.write)");
 
 static PyObject *
-StreamWriter_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+StreamWriter_write(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                   PyObject *stock)
 {
-    PyObject *data = stream_data_argument(((StreamWriterObj *)self)->st, "write", args, nargs, kwnames);
-    if (UNLIKELY(data == NULL)) {
-        return NULL;
+    if (UNLIKELY(nargs != 2 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
+    PyObject *data = args[1];
     PyObject *transport = writer_transport((StreamWriterObj *)self);
     if (UNLIKELY(transport == NULL)) {
         return NULL;
@@ -206,7 +208,7 @@ StreamWriter_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyOb
         status = stream_write((StreamObj *)transport, data);
     }
     else {
-        PyObject *res = PyObject_CallMethodOneArg(transport, ((StreamWriterObj *)self)->st->str.write, data);
+        PyObject *res = PyObject_CallMethodOneArg(transport, st->str.write, data);
         status = res == NULL ? -1 : 0;
         Py_XDECREF(res);
     }
@@ -219,27 +221,24 @@ PyDoc_STRVAR(writer_close_doc,
 "Close the transport; use wait_closed() after it.  (asyncio.StreamWriter.close)");
 
 static PyObject *
-StreamWriter_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+StreamWriter_close(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames, PyObject *stock)
 {
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
     return writer_forward(self, ((StreamWriterObj *)self)->st->str.close, NULL);
 }
 
-PyDoc_STRVAR(writer_is_closing_doc,
-"is_closing($self, /)\n--\n\n"
-"Return True if the transport is closed or being closed.  (asyncio.StreamWriter.is_closing)");
-
 static PyObject *
-StreamWriter_is_closing(PyObject *self, PyObject *Py_UNUSED(ignored))
+StreamWriter_is_closing(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                        PyObject *kwnames, PyObject *stock)
 {
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
     return writer_forward(self, ((StreamWriterObj *)self)->st->str.is_closing, NULL);
 }
-
-static PyMethodDef StreamWriter_methods[] = {
-    {"write", (PyCFunction)(void (*)(void))StreamWriter_write, METH_FASTCALL | METH_KEYWORDS, writer_write_doc},
-    {"close", StreamWriter_close, METH_NOARGS, writer_close_doc},
-    {"is_closing", StreamWriter_is_closing, METH_NOARGS, writer_is_closing_doc},
-    {NULL, NULL, 0, NULL},
-};
 
 /* ---- attributes ---- */
 
@@ -293,12 +292,7 @@ static PyMemberDef StreamWriter_members[] = {
 static PyObject *
 StreamWriter___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *module = PyType_GetModuleByDef(type, &ctask_module);
-    PyObject *self = module == NULL ? NULL : type->tp_alloc(type, 0);
-    if (self != NULL) {
-        ((StreamWriterObj *)self)->st = PyModule_GetState(module);
-    }
-    return self;
+    return core_new(type, streamwriter_dealloc, sizeof(StreamWriterObj));
 }
 
 static int
@@ -309,11 +303,12 @@ StreamWriter___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     PyObject *transport, *protocol, *reader, *loop;
     if (!PyArg_ParseTupleAndKeywords(
             args, kwargs, "OOOO:StreamWriter", keywords, &transport, &protocol, &reader, &loop)) {
-        return -1;
+        PyErr_Clear();
+        return core_init_stock(self, args, kwargs, writer->st->stock_StreamWriter);
     }
     Py_XSETREF(writer->transport, Py_NewRef(transport));
     Py_XSETREF(writer->protocol, Py_NewRef(protocol));
-    if (reader != Py_None && Py_TYPE(reader)->tp_setattro != streamreader_setattro) {
+    if (reader != Py_None && !core_is(reader, streamreader_dealloc)) {
         int is_reader = PyObject_IsInstance(reader, writer->st->stock_StreamReader);
         if (is_reader <= 0) {
             if (is_reader == 0) {
@@ -331,14 +326,22 @@ StreamWriter___init__(PyObject *self, PyObject *args, PyObject *kwargs)
 static void
 streamwriter_finalize(PyObject *self)
 {
-    StreamWriterObj *writer = (StreamWriterObj *)self;
-    if (writer->st->stock_writer_del == NULL ||
-        (writer->transport != NULL && stream_is_exact(writer->transport) &&
-         ((TransportObj *)writer->transport)->closing)) {
+    ctask_state *st = core_state(Py_TYPE(self));
+    if (UNLIKELY(st == NULL)) {
+        PyErr_Clear();
+        return;
+    }
+    if (LIKELY(core_is(self, streamwriter_dealloc))) {
+        PyObject *transport = ((StreamWriterObj *)self)->transport;
+        if (transport != NULL && stream_is_exact(transport) && ((TransportObj *)transport)->closing) {
+            return;
+        }
+    }
+    if (st->stock_writer_del == NULL) {
         return;
     }
     PyObject *raised = PyErr_GetRaisedException();
-    PyObject *res = PyObject_CallOneArg(writer->st->stock_writer_del, self);
+    PyObject *res = PyObject_CallOneArg(st->stock_writer_del, self);
     if (res == NULL) {
         PyErr_WriteUnraisable(self);
     }
@@ -347,10 +350,9 @@ streamwriter_finalize(PyObject *self)
 }
 
 static int
-streamwriter_traverse(PyObject *self, visitproc visit, void *arg)
+streamwriter_visit(PyObject *self, visitproc visit, void *arg)
 {
     StreamWriterObj *writer = (StreamWriterObj *)self;
-    Py_VISIT(Py_TYPE(self));
     Py_VISIT(writer->transport);
     Py_VISIT(writer->protocol);
     Py_VISIT(writer->reader);
@@ -360,7 +362,7 @@ streamwriter_traverse(PyObject *self, visitproc visit, void *arg)
 }
 
 static int
-streamwriter_clear(PyObject *self)
+streamwriter_drop(PyObject *self)
 {
     StreamWriterObj *writer = (StreamWriterObj *)self;
     Py_CLEAR(writer->transport);
@@ -371,28 +373,15 @@ streamwriter_clear(PyObject *self)
     return 0;
 }
 
-static void
-streamwriter_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    (void)streamwriter_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-PyDoc_STRVAR(StreamWriter_doc,
-"The C core of ctask.StreamWriter.");
+CORE_LIFE(static, streamwriter)
 
 static PyType_Slot StreamWriter_slots[] = {
-    {Py_tp_doc, (void *)StreamWriter_doc},
     {Py_tp_new, StreamWriter___new__},
     {Py_tp_init, StreamWriter___init__},
     {Py_tp_finalize, streamwriter_finalize},
     {Py_tp_dealloc, streamwriter_dealloc},
     {Py_tp_traverse, streamwriter_traverse},
     {Py_tp_clear, streamwriter_clear},
-    {Py_tp_methods, StreamWriter_methods},
     {Py_tp_members, StreamWriter_members},
     {Py_tp_getset, StreamWriter_getset},
     {0, NULL},
@@ -400,7 +389,7 @@ static PyType_Slot StreamWriter_slots[] = {
 
 static PyType_Spec StreamWriter_spec = {
     .name = "ctask._ctask.StreamWriter",
-    .basicsize = sizeof(StreamWriterObj),
+    .basicsize = sizeof(PyObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = StreamWriter_slots,
 };
@@ -408,18 +397,26 @@ static PyType_Spec StreamWriter_spec = {
 PART int
 streamwriter_setup(PyObject *module, ctask_state *st)
 {
+    static const core_method methods[] = {
+        {"close", StreamWriter_close},
+        {"drain", StreamWriter_drain},
+        {"is_closing", StreamWriter_is_closing},
+        {"wait_closed", StreamWriter_wait_closed},
+        {"write", StreamWriter_write},
+    };
     if (PyObject_HasAttrString(st->stock_StreamWriter, "__del__")) { /* not in the first releases of 3.11 */
         st->stock_writer_del = PyObject_GetAttrString(st->stock_StreamWriter, "__del__");
         if (st->stock_writer_del == NULL) {
             return -1;
         }
     }
-    if (add_type(module, "StreamWriter", &st->StreamWriterType, &StreamWriter_spec, NULL) < 0) {
-        return -1;
-    }
-    if (standin_method(st, st->StreamWriterType, st->stock_StreamWriter, "drain", StreamWriter_drain) < 0) {
-        return -1;
-    }
-    return standin_method(
-        st, st->StreamWriterType, st->stock_StreamWriter, "wait_closed", StreamWriter_wait_closed);
+    return core_add(module,
+                    st,
+                    "StreamWriter",
+                    &st->StreamWriterType,
+                    &StreamWriter_spec,
+                    NULL,
+                    st->stock_StreamWriter,
+                    methods,
+                    Py_ARRAY_LENGTH(methods));
 }

@@ -105,27 +105,6 @@ sync_set_context(PyObject *raised)
     PyErr_SetRaisedException(error);
 }
 
-/* ---- overridden ---- */
-
-PART PyObject *
-sync_call_stock(PyObject *stock, PyObject *name, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                PyObject *kwnames)
-{
-    Py_ssize_t n = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
-    PyObject *stack[4] = {self};
-    if (n > 3) {
-        PyErr_Format(PyExc_TypeError, "%U() takes at most 2 arguments (%zd given)", name, n + 1);
-        return NULL;
-    }
-    for (Py_ssize_t i = 0; i < n; i++) {
-        stack[i + 1] = args[i];
-    }
-    PyObject *function = PyObject_GetAttr(stock, name);
-    PyObject *res = function == NULL ? NULL : PyObject_Vectorcall(function, stack, (size_t)nargs + 1, kwnames);
-    Py_XDECREF(function);
-    return res;
-}
-
 /* ---- attributes ---- */
 
 PART PyObject *
@@ -142,59 +121,33 @@ Sync_set_waiters(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
 
 /* ---- life ---- */
 
-PART PyObject *
-sync_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+/* NULL with an exception; without a core if the class cannot have it: sync->st is not to be looked at then. */
+PART SyncObj *
+sync_new(PyTypeObject *type, destructor dealloc, size_t size)
 {
-    PyObject *module = PyType_GetModuleByDef(type, &ctask_module);
-    SyncObj *sync = module == NULL ? NULL : (SyncObj *)type->tp_alloc(type, 0);
-    if (sync != NULL) {
-        sync->st = PyModule_GetState(module);
+    SyncObj *sync = (SyncObj *)core_new(type, dealloc, size);
+    if (sync != NULL && core_is((PyObject *)sync, dealloc)) {
         waiters_init(&sync->waiters);
     }
-    return (PyObject *)sync;
+    return sync;
 }
 
 PART int
-sync_init_stock(PyObject *self, PyObject *args, PyObject *kwargs, PyObject *stock)
-{
-    PyObject *init = PyObject_GetAttrString(stock, "__init__");
-    PyObject *head = PyTuple_Pack(1, self);
-    PyObject *all = head == NULL ? NULL : PySequence_Concat(head, args);
-    PyObject *res = init == NULL || all == NULL ? NULL : PyObject_Call(init, all, kwargs);
-    Py_XDECREF(init);
-    Py_XDECREF(head);
-    Py_XDECREF(all);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
-}
-
-PART int
-sync_traverse(PyObject *self, visitproc visit, void *arg)
+sync_visit(PyObject *self, visitproc visit, void *arg)
 {
     SyncObj *sync = (SyncObj *)self;
-    Py_VISIT(Py_TYPE(self));
     Py_VISIT(sync->loop);
     return waiters_traverse(&sync->waiters, visit, arg);
 }
 
 PART int
-sync_clear(PyObject *self)
+sync_drop(PyObject *self)
 {
     SyncObj *sync = (SyncObj *)self;
     waiters_clear(&sync->waiters);
     Py_CLEAR(sync->waiters.shown);
     Py_CLEAR(sync->loop);
     return 0;
-}
-
-PART void
-sync_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    (void)sync_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
 }
 
 PART int

@@ -7,10 +7,8 @@
 #ifndef CTASK_SYNC_H
 #define CTASK_SYNC_H
 
-#include "standin.h"
+#include "core.h"
 #include "waiters.h"
-
-#include <structmember.h>
 
 /* What is overridden. */
 enum {
@@ -20,8 +18,7 @@ enum {
 };
 
 #define SYNC_FIELDS                                                              \
-    PyObject_HEAD                                                                \
-    ctask_state *st;           /* borrowed from the type's module */             \
+    CORE_HEAD                                                                    \
     PyObject *loop;            /* owned; NULL until somebody waits */            \
     waiter_list waiters;                                                         \
     unsigned int type_version; /* tp_version_tag for which `overridden` holds */ \
@@ -48,7 +45,7 @@ typedef struct {
     char locked; // 0, 1, or LOCK_UNSET before __init__
 } LockObj;
 
-PART int lock_setattro(PyObject *self, PyObject *name, PyObject *value);
+PART void lock_dealloc(PyObject *self);
 PART int lock_look(SyncObj *sync);
 PART int lock_release(LockObj *lock);
 /* An exception is set, with which a wait for the lock has ended: who is next may have it. */
@@ -73,9 +70,8 @@ PART int condition_setup(PyObject *module, ctask_state *st);
 /* sync.c */
 
 PART int sync_setup(PyObject *module, ctask_state *st);
-PART PyObject *sync_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
-/* stock.__init__(self, *args, **kwargs) */
-PART int sync_init_stock(PyObject *self, PyObject *args, PyObject *kwargs, PyObject *stock);
+/* For a class with these for its tp_new, its tp_dealloc, ...: `size` is that of its structure. */
+PART SyncObj *sync_new(PyTypeObject *type, destructor dealloc, size_t size);
 /* Find out what is overridden, against the class `core` and asyncio's, `stock`; returns it. */
 PART int sync_look(SyncObj *sync, sync_kind kind, const sync_methods *methods, PyTypeObject *core,
                    PyObject *stock);
@@ -91,12 +87,8 @@ PART int sync_suspend(CoroObj *coro, SyncObj *sync, coro_step next, coro_step fa
 PART void sync_unwait(CoroObj *coro);
 /* An exception is set: it came while `raised` (stolen) was, which becomes its context. */
 PART void sync_set_context(PyObject *raised);
-/* stock.name(self, *args), as asyncio's own class has it. */
-PART PyObject *sync_call_stock(PyObject *stock, PyObject *name, PyObject *self, PyObject *const *args,
-                               Py_ssize_t nargs, PyObject *kwnames);
-PART int sync_traverse(PyObject *self, visitproc visit, void *arg);
-PART int sync_clear(PyObject *self);
-PART void sync_dealloc(PyObject *self);
+PART int sync_visit(PyObject *self, visitproc visit, void *arg);
+PART int sync_drop(PyObject *self);
 PART PyObject *Sync_get_waiters(PyObject *self, void *closure);
 PART int Sync_set_waiters(PyObject *self, PyObject *value, void *closure);
 

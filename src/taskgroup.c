@@ -5,19 +5,16 @@
    whose class or instance overrides what the core skips.  On 3.12 and earlier, where __aexit__() does things in
    another order, all of it is asyncio's. */
 
+#include "core.h"
 #include "coro.h"
 #include "loop.h"
-#include "standin.h"
-
-#include <structmember.h>
 
 #define GROUP_EXITS (PY_VERSION_HEX >= 0x030D0000)
 #define GROUP_LETS_GO (PY_VERSION_HEX >= 0x030E0000) // of parent and errors, when it exits
 #define GROUP_CANCELS (PY_VERSION_HEX >= 0x030F0000) // has cancel(), and suppresses what it did not raise
 
 typedef struct {
-    PyObject_HEAD
-    ctask_state *st; // borrowed from the type's module
+    CORE_HEAD
     PyObject *loop; // owned; None until it is entered
     PyObject *parent_task; // owned; None until it is entered
     PyObject *tasks; // owned; set of those that are not done
@@ -33,6 +30,8 @@ typedef struct {
     char cancel_on_enter; // 3.15+
     char overridden; // an attribute of the instance took a method's place
 } GroupObj;
+
+static void group_dealloc(PyObject *self);
 
 /* ---- overrides ---- */
 
@@ -68,6 +67,9 @@ group_is_plain(GroupObj *group)
 static int
 group_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
+    if (UNLIKELY(!core_is(self, group_dealloc))) {
+        return PyObject_GenericSetAttr(self, name, value);
+    }
     GroupObj *group = (GroupObj *)self;
     PyObject *names[] = {group->st->str._on_task_done, group->st->str._aexit};
     if (standin_is_one_of(name, names, Py_ARRAY_LENGTH(names))) {
@@ -104,6 +106,10 @@ group_has_no_tasks(GroupObj *group)
 static PyObject *
 TaskGroup_on_task_done(PyObject *self, PyObject *task)
 {
+    if (UNLIKELY(!core_is(self, group_dealloc) || core_check(self) < 0)) {
+        ctask_state *state = PyErr_Occurred() ? NULL : core_state(Py_TYPE(self));
+        return state == NULL ? NULL : PyObject_CallFunctionObjArgs(state->stock_on_task_done, self, task, NULL);
+    }
     GroupObj *group = (GroupObj *)self;
     ctask_state *st = group->st;
     TaskObj *ours = (TaskObj *)task;
@@ -429,6 +435,7 @@ static PyMemberDef TaskGroup_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+/* No standin: it has to equal what task_done is. */
 static PyMethodDef TaskGroup_methods[] = {
     {"_on_task_done", TaskGroup_on_task_done, METH_O, NULL},
     {NULL, NULL, 0, NULL},
@@ -439,15 +446,11 @@ static PyMethodDef TaskGroup_methods[] = {
 static PyObject *
 TaskGroup___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *self = type->tp_alloc(type, 0);
-    if (self != NULL) {
-        ((GroupObj *)self)->st = PyModule_GetState(PyType_GetModuleByDef(type, &ctask_module));
-    }
-    return self;
+    return core_new(type, group_dealloc, sizeof(GroupObj));
 }
 
 static int
-group_clear(PyObject *self)
+group_drop(PyObject *self)
 {
     GroupObj *group = (GroupObj *)self;
     Py_CLEAR(group->loop);
@@ -465,18 +468,8 @@ static int
 TaskGroup___init__(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     GroupObj *group = (GroupObj *)self;
-    if (UNLIKELY(PyTuple_GET_SIZE(args) > 0)) {
-        PyErr_Format(PyExc_TypeError,
-                     "TaskGroup.__init__() takes 1 positional argument but %zd were given",
-                     PyTuple_GET_SIZE(args) + 1);
-        return -1;
-    }
-    if (UNLIKELY(kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0)) {
-        Py_ssize_t at = 0;
-        PyObject *name;
-        (void)PyDict_Next(kwargs, &at, &name, NULL);
-        PyErr_Format(PyExc_TypeError, "TaskGroup.__init__() got an unexpected keyword argument '%S'", name);
-        return -1;
+    if (UNLIKELY(PyTuple_GET_SIZE(args) > 0 || (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0))) {
+        return core_init_stock(self, args, kwargs, group->st->stock_TaskGroup);
     }
     PyObject *tasks = PySet_New(NULL), *errors = PyList_New(0);
     if (tasks == NULL || errors == NULL) {
@@ -484,7 +477,7 @@ TaskGroup___init__(PyObject *self, PyObject *args, PyObject *kwargs)
         Py_XDECREF(errors);
         return -1;
     }
-    (void)group_clear(self);
+    (void)group_drop(self);
     group->entered = group->exiting = group->aborting = 0;
     group->parent_cancel_requested = group->cancel_on_enter = 0;
     Py_XSETREF(group->tasks, tasks);
@@ -497,10 +490,9 @@ TaskGroup___init__(PyObject *self, PyObject *args, PyObject *kwargs)
 }
 
 static int
-group_traverse(PyObject *self, visitproc visit, void *arg)
+group_visit(PyObject *self, visitproc visit, void *arg)
 {
     GroupObj *group = (GroupObj *)self;
-    Py_VISIT(Py_TYPE(self));
     Py_VISIT(group->loop);
     Py_VISIT(group->parent_task);
     Py_VISIT(group->tasks);
@@ -512,21 +504,9 @@ group_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-static void
-group_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    (void)group_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-PyDoc_STRVAR(TaskGroup_doc,
-"The C core of ctask.TaskGroup.");
+CORE_LIFE(static, group)
 
 static PyType_Slot TaskGroup_slots[] = {
-    {Py_tp_doc, (void *)TaskGroup_doc},
     {Py_tp_new, TaskGroup___new__},
     {Py_tp_init, TaskGroup___init__},
     {Py_tp_dealloc, group_dealloc},
@@ -541,7 +521,7 @@ static PyType_Slot TaskGroup_slots[] = {
 
 static PyType_Spec TaskGroup_spec = {
     .name = "ctask._ctask.TaskGroup",
-    .basicsize = sizeof(GroupObj),
+    .basicsize = sizeof(PyObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = TaskGroup_slots,
 };
@@ -549,10 +529,7 @@ static PyType_Spec TaskGroup_spec = {
 PART int
 taskgroup_setup(PyObject *module, ctask_state *st)
 {
-    static const struct {
-        const char *name;
-        standin_call function;
-    } methods[] = {
+    static const core_method methods[] = {
         {"__aenter__", TaskGroup_aenter},
 #if GROUP_EXITS
         {"__aexit__", TaskGroup_aexit},
@@ -562,15 +539,16 @@ taskgroup_setup(PyObject *module, ctask_state *st)
     st->stock_group_aenter = PyObject_GetAttrString(st->stock_TaskGroup, "__aenter__");
     st->stock_group_aexit = PyObject_GetAttrString(st->stock_TaskGroup, "__aexit__");
     st->stock_on_task_done = PyObject_GetAttr(st->stock_TaskGroup, st->str._on_task_done);
-    if (st->stock_group_aenter == NULL || st->stock_group_aexit == NULL || st->stock_on_task_done == NULL ||
-        add_type(module, "TaskGroup", &st->TaskGroupType, &TaskGroup_spec, NULL) < 0) {
+    if (st->stock_group_aenter == NULL || st->stock_group_aexit == NULL || st->stock_on_task_done == NULL) {
         return -1;
     }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(methods); i++) {
-        if (standin_method(st, st->TaskGroupType, st->stock_TaskGroup, methods[i].name, methods[i].function) <
-            0) {
-            return -1;
-        }
-    }
-    return 0;
+    return core_add(module,
+                    st,
+                    "TaskGroup",
+                    &st->TaskGroupType,
+                    &TaskGroup_spec,
+                    NULL,
+                    st->stock_TaskGroup,
+                    methods,
+                    Py_ARRAY_LENGTH(methods));
 }

@@ -7,9 +7,8 @@
 
 #include "timeout.h"
 #include "poll.h"
-#include "standin.h"
 
-#include <structmember.h>
+static void timeout_dealloc(PyObject *self);
 
 /* ---- overrides ---- */
 
@@ -40,6 +39,9 @@ timeout_is_plain(TimeoutObj *timeout)
 static int
 timeout_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
+    if (UNLIKELY(!core_is(self, timeout_dealloc))) {
+        return PyObject_GenericSetAttr(self, name, value);
+    }
     ((TimeoutObj *)self)->touched = 1;
     return PyObject_GenericSetAttr(self, name, value);
 }
@@ -162,19 +164,15 @@ timeout_cancel_timer(TimeoutObj *timeout)
 
 /* ---- entering and leaving ---- */
 
-PyDoc_STRVAR(Timeout_when_doc,
-"when($self, /)\n--\n\n"
-"Return the deadline in seconds, by loop.time(), or None.  (asyncio.Timeout.when)");
-
+/* `_when`, a new reference, or AttributeError. */
 static PyObject *
-Timeout_when(PyObject *self, PyObject *Py_UNUSED(ignored))
+timeout_when(TimeoutObj *timeout)
 {
-    PyObject *when = ((TimeoutObj *)self)->when;
-    if (when == NULL) {
+    if (timeout->when == NULL) {
         PyErr_SetString(PyExc_AttributeError, "_when");
         return NULL;
     }
-    return Py_NewRef(when);
+    return Py_NewRef(timeout->when);
 }
 
 PART int
@@ -206,7 +204,7 @@ timeout_enter(TimeoutObj *timeout, PyObject *loop)
         return 0;
     }
     /* The task's cancelling() may be anybody's, and have deleted it. */
-    PyObject *when = Timeout_when((PyObject *)timeout, NULL);
+    PyObject *when = timeout_when(timeout);
     if (when == NULL) {
         return -1;
     }
@@ -306,13 +304,23 @@ Timeout_aexit(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t
 
 /* ---- methods ---- */
 
-PyDoc_STRVAR(Timeout_expired_doc,
-"expired($self, /)\n--\n\n"
-"Return True if the deadline has passed while it was entered.  (asyncio.Timeout.expired)");
+static PyObject *
+Timeout_when(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *kwnames, PyObject *stock)
+{
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return timeout_when((TimeoutObj *)self);
+}
 
 static PyObject *
-Timeout_expired(PyObject *self, PyObject *Py_UNUSED(ignored))
+Timeout_expired(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames, PyObject *stock)
 {
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
     TimeoutObj *timeout = (TimeoutObj *)self;
     if (timeout->state == NULL) {
         PyErr_SetString(PyExc_AttributeError, "_state");
@@ -322,24 +330,16 @@ Timeout_expired(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(timeout->state == st->timeout_expiring || timeout->state == st->timeout_expired);
 }
 
-PyDoc_STRVAR(Timeout_reschedule_doc,
-"reschedule($self, /, when)\n--\n\n"
-"Set the deadline: seconds by loop.time(), or None for never.\n\n"
-"Raises RuntimeError if it is not entered.  (asyncio.Timeout.reschedule)");
-
 static PyObject *
-Timeout_reschedule(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+Timeout_reschedule(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                   PyObject *stock)
 {
     TimeoutObj *timeout = (TimeoutObj *)self;
-    ctask_state *st = timeout->st;
-    PyObject *when = single_argument(self, "reschedule", "when", args, nargs, kwnames);
-    if (when == NULL) {
-        return NULL;
+    if (UNLIKELY(nargs != 2 || kwnames != NULL || timeout->state != st->timeout_entered ||
+                 !timeout_is_plain(timeout))) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
-    if (UNLIKELY(timeout->state != st->timeout_entered || !timeout_is_plain(timeout))) {
-        PyObject *stack[] = {self, when};
-        return PyObject_Vectorcall(st->stock_reschedule, stack, 2, NULL);
-    }
+    PyObject *when = args[1];
     Py_XSETREF(timeout->when, Py_NewRef(when));
     if (timeout_cancel_timer(timeout) < 0) {
         return NULL;
@@ -356,16 +356,15 @@ Timeout_reschedule(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyOb
     Py_RETURN_NONE;
 }
 
-static PyMethodDef Timeout_methods[] = {
-    {"_on_timeout", Timeout_on_timeout, METH_NOARGS, NULL},
-    {"expired", Timeout_expired, METH_NOARGS, Timeout_expired_doc},
-    {"reschedule",
-     (PyCFunction)(void (*)(void))Timeout_reschedule,
-     METH_FASTCALL | METH_KEYWORDS,
-     Timeout_reschedule_doc},
-    {"when", Timeout_when, METH_NOARGS, Timeout_when_doc},
-    {NULL, NULL, 0, NULL},
-};
+static PyObject *
+Timeout_on_timeout_method(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                          PyObject *kwnames, PyObject *stock)
+{
+    if (UNLIKELY(nargs != 1 || kwnames != NULL)) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    return Timeout_on_timeout(self, NULL);
+}
 
 static PyMemberDef Timeout_members[] = {
     {"_state", T_OBJECT_EX, offsetof(TimeoutObj, state), 0, NULL},
@@ -401,7 +400,7 @@ timeout_new(ctask_state *st, PyObject *when)
         return NULL;
     }
     PyTypeObject *type = standin_class(&st->timeout_class, "ctask._timeouts", "Timeout", st->TimeoutType);
-    PyObject *self = type == NULL ? NULL : type->tp_alloc(type, 0);
+    PyObject *self = type == NULL ? NULL : core_new(type, timeout_dealloc, sizeof(TimeoutObj));
     if (self == NULL) {
         Py_DECREF(when);
         return NULL;
@@ -413,11 +412,7 @@ timeout_new(ctask_state *st, PyObject *when)
 static PyObject *
 Timeout___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *self = type->tp_alloc(type, 0);
-    if (self != NULL) {
-        ((TimeoutObj *)self)->st = PyModule_GetState(PyType_GetModuleByDef(type, &ctask_module));
-    }
-    return self;
+    return core_new(type, timeout_dealloc, sizeof(TimeoutObj));
 }
 
 static int
@@ -431,7 +426,8 @@ Timeout___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     else {
         static char *keywords[] = {"when", NULL};
         if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:Timeout.__init__", keywords, &when)) {
-            return -1;
+            PyErr_Clear();
+            return core_init_stock(self, args, kwargs, timeout->st->stock_Timeout);
         }
         Py_INCREF(when);
     }
@@ -440,10 +436,9 @@ Timeout___init__(PyObject *self, PyObject *args, PyObject *kwargs)
 }
 
 static int
-timeout_traverse(PyObject *self, visitproc visit, void *arg)
+timeout_visit(PyObject *self, visitproc visit, void *arg)
 {
     TimeoutObj *timeout = (TimeoutObj *)self;
-    Py_VISIT(Py_TYPE(self));
     Py_VISIT(timeout->state);
     Py_VISIT(timeout->handler);
     Py_VISIT(timeout->task);
@@ -453,7 +448,7 @@ timeout_traverse(PyObject *self, visitproc visit, void *arg)
 }
 
 static int
-timeout_clear(PyObject *self)
+timeout_drop(PyObject *self)
 {
     TimeoutObj *timeout = (TimeoutObj *)self;
     Py_CLEAR(timeout->state);
@@ -464,35 +459,22 @@ timeout_clear(PyObject *self)
     return 0;
 }
 
-static void
-timeout_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    (void)timeout_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-PyDoc_STRVAR(Timeout_doc,
-"The C core of ctask.Timeout.");
+CORE_LIFE(static, timeout)
 
 static PyType_Slot Timeout_slots[] = {
-    {Py_tp_doc, (void *)Timeout_doc},
     {Py_tp_new, Timeout___new__},
     {Py_tp_init, Timeout___init__},
     {Py_tp_dealloc, timeout_dealloc},
     {Py_tp_traverse, timeout_traverse},
     {Py_tp_clear, timeout_clear},
     {Py_tp_setattro, timeout_setattro},
-    {Py_tp_methods, Timeout_methods},
     {Py_tp_members, Timeout_members},
     {0, NULL},
 };
 
 static PyType_Spec Timeout_spec = {
     .name = "ctask._ctask.Timeout",
-    .basicsize = sizeof(TimeoutObj),
+    .basicsize = sizeof(PyObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = Timeout_slots,
 };
@@ -558,16 +540,29 @@ timeout_setup(PyObject *module, ctask_state *st)
         {&st->timeout_exited, st->stock_timeout_State, "EXITED"},
         {&st->stock_timeout_aenter, st->stock_Timeout, "__aenter__"},
         {&st->stock_timeout_aexit, st->stock_Timeout, "__aexit__"},
-        {&st->stock_reschedule, st->stock_Timeout, "reschedule"},
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(wanted); i++) {
         if ((*wanted[i].slot = PyObject_GetAttrString(wanted[i].of, wanted[i].name)) == NULL) {
             return -1;
         }
     }
-    if (add_type(module, "Timeout", &st->TimeoutType, &Timeout_spec, NULL) < 0 ||
-        standin_method(st, st->TimeoutType, st->stock_Timeout, "__aenter__", Timeout_aenter) < 0 ||
-        standin_method(st, st->TimeoutType, st->stock_Timeout, "__aexit__", Timeout_aexit) < 0 ||
+    static const core_method methods[] = {
+        {"__aenter__", Timeout_aenter},
+        {"__aexit__", Timeout_aexit},
+        {"_on_timeout", Timeout_on_timeout_method},
+        {"expired", Timeout_expired},
+        {"reschedule", Timeout_reschedule},
+        {"when", Timeout_when},
+    };
+    if (core_add(module,
+                 st,
+                 "Timeout",
+                 &st->TimeoutType,
+                 &Timeout_spec,
+                 NULL,
+                 st->stock_Timeout,
+                 methods,
+                 Py_ARRAY_LENGTH(methods)) < 0 ||
         standin_function(st, module, st->stock_timeout, "timeout", timeout_call) < 0) {
         return -1;
     }

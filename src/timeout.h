@@ -3,11 +3,11 @@
 #ifndef CTASK_TIMEOUT_H
 #define CTASK_TIMEOUT_H
 
+#include "core.h"
 #include "coro.h"
 
 typedef struct {
-    PyObject_HEAD
-    ctask_state *st; // borrowed from the type's module
+    CORE_HEAD
     PyObject *state; // owned; a member of asyncio.timeouts._State; NULL until __init__
     PyObject *handler; // owned; the timer's handle, or None; NULL until __init__
     PyObject *task; // owned; the task that entered, or None; NULL until __init__

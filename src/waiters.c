@@ -273,6 +273,9 @@ PART int
 waiters_traverse(waiter_list *waiters, visitproc visit, void *arg)
 {
     Py_VISIT(waiters->shown);
+    if (UNLIKELY(waiters->list.next == NULL)) {
+        return 0; /* debug builds visit what is about to be initialised */
+    }
     for (struct list_node *node = waiters->list.next; node != &waiters->list; node = node->next) {
         Py_VISIT(waiter_of(node));
     }
