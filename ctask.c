@@ -294,6 +294,7 @@ probe_layout(ctask_state *st)
                            "failed.set_exception(ValueError())\n"
                            "exception = failed._exception\n"
                            "message = cancelled._cancel_message\n"
+                           "length = len\n"
                            "task._log_destroy_pending = False\n"
                            "task.cancel()\n"
                            "coro.close()\n",
@@ -301,26 +302,42 @@ probe_layout(ctask_state *st)
                            globals,
                            globals);
     }
-    if (res != NULL) {
-        Py_DECREF(res);
-#define GET(name) PyDict_GetItemString(globals, name)
-        FutureObj *fut = (FutureObj *)GET("fut"), *waiting = (FutureObj *)GET("waiting");
-        FutureObj *cancelled = (FutureObj *)GET("cancelled"), *failed = (FutureObj *)GET("failed");
-        TaskObj *task = (TaskObj *)GET("task");
+    enum { FUT, WAITING, CANCELLED, FAILED, TASK, LOOP, CONTEXT, CORO, LENGTH, MESSAGE, EXCEPTION, NAMES };
+    static const char *const names[NAMES] = {"fut",
+                                             "waiting",
+                                             "cancelled",
+                                             "failed",
+                                             "task",
+                                             "loop",
+                                             "context",
+                                             "coro",
+                                             "length",
+                                             "message",
+                                             "exception"};
+    PyObject *made[NAMES]; // borrowed from the dictionary
+    int found = res != NULL;
+    Py_XDECREF(res);
+    for (int i = 0; i < NAMES && found; i++) {
+        made[i] = PyMapping_GetItemString(globals, names[i]);
+        Py_XDECREF(made[i]);
+        found = made[i] != NULL;
+    }
+    if (found) {
+        FutureObj *fut = (FutureObj *)made[FUT], *waiting = (FutureObj *)made[WAITING];
+        FutureObj *cancelled = (FutureObj *)made[CANCELLED], *failed = (FutureObj *)made[FAILED];
+        TaskObj *task = (TaskObj *)made[TASK];
         PyObject *name = task->name, *result = fut->result;
-        ok = fut->loop == GET("loop") && fut->state == FUTURE_FINISHED && !fut->blocking &&
+        ok = fut->loop == made[LOOP] && fut->state == FUTURE_FINISHED && !fut->blocking &&
              !fut->log_traceback && result != NULL && PyUnicode_Check(result) &&
-             waiting->state == FUTURE_PENDING && waiting->blocking &&
-             waiting->callback0 == PyDict_GetItemString(PyEval_GetBuiltins(), "len") &&
-             waiting->context0 == GET("context") && waiting->callbacks != NULL &&
+             waiting->state == FUTURE_PENDING && waiting->blocking && waiting->callback0 == made[LENGTH] &&
+             waiting->context0 == made[CONTEXT] && waiting->callbacks != NULL &&
              PyList_CheckExact(waiting->callbacks) && cancelled->state == FUTURE_CANCELLED &&
-             cancelled->cancel_msg == GET("message") && failed->exception == GET("exception") &&
-             failed->log_traceback && task->loop == GET("loop") && task->coro == GET("coro") &&
+             cancelled->cancel_msg == made[MESSAGE] && failed->exception == made[EXCEPTION] &&
+             failed->log_traceback && task->loop == made[LOOP] && task->coro == made[CORO] &&
              task->context != NULL && PyContext_CheckExact(task->context) && name != NULL &&
              PyUnicode_Check(name) && task->must_cancel && !task->log_destroy_pending &&
              task->num_cancels_requested == 1 && task->fut_waiter == NULL;
         failed->log_traceback = 0;
-#undef GET
     }
     else {
         ok = -1;

@@ -87,43 +87,50 @@ static int
 check_thread_state(ctask_state *st)
 {
     _PyThreadStateImpl *ts = thread_state();
+    PyObject *set_loop = NULL, *probe = NULL, *res = NULL;
     PyObject *asyncio = PyImport_ImportModule("_asyncio");
-    if (asyncio == NULL) {
-        return -1;
-    }
+    PyObject *before = asyncio == NULL ? NULL : PyObject_CallMethod(asyncio, "_get_running_loop", NULL);
     int result = -1;
-    PyObject *probe = NULL, *res = NULL;
-    PyObject *before = PyObject_CallMethod(asyncio, "_get_running_loop", NULL);
-    if (before == NULL || before != Py_None) {
-        /* Imported inside a running loop: nothing may be touched, but then the field must hold it. */
-        st->thread_state_checked = before != NULL && ts->asyncio_running_loop == before;
-        result = before == NULL ? -1 : 0;
+    if (before == NULL) {
         goto finally;
     }
+    if (before != Py_None) {
+        /* Imported inside a running loop: nothing may be touched, but then the field must hold it. */
+        st->thread_state_checked = ts->asyncio_running_loop == before;
+        result = 0;
+        goto finally;
+    }
+    /* From here on nothing asks for memory, so that all is put back. */
+    set_loop = PyObject_GetAttrString(asyncio, "_set_running_loop");
     probe = PyList_New(0);
-    if (probe == NULL || (res = PyObject_CallMethod(asyncio, "_set_running_loop", "O", probe)) == NULL) {
+    if (set_loop == NULL || probe == NULL || (res = PyObject_CallOneArg(set_loop, probe)) == NULL) {
         goto finally;
     }
     Py_DECREF(res);
-    int loop_found = ts->asyncio_running_loop == probe;
-    res = PyObject_CallMethod(asyncio, "_enter_task", "OO", probe, st->empty_tuple);
-    if (res != NULL) {
-        Py_DECREF(res);
-        int task_found = ts->asyncio_running_task == st->empty_tuple;
-        res = PyObject_CallMethod(asyncio, "_leave_task", "OO", probe, st->empty_tuple);
+    int found = ts->asyncio_running_loop == probe;
+    result = call_stock(st->stock_enter_task, probe, st->empty_tuple);
+    if (result == 0) {
+        found = found && ts->asyncio_running_task == st->empty_tuple;
+        result = call_stock(st->stock_leave_task, probe, st->empty_tuple);
         struct list_node *head = (struct list_node *)&ts->asyncio_tasks_head;
-        st->thread_state_checked = loop_found && task_found && head->next != NULL && head->next->prev == head &&
+        st->thread_state_checked = found && head->next != NULL && head->next->prev == head &&
                                    head->prev->next == head;
     }
-    Py_XDECREF(res);
-    int failed = res == NULL;
-    res = PyObject_CallMethod(asyncio, "_set_running_loop", "O", Py_None);
-    result = failed || res == NULL ? -1 : 0;
+    PyObject *raised = PyErr_GetRaisedException();
+    res = PyObject_CallOneArg(set_loop, Py_None);
+    if (res == NULL) {
+        result = -1;
+        Py_XDECREF(raised);
+    }
+    else {
+        PyErr_SetRaisedException(raised);
+    }
 finally:
     Py_XDECREF(res);
     Py_XDECREF(probe);
+    Py_XDECREF(set_loop);
     Py_XDECREF(before);
-    Py_DECREF(asyncio);
+    Py_XDECREF(asyncio);
     return result;
 }
 
