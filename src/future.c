@@ -40,7 +40,9 @@ schedule_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject 
     if (LIKELY(loop != NULL && PyContext_CheckExact(context))) {
         return loop_ready(loop, callback, READY_CALL, Py_NewRef(fut), context);
     }
-    int result = call_soon(st, fut->loop, callback, (PyObject *)fut, context);
+    PyObject *other = Py_NewRef(fut->loop); /* its call_soon() may start the future anew */
+    int result = call_soon(st, other, callback, (PyObject *)fut, context);
+    Py_DECREF(other);
     Py_DECREF(callback);
     Py_DECREF(context);
     return result;
@@ -123,18 +125,20 @@ future_get_loop(ctask_state *st, PyObject *fut)
 static int
 callbacks_append(FutureObj *fut, PyObject *callback, PyObject *context)
 {
-    PyObject *pair = PyTuple_Pack(2, callback, context);
-    if (pair == NULL) {
-        return -1;
+    PyObject *pair = PyTuple_Pack(2, callback, context), *list = PyList_New(0);
+    int result = pair == NULL || list == NULL ? -1 : 0;
+    /* Up to 3.11 memory that is asked for may start a collection, and that may have ended the future. */
+    if (result == 0 && UNLIKELY(fut->state != FUTURE_PENDING)) {
+        result = schedule_callback(fut, state_of((PyObject *)fut), Py_NewRef(callback), Py_NewRef(context));
     }
-    int result = -1;
-    if (fut->callbacks == NULL) {
-        fut->callbacks = PyList_New(0);
-    }
-    if (fut->callbacks != NULL) {
+    else if (result == 0) {
+        if (fut->callbacks == NULL) {
+            fut->callbacks = Py_NewRef(list);
+        }
         result = PyList_Append(fut->callbacks, pair);
     }
-    Py_DECREF(pair);
+    Py_XDECREF(list);
+    Py_XDECREF(pair);
     return result;
 }
 
@@ -145,15 +149,22 @@ waiter_as_callback(FutureObj *fut)
     if (fut->callback0 == NULL || !task_is_exact(fut->callback0)) {
         return 0;
     }
-    TaskObj *task = (TaskObj *)fut->callback0;
-    PyObject *context = task_context(task, state_of((PyObject *)task));
+    TaskObj *task = (TaskObj *)Py_NewRef(fut->callback0);
+    PyObject *context = Py_XNewRef(task_context(task, state_of((PyObject *)task)));
     PyObject *wakeup = context == NULL ? NULL : task_wakeup_callback(task);
-    if (wakeup == NULL) {
-        return -1;
+    int result = wakeup == NULL ? -1 : 0;
+    if (LIKELY(wakeup != NULL && fut->callback0 == (PyObject *)task)) { /* a collection may have ended it */
+        PyObject *before = fut->context0;
+        fut->callback0 = wakeup;
+        fut->context0 = context;
+        wakeup = context = NULL;
+        Py_XDECREF(before);
+        Py_DECREF(task);
     }
-    Py_XSETREF(fut->context0, Py_NewRef(context));
-    Py_SETREF(fut->callback0, wakeup);
-    return 0;
+    Py_XDECREF(wakeup);
+    Py_XDECREF(context);
+    Py_DECREF(task);
+    return result;
 }
 
 PART int
@@ -331,7 +342,7 @@ future_traverse_fields(FutureObj *fut, visitproc visit, void *arg)
     return 0;
 }
 
-/* Everything but the instance dictionary: __init__ of a live object starts from here, too. */
+/* Everything but the instance dictionary. */
 PART void
 future_clear_fields(FutureObj *fut)
 {
@@ -403,17 +414,46 @@ future_dealloc(PyObject *self)
     Py_TRASHCAN_END
 }
 
-/* The common start of Future and Task.  Any field may hold something: __init__ can be called twice. */
-PART int
-future_init(FutureObj *fut, ctask_state *st, PyObject *loop)
+/* A pending future of `loop` (stolen), whatever it was.  It never lacks a loop again, and what it had is let go when
+   it is whole: that may run anything. */
+static void
+future_begin(FutureObj *fut, PyObject *loop)
 {
-    future_clear_fields(fut);
+    PyObject *before[] = {fut->loop,
+                          fut->callback0,
+                          fut->context0,
+                          fut->callbacks,
+                          fut->exception,
+                          fut->exception_tb,
+                          fut->result,
+                          fut->source_traceback,
+                          fut->cancel_msg,
+                          fut->cancelled_exc,
+#if FUTURE_CALL_GRAPH
+                          fut->awaited_by
+#endif
+    };
+    fut->loop = loop;
+    fut->callback0 = fut->context0 = fut->callbacks = NULL;
+    fut->exception = fut->exception_tb = fut->result = NULL;
+    fut->source_traceback = fut->cancel_msg = fut->cancelled_exc = NULL;
     fut->state = FUTURE_PENDING;
     fut->log_traceback = 0;
     fut->blocking = 0;
 #if FUTURE_CALL_GRAPH
+    fut->awaited_by = NULL;
+    fut->awaited_by_is_set = 0;
     fut->is_task = 0;
 #endif
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(before); i++) {
+        Py_XDECREF(before[i]);
+    }
+}
+
+/* The common start of Future and Task.  Any field may hold something: __init__ can be called twice. */
+PART int
+future_init(FutureObj *fut, ctask_state *st, PyObject *loop)
+{
     if (loop == NULL || loop == Py_None) {
         loop = PyObject_CallNoArgs(st->stock_get_event_loop);
         if (loop == NULL) {
@@ -423,11 +463,11 @@ future_init(FutureObj *fut, ctask_state *st, PyObject *loop)
     else {
         Py_INCREF(loop);
     }
-    Py_XSETREF(fut->loop, loop);
+    future_begin(fut, Py_NewRef(loop));
     if (loop_plain(loop) != NULL) {
+        Py_DECREF(loop);
         return 0;
     }
-    Py_INCREF(loop);
     PyObject *res = PyObject_CallMethodNoArgs(loop, st->str.get_debug);
     Py_DECREF(loop);
     if (res == NULL) {

@@ -357,7 +357,13 @@ is_true_slot(PyObject *value)
     if (value == Py_False || value == NULL) {
         return 0;
     }
-    return value == Py_True ? 1 : PyObject_IsTrue(value);
+    if (value == Py_True) {
+        return 1;
+    }
+    Py_INCREF(value);
+    int result = PyObject_IsTrue(value);
+    Py_DECREF(value);
+    return result;
 }
 
 /* 1, 0 or -1, of any object that the loop was given as a handle. */
@@ -387,7 +393,9 @@ cancel_fields(HandleObj *handle, ctask_state *st)
 {
     Py_XSETREF(handle->cancelled, Py_NewRef(Py_True));
     if (handle->loop != NULL && loop_plain(handle->loop) == NULL) {
-        PyObject *res = PyObject_CallMethodNoArgs(handle->loop, st->str.get_debug);
+        PyObject *loop = Py_NewRef(handle->loop);
+        PyObject *res = PyObject_CallMethodNoArgs(loop, st->str.get_debug);
+        Py_DECREF(loop);
         int debug = res == NULL ? -1 : PyObject_IsTrue(res);
         Py_XDECREF(res);
         if (debug < 0) {
@@ -419,8 +427,9 @@ cancel_timer(TimerObj *timer, ctask_state *st)
         ours = (PyObject *)timer; // the heap's reference, given up last
     }
     else if (timer->loop != NULL && loop_cast(timer->loop) == NULL) {
-        PyObject *res = PyObject_CallMethodOneArg(
-            timer->loop, st->str._timer_handle_cancelled, (PyObject *)timer);
+        PyObject *loop = Py_NewRef(timer->loop);
+        PyObject *res = PyObject_CallMethodOneArg(loop, st->str._timer_handle_cancelled, (PyObject *)timer);
+        Py_DECREF(loop);
         if (res == NULL) {
             return -1;
         }

@@ -161,12 +161,13 @@ wait_for_foreign(TaskObj *task, ctask_state *st, PyObject *obj)
     }
     wakeup = task_wakeup_callback(task);
     add = PyObject_GetAttr(obj, st->str.add_done_callback);
-    PyObject *context = task_context(task, st);
-    if (wakeup == NULL || add == NULL || context == NULL) {
-        goto finally;
+    PyObject *context = Py_XNewRef(task_context(task, st));
+    PyObject *res = NULL;
+    if (wakeup != NULL && add != NULL && context != NULL) {
+        PyObject *stack[] = {wakeup, context};
+        res = PyObject_Vectorcall(add, stack, 1, st->context_kwnames);
     }
-    PyObject *stack[] = {wakeup, context};
-    PyObject *res = PyObject_Vectorcall(add, stack, 1, st->context_kwnames);
+    Py_XDECREF(context);
     if (res == NULL) {
         goto finally;
     }
@@ -668,7 +669,9 @@ task_init(TaskObj *task, ctask_state *st, PyObject *coro, PyObject *loop, PyObje
     Py_XSETREF(task->name, name);
 
     if (eager) {
-        PyObject *res = PyObject_CallMethodNoArgs(task->loop, st->str.is_running);
+        PyObject *own_loop = Py_NewRef(task->loop);
+        PyObject *res = PyObject_CallMethodNoArgs(own_loop, st->str.is_running);
+        Py_DECREF(own_loop);
         if (res == NULL) {
             return -1;
         }
@@ -762,7 +765,8 @@ task_dealloc(PyObject *self)
     registry_remove(task);
     /* A subclass made in Python has had its finalizer called already. */
     if (type->tp_dealloc == task_dealloc &&
-        (task->log_traceback || (task->state == FUTURE_PENDING && task->log_destroy_pending))) {
+        (task->log_traceback ||
+         (task->state == FUTURE_PENDING && task->log_destroy_pending && task->loop != NULL))) {
         if (PyObject_CallFinalizerFromDealloc(self) < 0) {
             return;
         }

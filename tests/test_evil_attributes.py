@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import sys
 
 import pytest
 
@@ -241,3 +242,60 @@ def test_the_clock_cancels_the_timers(impl):
     loop._run_once()
     loop.run_until_complete(ready)
     loop.close()
+
+
+@pytest.mark.ctask_only  # asyncio's crashes
+@pytest.mark.skipif(sys.version_info >= (3, 15), reason="a second __init__() is refused")
+def test_a_task_that_found_no_loop_the_second_time(impl, loop, turn):
+    async def waits():
+        await loop.create_future()
+
+    asyncio.set_event_loop(None)
+    loop.set_exception_handler(ignore)
+    task = impl.Task(waits(), loop=loop)
+    turn()
+    again = waits()
+    with contextlib.suppress(RuntimeError):
+        task.__init__(again)
+    again.close()
+    del task
+    gc.collect()
+
+
+@pytest.mark.ctask_only  # asyncio's is not
+@pytest.mark.skipif(sys.version_info >= (3, 15), reason="a second __init__() is refused")
+def test_a_future_is_whole_when_it_lets_go_of_what_it_was(impl, loop):
+    class Last:
+        def __del__(self):
+            seen.append(fut.done())
+            fut.set_result(5)
+
+    seen = []
+    fut = impl.Future(loop=loop)
+    fut.set_result(Last())
+    with contextlib.suppress(asyncio.InvalidStateError):
+        fut.__init__(loop=loop)
+    gc.collect()
+    assert fut.done() in (True, False)
+    if fut.done():
+        fut.result()
+
+
+def test_a_loop_that_starts_the_future_anew(impl):
+    class Loop:
+        def get_debug(self):
+            return False
+
+        def call_soon(self, callback, *args, context=None):
+            fut.__init__(loop=Other())
+            gc.collect()
+
+    class Other(Loop):
+        def call_soon(self, callback, *args, context=None):
+            pass
+
+    fut = impl.Future(loop=Loop())
+    for _ in range(3):
+        fut.add_done_callback(print)
+    with contextlib.suppress(RuntimeError):
+        fut.set_result(None)
