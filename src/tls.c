@@ -111,8 +111,6 @@ tls_buffers_of(ctask_state *st)
             return NULL;
         }
         buffers->plain_used = buffers->out_used = 0;
-        buffers->stage_owner = NULL;
-        buffers->stage_length = 0;
         st->tls = buffers;
     }
     return st->tls;
@@ -400,25 +398,9 @@ tls_deliver(TlsObj *self, PyObject *data)
         return 0;
     }
     Py_INCREF(protocol);
-    int staging = tls_stage_begin(self), result;
-    if (self->app_kind == APP_TLS) {
-        result = tls_feed(NULL, protocol, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
-    }
-    else {
-        result = tls_drop(tls_call_app(self, protocol, self->st->str.data_received, data));
-    }
-    if (staging) {
-        PyObject *exc = result < 0 ? PyErr_GetRaisedException() : NULL;
-        if (tls_stage_end(self) < 0) {
-            if (exc != NULL) {
-                PyErr_WriteUnraisable(protocol);
-            }
-            result = -1;
-        }
-        if (exc != NULL) {
-            PyErr_SetRaisedException(exc);
-        }
-    }
+    int result = self->app_kind == APP_TLS
+                     ? tls_feed(NULL, protocol, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+                     : tls_drop(tls_call_app(self, protocol, self->st->str.data_received, data));
     Py_DECREF(protocol);
     return result;
 }
@@ -552,21 +534,8 @@ tls_read_buffered(TlsObj *self)
     result = 0;
     if (length > 0) {
         number = PyLong_FromSsize_t(length);
-        int staging = number != NULL && tls_stage_begin(self);
         result = number == NULL ? -1
                                 : tls_drop(tls_call_app(self, protocol, self->st->str.buffer_updated, number));
-        if (staging) {
-            PyObject *exc = result < 0 ? PyErr_GetRaisedException() : NULL;
-            if (tls_stage_end(self) < 0) {
-                if (exc != NULL) {
-                    PyErr_WriteUnraisable(protocol);
-                }
-                result = -1;
-            }
-            if (exc != NULL) {
-                PyErr_SetRaisedException(exc);
-            }
-        }
         Py_XDECREF(number);
     }
     if (result == 0 && n == 0) {
@@ -863,12 +832,6 @@ tls_start_shutdown(TlsObj *self)
     if (ended) { // the peer has ended it, the application had not read what came before, and never will
         return start_shutdown_timer(self) < 0 ? -1 : tls_do_flush(self);
     }
-    if (tls_stage_flush(self) < 0) {
-        return tls_fatal_raised(self, "Fatal error on SSL protocol");
-    }
-    if (self->state != TLS_WRAPPED) {
-        return 0;
-    }
     self->state = TLS_FLUSHING;
     return start_shutdown_timer(self) < 0 ? -1 : tls_do_flush(self);
 }
@@ -877,7 +840,6 @@ PART int
 tls_abort(TlsObj *self, PyObject *exc)
 {
     self->state = TLS_UNWRAPPED;
-    tls_stage_forget(self);
     PyObject *transport = Py_XNewRef(self->transport);
     int result = transport == NULL
                      ? 0

@@ -82,9 +82,6 @@ enum { AGAIN = -1, FAILED = -2 }; // of what reads and writes records, beside nu
 struct tls_buffers {
     char plain_used; // by whom decrypts just now
     char out_used; // lent to a pipe
-    TlsObj *stage_owner; // borrowed; whose small writes are being collected
-    int stage_length;
-    char stage[16 * 1024]; // a full record's worth
     char out[160 * 1024];
     char plain[256 * 1024];
 };
@@ -121,10 +118,6 @@ PART int tls_read_all(TlsObj *self);
 PART int tls_incoming_feed(TlsObj *self, const char *data, Py_ssize_t n);
 PART void tls_backlog_clear(TlsObj *self);
 PART int tls_do_write(TlsObj *self);
-PART int tls_stage_begin(TlsObj *self);
-PART int tls_stage_flush(TlsObj *self);
-PART int tls_stage_end(TlsObj *self);
-PART void tls_stage_forget(TlsObj *self);
 
 /* ---- tls.c ---- */
 

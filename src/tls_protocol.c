@@ -51,7 +51,6 @@ Tls_connection_lost(PyObject *op, PyObject *exc)
 {
     TlsObj *self = (TlsObj *)op;
     tls_backlog_clear(self);
-    tls_stage_forget(self);
     if (!self->busy) {
         tls_output_release(self);
         self->pipe.in_len = 0;
@@ -629,7 +628,6 @@ tls_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     clear_weakrefs(op, type);
-    tls_stage_forget(self);
     tls_output_release(self);
     openssl_detach(&self->pipe, self->bio);
     self->bio = NULL;

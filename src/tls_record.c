@@ -85,9 +85,6 @@ tls_outgoing_size(TlsObj *self)
         }
         size += n;
     }
-    if (self->st->tls != NULL && self->st->tls->stage_owner == self) {
-        size += self->st->tls->stage_length;
-    }
     return size;
 }
 
@@ -499,50 +496,6 @@ tls_write_now(TlsObj *self, const char *data, Py_ssize_t size)
     return tls_process_outgoing(self);
 }
 
-/* While the application handles what it got, its small writes are collected: one record, one send. */
-PART int
-tls_stage_begin(TlsObj *self)
-{
-    struct tls_buffers *buffers = self->st->tls;
-    if (buffers == NULL || buffers->stage_owner != NULL || self->outgoing_high < 4 * TLS_RECORD) {
-        return 0;
-    }
-    buffers->stage_owner = self;
-    buffers->stage_length = 0;
-    return 1;
-}
-
-PART int
-tls_stage_flush(TlsObj *self)
-{
-    struct tls_buffers *buffers = self->st->tls;
-    if (buffers == NULL || buffers->stage_owner != self || buffers->stage_length == 0) {
-        return 0;
-    }
-    int size = buffers->stage_length;
-    buffers->stage_length = 0;
-    if (self->state != TLS_WRAPPED) {
-        return 0;
-    }
-    return tls_write_now(self, buffers->stage, size);
-}
-
-PART int
-tls_stage_end(TlsObj *self)
-{
-    int result = tls_stage_flush(self);
-    self->st->tls->stage_owner = NULL;
-    return result;
-}
-
-PART void
-tls_stage_forget(TlsObj *self)
-{
-    if (self->st->tls != NULL && self->st->tls->stage_owner == self) {
-        self->st->tls->stage_length = 0;
-    }
-}
-
 static int
 tls_write_lost(TlsObj *self)
 {
@@ -554,51 +507,24 @@ tls_write_lost(TlsObj *self)
     return result;
 }
 
-/* `data` is bytes, bytearray or memoryview. */
+/* `data` is bytes, bytearray or memoryview; what may change while others are called is copied. */
 PART int
 tls_write(TlsObj *self, PyObject *data)
 {
     if (!tls_takes_writes(self)) {
         return tls_write_lost(self);
     }
-    if (self->state != TLS_WRAPPED || !tls_backlog_empty(self) || self->busy || self->encrypting) {
-        if (tls_backlog_append(self, data) < 0) {
-            return -1;
-        }
-        return self->state == TLS_WRAPPED && tls_do_write(self) < 0
-                   ? tls_fatal_raised(self, "Fatal error on SSL protocol")
-                   : 0;
+    int result;
+    if (LIKELY(self->state == TLS_WRAPPED && tls_backlog_empty(self) && !self->busy && !self->encrypting &&
+               PyBytes_CheckExact(data))) {
+        result = tls_write_now(self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
     }
-    Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-        if (!PyErr_ExceptionMatches(PyExc_BufferError)) {
-            return -1;
-        }
-        PyErr_Clear(); // not contiguous
-        return tls_backlog_append(self, data) < 0 ? -1
-               : tls_do_write(self) < 0           ? tls_fatal_raised(self, "Fatal error on SSL protocol")
-                                                  : 0;
+    else if (tls_backlog_append(self, data) < 0) {
+        return -1;
     }
-    struct tls_buffers *buffers = tls_buffers_of(self->st);
-    int result = 0;
-    if (buffers != NULL && buffers->stage_owner == self) {
-        if (view.len <= TLS_RECORD - buffers->stage_length) {
-            memcpy(buffers->stage + buffers->stage_length, view.buf, (size_t)view.len);
-            buffers->stage_length += (int)view.len;
-            PyBuffer_Release(&view);
-            return 0;
-        }
-        result = tls_stage_flush(self);
+    else {
+        result = self->state == TLS_WRAPPED ? tls_do_write(self) : 0;
     }
-    if (result == 0 && self->state == TLS_WRAPPED) {
-        if (tls_backlog_empty(self)) {
-            result = tls_write_now(self, view.buf, view.len);
-        }
-        else {
-            result = tls_backlog_append(self, data);
-        }
-    }
-    PyBuffer_Release(&view);
     return result < 0 ? tls_fatal_raised(self, "Fatal error on SSL protocol") : 0;
 }
 
@@ -612,7 +538,7 @@ tls_writelines(TlsObj *self, PyObject *items)
     if (iterator == NULL) {
         return -1;
     }
-    int result = tls_stage_flush(self);
+    int result = 0;
     PyObject *item;
     while (result == 0 && (item = PyIter_Next(iterator)) != NULL) {
         result = tls_backlog_append(self, item);

@@ -153,22 +153,6 @@ def test_what_is_written_in_data_received_is_sent_in_order(session, steps):
     assert s.peer.data == wanted
 
 
-@pytest.mark.ctask_only
-def test_small_writes_of_one_data_received_share_a_record(session, until):
-    class Answer(Recorder):
-        def data_received(self, data):
-            super().data_received(data)
-            self.transport.write(b"head")
-            self.transport.write(b"body")
-            assert self.transport.get_write_buffer_size() == 8
-
-    s = session("server", Answer())
-    s.peer.tls.write(b"go")
-    s.peer.send()
-    until(lambda: (s.peer.receive(), s.peer.incoming.pending)[1])
-    assert s.peer.tls.read(100) == b"headbody"
-
-
 # ---- what is told of the connection ----
 
 
