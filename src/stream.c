@@ -977,7 +977,8 @@ Stream_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     t->paused = 0;
-    if (t->begun && !s->eof_seen) {
+    s->eof_seen = 0; // whoever is the protocol now hears of it as well
+    if (t->begun) {
         int err = watch_object(t->loop, t->fd, POLL_READ, self, stream_read_ready);
         if (err < 0) {
             return poll_raise(err);

@@ -208,6 +208,20 @@ def test_eof_received_true_keeps_the_writing_half(link, until, settle, turn, ans
     assert receive(peer, turn) == b""
 
 
+def test_who_resumes_reading_after_the_end_hears_of_it_again(link, until, settle):
+    proto = Recorder(eof_received=lambda proto: True)
+    transport, peer = link(proto)
+    peer.shutdown(socket.SHUT_WR)
+    until(lambda: proto.count("eof_received"))
+    settle()
+    assert proto.count("eof_received") == 1
+    transport.pause_reading()
+    transport.resume_reading()
+    until(lambda: proto.count("eof_received") == 2)
+    settle()
+    assert proto.count("eof_received") == 2
+
+
 def test_eof_flushes_what_is_pending_before_the_connection_is_lost(link, until, turn):
     proto = Recorder()
     transport, peer = link(proto)

@@ -1,10 +1,11 @@
 """TLS: the end of the handshake, and callbacks of ssl that fail in it or afterwards."""
 
 import contextlib
+import socket
 import ssl
 
 import pytest
-from streams import Recorder
+from streams import Recorder, make_pair
 from tls_peer import CERTS, client_context, server_context
 
 UNDECODABLE = CERTS / "undecodable.pem"  # its own CA; a name in it is no UTF-8
@@ -201,3 +202,30 @@ def test_a_keylog_file_that_cannot_be_written_ends_the_connection(begin, until, 
 
     until(over)
     assert isinstance(app.lost if app.events else task.exception(), ssl.SSLError)
+
+
+# ---- start_tls() ----
+
+
+@pytest.mark.parametrize("server_side", [False, True])
+@pytest.mark.parametrize("paused", [False, True])
+def test_start_tls_after_the_peer_has_ended_the_connection_fails_at_once(
+    loop, run, until, settle, way, server_side, paused
+):
+    ours, peer = make_pair("tcp")
+    app = Recorder(eof_received=lambda app: True)
+    transport, _ = run(loop.create_connection(lambda: app, sock=ours))
+    if paused:
+        transport.pause_reading()
+    peer.shutdown(socket.SHUT_WR)
+    settle() if paused else until(lambda: app.events[-1:] == [("eof_received",)])
+    context = server_context(way) if server_side else client_context(way)
+    hostname = None if server_side else "localhost"
+    starting = loop.start_tls(
+        transport, app, context, server_side=server_side, server_hostname=hostname
+    )
+    with pytest.raises(ConnectionResetError):
+        run(starting)
+    settle()
+    assert app.is_lost
+    peer.close()
