@@ -9,7 +9,7 @@ import threading
 import weakref
 from asyncio import constants, events
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from ctask import _ctask, _dns, _process
 from ctask._ready import ReadyQueue
@@ -189,6 +189,28 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
             getattr(cls, name) is not getattr(EventLoop, name)
             for name in ("_accept_connection", "_accept_connection2", "_make_socket_transport")
         )
+
+    async def sendfile(
+        self,
+        transport: asyncio.WriteTransport,
+        file: IO[bytes],
+        offset: int = 0,
+        count: int | None = None,
+        *,
+        fallback: bool = True,
+    ) -> int:
+        """Send a file, and return how many bytes were sent.
+
+        Raises RuntimeError for a transport that is closing or cannot send files, and, with
+        `fallback` False, SendfileNotAvailableError where the system call cannot be used.
+        """
+        mode = getattr(transport, "_sendfile_compatible", None)
+        if not fallback and mode is constants._SendfileMode.FALLBACK and not transport.is_closing():
+            raise asyncio.SendfileNotAvailableError(
+                f"fallback is disabled and native sendfile is not supported "
+                f"for transport {transport!r}"
+            )
+        return await super().sendfile(transport, file, offset, count, fallback=fallback)
 
     async def _sendfile_native(
         self, transp: asyncio.Transport, file: BinaryIO, offset: int, count: int

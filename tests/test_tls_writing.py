@@ -1,5 +1,6 @@
 """TLS: what write() was given is sent, whatever the callback that wrote does next."""
 
+import asyncio
 import contextlib
 import socket
 
@@ -178,3 +179,25 @@ def test_what_a_child_writes_to_the_socket_comes_behind(session, side, steps, tu
     s.peer.sock.setblocking(False)
     s.peer.incoming.write(raw[: -len(b"plain")])
     assert s.peer.tls.read(4) + s.peer.tls.read(4) == b"one two "
+
+
+# ---- sendfile() ----
+
+
+def test_sendfile_without_falling_back_is_refused(session, side, loop, run, steps, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 1000)
+    s = session(side, Recorder())
+    # Documented as SendfileNotAvailableError; asyncio raises the class which that derives from.
+    documented = type(loop).__module__.startswith("ctask")
+    error = asyncio.SendfileNotAvailableError if documented else RuntimeError
+    with path.open("rb") as file, pytest.raises(error) as caught:
+        run(loop.sendfile(s.transport, file, fallback=False))
+    assert str(caught.value).startswith(
+        "fallback is disabled and native sendfile is not supported for transport "
+    )
+    s.transport.write(b"after")
+    steps(s.peer, lambda: s.peer.data == b"after")
+    s.transport.close()
+    with path.open("rb") as file, pytest.raises(RuntimeError, match="Transport is closing"):
+        run(loop.sendfile(s.transport, file, fallback=False))
