@@ -236,6 +236,9 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
     if _tls is not None:
         _make_ssl_transport = _tls.make_ssl_transport
         start_tls = _tls.start_tls
+        if sys.version_info < (3, 14):
+            _create_connection_transport = _tls.create_connection_transport
+            _accept_connection2 = _tls.accept_connection2
 
     # Signals come through a pair of sockets, as asyncio's own.  Other wake-ups do not need them,
     # so they are made when the first handler is added.

@@ -14,6 +14,10 @@ _stock_protocol = sslproto.SSLProtocol
 _stock_methods = dict(vars(_stock_protocol))
 _stock_make_ssl_transport: Any = vars(BaseSelectorEventLoop)["_make_ssl_transport"]
 _stock_start_tls: Any = asyncio.BaseEventLoop.start_tls
+_stock_create_connection_transport: Any = vars(asyncio.BaseEventLoop)[
+    "_create_connection_transport"
+]
+_stock_accept_connection2: Any = vars(BaseSelectorEventLoop)["_accept_connection2"]
 
 
 def _is_patched() -> bool:
@@ -69,6 +73,36 @@ def make_ssl_transport(
     )
     loop._make_socket_transport(rawsock, tls, extra=extra, server=server, **given)
     return tls._app_transport
+
+
+async def _forgetting(coro: Any) -> Any:
+    """Run a coroutine of asyncio, and then empty its frame.
+
+    Up to 3.13 one of its variables is the future that a failed handshake gave its exception, which
+    refers to the frame.
+    """
+    frame = coro.cr_frame
+    try:
+        return await coro
+    finally:
+        frame.clear()
+        del frame  # its caller is this one
+
+
+def create_connection_transport(
+    loop: Any, sock: socket.socket, factory: Any, ssl: Any, *args: Any, **options: Any
+) -> Any:
+    """Return a coroutine that makes a transport and a protocol, as asyncio's does."""
+    coro = _stock_create_connection_transport(loop, sock, factory, ssl, *args, **options)
+    return _forgetting(coro) if ssl else coro
+
+
+def accept_connection2(
+    loop: Any, factory: Any, conn: socket.socket, extra: Any, *args: Any, **options: Any
+) -> Any:
+    """Return a coroutine that makes an accepted connection's, as asyncio's does."""
+    coro = _stock_accept_connection2(loop, factory, conn, extra, *args, **options)
+    return _forgetting(coro) if args[:1] != (None,) else coro
 
 
 async def start_tls(
