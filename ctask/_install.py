@@ -137,8 +137,9 @@ def install_with(policy: type[DefaultPolicy]) -> None:
                     _replaced.append((module, name, getattr(module, name), value))
                     setattr(module, name, value)
             _pass_for_asyncio(True)
-            for _, name, before, value in _replaced:
-                _rename(value, before, name)
+            for module, _, before, value in _replaced:
+                if module in (locks, queues, streams, taskgroups, timeouts):
+                    _rename(value, before)
             _set_policy(policy())
         except BaseException:
             _put_back()
@@ -188,13 +189,12 @@ def _both(module: Any, *values: Any) -> list[tuple[Any, str, Any]]:
 _renamed: dict[type, dict[str, Any]] = {}
 
 
-def _rename(ours: Any, stock: Any, name: str) -> None:
+def _rename(ours: Any, stock: Any) -> None:
     """Have a class of ours say that it is asyncio's, so that it is found by that name.
 
-    Pickles are then the same as asyncio's.  Not the types that are C in asyncio, too: what they say
-    is in a module of C, whose name is another type's.
+    Pickles are then the same as asyncio's.
     """
-    if isinstance(stock, type) and stock.__module__.startswith("asyncio.") and ours not in _renamed:
+    if isinstance(stock, type):
         _renamed[ours] = {key: getattr(ours, key) for key in ("__module__", "__doc__")}
         ours.__module__ = stock.__module__
         ours.__doc__ = stock.__doc__

@@ -312,6 +312,7 @@ def test_names_are_ours_again_after_uninstall():
         assert repr(ctask.Lock) == "<class 'asyncio.locks.Lock'>"
         assert ctask.gather.__module__ == "asyncio.tasks"
         assert streams.StreamReader is ctask.StreamReader
+        assert ctask.EventLoop.__module__ == "ctask._loop"
     finally:
         ctask.uninstall()
     assert before == {cls: (cls.__module__, repr(cls)) for cls in before}
