@@ -625,7 +625,8 @@ typedef struct {
     uint32_t events; // as the kernel has them
     uint32_t generation; // tells a reused descriptor's events from the old one's
     unsigned char once; // the sides whose watcher is told once, and has to ask again
-    char owned; // a C object owns the descriptor: `events` is what the kernel has
+    PyObject
+        *owner; // borrowed; the transport that has the descriptor to itself: `events` is what the kernel has
 } poll_slot;
 
 typedef struct {

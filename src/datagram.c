@@ -61,12 +61,12 @@ begin_datagrams(DatagramObj *d)
         Py_DECREF(protocol);
     }
     if (status == 0 && t->loop != NULL && !t->conn_lost && t->open) {
-        int err = watch_own(t->loop, t->fd, (PyObject *)d, datagram_read_ready);
+        int err = transport_own(t, datagram_read_ready);
         if (err == 0 && (t->closing || t->paused)) {
-            watch_forget(t->loop, t->fd, POLL_READ);
+            watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
         }
         if (err == 0 && t->queue.length > 0) {
-            err = watch_object(t->loop, t->fd, POLL_WRITE, (PyObject *)d, datagram_write_ready);
+            err = transport_watch(t, POLL_WRITE, datagram_write_ready);
         }
         if (err < 0) {
             poll_raise(err);
@@ -112,19 +112,22 @@ sender_of(DatagramObj *d, const socket_address *from)
 static int
 receive_datagram(DatagramObj *d, PyObject **data, PyObject **sender)
 {
-    LoopObj *loop = d->base.loop;
+    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)d->base.loop);
     socket_address from = {.length = sizeof(from.u)};
     char *buffer = loop_take_read_buffer(loop);
     ssize_t n;
     if (UNLIKELY(buffer == NULL)) {
+        Py_DECREF(loop);
         return -1;
     }
     do {
-        n = recvfrom(d->base.fd, buffer, READ_BUFFER_SIZE, MSG_DONTWAIT, &from.u.any, &from.length);
+        n = recvfrom(
+            transport_descriptor(&d->base), buffer, READ_BUFFER_SIZE, MSG_DONTWAIT, &from.u.any, &from.length);
     } while (n < 0 && errno == EINTR);
     int err = errno;
     *data = n < 0 ? NULL : PyBytes_FromStringAndSize(buffer, n);
     loop_give_read_buffer(loop, buffer);
+    Py_DECREF(loop);
     if (UNLIKELY(n < 0)) {
         if (err == EAGAIN || err == EWOULDBLOCK) {
             return 0;
@@ -279,11 +282,11 @@ send_one(DatagramObj *d, PyObject *data, const char *bytes, size_t size, PyObjec
             return -1;
         }
     }
+    int fd = transport_descriptor(&d->base); // a hook for audits may have closed it
     do {
         n = address == NULL
-                ? send(d->base.fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL)
-                : sendto(
-                      d->base.fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL, &address->u.any, address->length);
+                ? send(fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+                : sendto(fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL, &address->u.any, address->length);
     } while (n < 0 && errno == EINTR);
     if (LIKELY(n >= 0)) {
         return 1;
@@ -320,7 +323,7 @@ wait_for_room(DatagramObj *d)
     if (!t->begun) {
         return 0; // begin_datagrams() will
     }
-    int err = watch_object(t->loop, t->fd, POLL_WRITE, (PyObject *)d, datagram_write_ready);
+    int err = transport_watch(t, POLL_WRITE, datagram_write_ready);
     if (UNLIKELY(err < 0)) {
         poll_raise(err);
         return transport_fatal_error(t, "Fatal write error on datagram transport");
@@ -397,7 +400,7 @@ send_batch(DatagramObj *d)
     int n = gather_batch(d, held, messages, iov, to), sent = -1, status;
     if (n > 0) {
         do {
-            sent = sendmmsg(d->base.fd, messages, (unsigned)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+            sent = sendmmsg(transport_descriptor(&d->base), messages, (unsigned)n, MSG_DONTWAIT | MSG_NOSIGNAL);
         } while (sent < 0 && errno == EINTR);
         status = sent > 0 ? 1 : errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
         if (status < 0) {
@@ -460,7 +463,7 @@ send_waiting_datagrams(DatagramObj *d)
     if (t->queue.length > 0 || t->loop == NULL || t->conn_lost) {
         return 0;
     }
-    watch_forget(t->loop, t->fd, POLL_WRITE);
+    watch_forget(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
     if (t->closing) {
         t->conn_lost = 1;
         return lose_datagrams(d);
@@ -607,7 +610,7 @@ Datagram_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     t->paused = 1;
     if (t->begun) {
-        watch_forget(t->loop, t->fd, POLL_READ);
+        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
     }
     if (transport_debug(t, "%r pauses reading") < 0) {
         return NULL;
@@ -625,7 +628,7 @@ Datagram_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     t->paused = 0;
     if (t->begun) {
-        int err = watch_object(t->loop, t->fd, POLL_READ, self, datagram_read_ready);
+        int err = transport_watch(t, POLL_READ, datagram_read_ready);
         if (err < 0) {
             return poll_raise(err);
         }
@@ -677,7 +680,7 @@ Datagram_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     t->closing = 1;
     if (t->begun) {
-        watch_forget(t->loop, t->fd, POLL_READ);
+        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
     }
     if (t->queue.length == 0 && transport_lose(t, NULL) < 0) {
         return NULL;
@@ -940,6 +943,10 @@ Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     }
     LoopObj *loop = (LoopObj *)self;
     ctask_state *st = loop->st;
+    if (!socketobj_is_plain(st, args[0])) {
+        PyErr_SetString(PyExc_TypeError, "a plain socket.socket is expected");
+        return NULL;
+    }
     PyObject *sock = args[0], *address = nargs > 2 ? args[2] : Py_None;
     PyObject *family = PyObject_GetAttrString(sock, "family");
     long number = family == NULL ? -1 : PyLong_AsLong(family);

@@ -12,8 +12,15 @@
 #include "transport.h"
 
 #include <fcntl.h>
+#include <limits.h>
+#include <sys/poll.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 8
+#endif
 
 #define PIPE_CHUNKS 64
 /* From so many writes to a lost connection on, each is logged; as asyncio's. */
@@ -25,6 +32,9 @@ typedef struct {
     unsigned lost_writes; // write() calls that went nowhere
     char writes; // a WritePipeTransport
     char sees_hangup; // writing: the descriptor becomes readable when its reader is gone
+    dev_t device; // of the file, with `inode`, as it was made
+    ino_t inode;
+    char no_nowait; // the kernel has no RWF_NOWAIT for it
     char eof_due; // eof_received() is called before connection_lost()
 } PipeObj;
 
@@ -60,6 +70,63 @@ static int
 pipe_is_reading(PipeObj *p)
 {
     return !p->base.paused && !p->base.closing;
+}
+
+/* ---- the descriptor ---- */
+
+/* The descriptor; -1, with which system calls fail with EBADF, if the file was closed behind the transport and
+   another one has the number.  (A file object that says it is closed may have left its descriptor open, and
+   another may have been put in its place on purpose.)  May run anything. */
+static int
+pipe_fd(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    if (LIKELY(t->sock != NULL)) {
+        PyObject *file = Py_NewRef(t->sock);
+        PyObject *number = PyObject_CallMethodNoArgs(file, t->st->str.fileno);
+        long fd = number == NULL ? -1 : PyLong_AsLong(number);
+        Py_XDECREF(number);
+        Py_DECREF(file);
+        if (LIKELY(fd == t->fd)) {
+            return t->fd;
+        }
+        PyErr_Clear();
+    }
+    struct stat status;
+    int same = fstat(t->fd, &status) == 0 && status.st_dev == p->device && status.st_ino == p->inode;
+    return same ? t->fd : -1;
+}
+
+/* readv() or writev() that fails with EAGAIN where it would wait, also when somebody who shares the file has made
+   it a blocking one. */
+static ssize_t
+pipe_transfer(PipeObj *p, int fd, struct iovec *iov, int count, uint32_t side)
+{
+    ssize_t n;
+    int writes = side == POLL_WRITE;
+#if defined(SYS_preadv2) && defined(SYS_pwritev2)
+    if (LIKELY(!p->no_nowait)) {
+        n = syscall(writes ? SYS_pwritev2 : SYS_preadv2, fd, iov, (long)count, -1L, -1L, RWF_NOWAIT);
+        if (LIKELY(n >= 0) || (errno != EOPNOTSUPP && errno != ENOSYS && errno != EPERM && errno != EINVAL)) {
+            return n;
+        }
+        p->no_nowait = 1;
+    }
+#endif
+    int flags = fcntl(fd, F_GETFL), err;
+    if (LIKELY(flags < 0 || flags & O_NONBLOCK)) {
+        return writes ? writev(fd, iov, count) : readv(fd, iov, count);
+    }
+    struct pollfd asked = {.fd = fd, .events = writes ? POLLOUT : POLLIN};
+    if (poll(&asked, 1, 0) == 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    size_t size = writes && iov->iov_len > PIPE_BUF ? PIPE_BUF : iov->iov_len; // so much is room for
+    Py_BEGIN_ALLOW_THREADS n = writes ? write(fd, iov->iov_base, size) : read(fd, iov->iov_base, size);
+    err = errno;
+    Py_END_ALLOW_THREADS errno = err;
+    return n;
 }
 
 /* ---- beginning ---- */
@@ -190,19 +257,31 @@ static int
 pipe_receive(PipeObj *p)
 {
     TransportObj *t = &p->base;
-    LoopObj *loop = t->loop;
     ssize_t n;
+    int fd = pipe_fd(p);
+    if (UNLIKELY(t->loop == NULL || !pipe_is_reading(p))) {
+        return 0;
+    }
+    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
     char *buffer = loop_take_read_buffer(loop);
     if (UNLIKELY(buffer == NULL)) {
+        Py_DECREF(loop);
         return -1;
     }
     do {
-        n = read(t->fd, buffer, READ_BUFFER_SIZE);
+        struct iovec iov = {buffer, READ_BUFFER_SIZE};
+        n = pipe_transfer(p, fd, &iov, 1, POLL_READ);
     } while (n < 0 && errno == EINTR);
+    int err = errno;
     PyObject *data = n > 0 ? PyBytes_FromStringAndSize(buffer, n) : NULL;
     loop_give_read_buffer(loop, buffer);
+    Py_DECREF(loop);
+    if (UNLIKELY(t->loop == NULL)) {
+        Py_XDECREF(data);
+        return n > 0 && data == NULL ? -1 : 0;
+    }
     if (UNLIKELY(n < 0)) {
-        return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : pipe_read_failed(p, errno);
+        return err == EAGAIN || err == EWOULDBLOCK ? 0 : pipe_read_failed(p, err);
     }
     if (UNLIKELY(n == 0)) {
         if (pipe_log_hangup(p) < 0) {
@@ -255,8 +334,9 @@ pipe_write_failed(PipeObj *p)
 
 /* -1 with errno. */
 static int
-pipe_send_queue(write_queue *queue, int fd)
+pipe_send_queue(PipeObj *p, int fd)
 {
+    write_queue *queue = &p->base.queue;
     while (queue->length > 0) {
         struct iovec iov[PIPE_CHUNKS];
         int count = queue_iovec(queue, iov, PIPE_CHUNKS);
@@ -265,9 +345,13 @@ pipe_send_queue(write_queue *queue, int fd)
         for (int i = 0; i < count; i++) {
             asked += iov[i].iov_len;
         }
+        PyObject *first = Py_NewRef(queue->chunks[queue->head].owner);
         do {
-            n = writev(fd, iov, count);
+            n = pipe_transfer(p, fd, iov, count, POLL_WRITE);
         } while (n < 0 && errno == EINTR);
+        int err = errno;
+        Py_DECREF(first);
+        errno = err;
         if (n < 0) {
             return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
         }
@@ -286,7 +370,11 @@ pipe_send_waiting(PipeObj *p)
     if (t->queue.length == 0) {
         return 0;
     }
-    if (pipe_send_queue(&t->queue, t->fd) < 0) {
+    int fd = pipe_fd(p);
+    if (UNLIKELY(t->loop == NULL || t->conn_lost)) {
+        return 0;
+    }
+    if (pipe_send_queue(p, fd) < 0) {
         return pipe_write_failed(p);
     }
     if (t->queue.length == 0) {
@@ -321,11 +409,12 @@ pipe_write_to_lost(PipeObj *p)
 
 /* Write at once what the kernel takes; -1 with errno. */
 static int
-pipe_write_now(PipeObj *p, const char *data, size_t size, size_t *written)
+pipe_write_now(PipeObj *p, int fd, const char *data, size_t size, size_t *written)
 {
     ssize_t n;
     do {
-        n = write(p->base.fd, data, size);
+        struct iovec iov = {(void *)data, size};
+        n = pipe_transfer(p, fd, &iov, 1, POLL_WRITE);
     } while (n < 0 && errno == EINTR);
     if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
         return -1;
@@ -337,13 +426,13 @@ pipe_write_now(PipeObj *p, const char *data, size_t size, size_t *written)
 /* `owner`, which is taken, holds the memory; NULL if the memory may change after this call.  *failed is the
    error of the descriptor, which the caller deals with once it has let go of the memory. */
 static int
-pipe_write_bytes(PipeObj *p, PyObject *owner, const char *data, size_t size, int *failed)
+pipe_write_bytes(PipeObj *p, int fd, PyObject *owner, const char *data, size_t size, int *failed)
 {
     TransportObj *t = &p->base;
     size_t written = 0;
     *failed = 0;
     if (t->queue.length == 0) {
-        if (pipe_write_now(p, data, size, &written) < 0) {
+        if (pipe_write_now(p, fd, data, size, &written) < 0) {
             *failed = errno;
             Py_XDECREF(owner);
             return 0;
@@ -410,13 +499,13 @@ pipe_write(PipeObj *p, PyObject *data)
         bytes = view.buf;
         size = (size_t)view.len;
     }
-    int status = 0, failed = 0;
+    int status = 0, failed = 0, fd = t->queue.length > 0 ? -1 : pipe_fd(p); // -1 is not used then
     if (size == 0 || t->closing || t->loop == NULL) {
         Py_XDECREF(owner);
         status = size == 0 ? 0 : pipe_write_to_lost(p);
     }
     else {
-        status = pipe_write_bytes(p, owner, bytes, size, &failed);
+        status = pipe_write_bytes(p, fd, owner, bytes, size, &failed);
     }
     if (view.obj != NULL) {
         PyBuffer_Release(&view);
@@ -517,6 +606,8 @@ pipe_descriptor(PipeObj *p, PyObject *file)
                                   : "Pipe transport is for pipes/sockets only.");
         return -1;
     }
+    p->device = status.st_dev;
+    p->inode = status.st_ino;
     p->sees_hangup = p->writes && !S_ISCHR(status.st_mode);
     return pipe_set_nonblocking((int)fd) < 0 ? -1 : (int)fd;
 }

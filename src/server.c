@@ -59,7 +59,7 @@ pause_serving(LoopObj *loop, AcceptorObj *a)
         return -1; // and goes on serving
     }
     Py_DECREF(later);
-    watch_forget_object(loop, a->fd, POLL_READ, (PyObject *)a);
+    watch_forget(loop, a->fd, POLL_READ, (PyObject *)a);
     return 0;
 }
 

@@ -561,7 +561,7 @@ op_unwait(CoroObj *op)
 {
     PyObject *fut = op->waiter;
     op->waiter = NULL;
-    watch_forget_object(op_loop(op), op_watched_fd(op), op_kinds[op_kind_of(op)].side, fut);
+    watch_forget(op_loop(op), op_watched_fd(op), op_kinds[op_kind_of(op)].side, fut);
     Py_DECREF(fut);
 }
 
@@ -570,8 +570,7 @@ static int
 check_no_transport(LoopObj *loop, int fd)
 {
     ctask_state *st = loop->st;
-    poll_state *poll = &loop->poll;
-    int owned = fd < poll->n_slots && poll->slots[fd].owned;
+    int owned = watch_owner(loop, fd) != NULL;
     PyObject *transports = PyObject_GetAttr((PyObject *)loop, st->str._transports);
     PyObject *data = transports == NULL ? NULL : PyObject_GetAttr(transports, st->str.data);
     Py_XDECREF(transports);

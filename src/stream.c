@@ -160,7 +160,7 @@ begin(StreamObj *s)
     PyObject *waiter = s->waiter;
     s->waiter = NULL;
     if (!t->conn_lost) {
-        int err = watch_own(t->loop, t->fd, (PyObject *)s, stream_read_ready);
+        int err = transport_own(t, stream_read_ready);
         if (err < 0) {
             poll_raise(err);
             status = transport_fatal_error(t, "Fatal error on transport");
@@ -180,7 +180,7 @@ begin(StreamObj *s)
     /* Whoever waits for the connection is told, also when KeyboardInterrupt ends the loop: it may run again. */
     PyObject *raised = PyErr_GetRaisedException();
     if (t->queue.length > 0 && !t->conn_lost && t->loop != NULL) {
-        (void)watch_object(t->loop, t->fd, POLL_WRITE, (PyObject *)s, stream_write_ready);
+        (void)transport_watch(t, POLL_WRITE, stream_write_ready);
     }
     if (waiter != NULL && transport_wake(waiter) < 0) {
         status = -1;
@@ -224,7 +224,7 @@ receive_eof(StreamObj *s)
     }
     s->eof_seen = 1;
     if (t->loop != NULL) {
-        watch_forget(t->loop, t->fd, POLL_READ);
+        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
     }
     return 0;
 }
@@ -234,7 +234,7 @@ static int
 receive_into(StreamObj *s, char *buffer, size_t size, ssize_t *n)
 {
     do {
-        *n = recv(s->base.fd, buffer, size, 0);
+        *n = recv(transport_descriptor(&s->base), buffer, size, MSG_DONTWAIT);
     } while (*n < 0 && errno == EINTR);
     if (LIKELY(*n >= 0) || errno == EAGAIN || errno == EWOULDBLOCK) {
         return 0;
@@ -431,11 +431,11 @@ stream_uncork(LoopObj *loop)
 {
     StreamObj *s = (StreamObj *)loop->corked;
     loop->corked = NULL;
-    int corked = 1;
+    int corked = 1, fd = transport_descriptor(&s->base);
     socklen_t length = sizeof(corked);
     /* Unless the program has corked it itself. */
-    if (s->base.open && getsockopt(s->base.fd, IPPROTO_TCP, TCP_CORK, &corked, &length) == 0 && !corked) {
-        (void)setsockopt(s->base.fd, IPPROTO_TCP, TCP_CORK, &corked, length);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_CORK, &corked, &length) == 0 && !corked) {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_CORK, &corked, length);
     }
     PyObject *raised = PyErr_GetRaisedException();
     Py_DECREF(s);
@@ -447,7 +447,7 @@ static int
 send_queue(StreamObj *s, int more)
 {
     TransportObj *t = &s->base;
-    int flags = MSG_NOSIGNAL | MSG_DONTWAIT | more;
+    int fd = transport_descriptor(t), flags = MSG_NOSIGNAL | MSG_DONTWAIT | more;
     while (t->queue.length > 0) {
         struct iovec iov[CHUNKS_AT_ONCE];
         ssize_t n;
@@ -458,11 +458,11 @@ send_queue(StreamObj *s, int more)
         }
         do {
             if (count == 1) {
-                n = send(t->fd, iov[0].iov_base, iov[0].iov_len, flags);
+                n = send(fd, iov[0].iov_base, iov[0].iov_len, flags);
             }
             else {
                 struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
-                n = sendmsg(t->fd, &message, flags);
+                n = sendmsg(fd, &message, flags);
             }
         } while (n < 0 && errno == EINTR);
         if (n < 0) {
@@ -501,7 +501,7 @@ static int
 wait_until_writable(StreamObj *s)
 {
     TransportObj *t = &s->base;
-    int err = watch_object(t->loop, t->fd, POLL_WRITE, (PyObject *)s, stream_write_ready);
+    int err = transport_watch(t, POLL_WRITE, stream_write_ready);
     if (LIKELY(err == 0)) {
         return 0;
     }
@@ -512,7 +512,7 @@ wait_until_writable(StreamObj *s)
 static int
 shut_down(StreamObj *s)
 {
-    if (shutdown(s->base.fd, SHUT_WR) < 0) {
+    if (shutdown(transport_descriptor(&s->base), SHUT_WR) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
@@ -524,7 +524,7 @@ static int
 all_sent(StreamObj *s)
 {
     TransportObj *t = &s->base;
-    watch_forget(t->loop, t->fd, POLL_WRITE);
+    watch_forget(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
     if (s->empty_waiter != NULL) {
         PyObject *res = PyObject_CallMethod(s->empty_waiter, "set_result", "O", Py_None);
         Py_XDECREF(res);
@@ -545,7 +545,7 @@ send_waiting(StreamObj *s)
 {
     TransportObj *t = &s->base;
     if (t->queue.length == 0) {
-        watch_forget(t->loop, t->fd, POLL_WRITE);
+        watch_forget(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
         return 0;
     }
     if (send_queue(s, 0) < 0) {
@@ -566,7 +566,8 @@ remember_own_address(StreamObj *s)
 {
     struct sockaddr_storage address;
     socklen_t length = sizeof(address);
-    if (s->own.length == 0 && getsockname(s->base.fd, (struct sockaddr *)&address, &length) == 0 &&
+    if (s->own.length == 0 &&
+        getsockname(transport_descriptor(&s->base), (struct sockaddr *)&address, &length) == 0 &&
         remember(s, &s->own, s->base.st->str.sockname, (struct sockaddr *)&address, length) < 0) {
         PyErr_WriteUnraisable((PyObject *)s);
     }
@@ -705,10 +706,10 @@ hold_back(StreamObj *s)
 static inline int
 send_now(StreamObj *s, const char *data, size_t size, size_t *n)
 {
-    int flags = MSG_NOSIGNAL | MSG_DONTWAIT | hold_back(s);
+    int fd = transport_descriptor(&s->base), flags = MSG_NOSIGNAL | MSG_DONTWAIT | hold_back(s);
     ssize_t sent;
     do {
-        sent = send(s->base.fd, data, size, flags);
+        sent = send(fd, data, size, flags);
     } while (sent < 0 && errno == EINTR);
     if (LIKELY(sent >= 0)) {
         *n = (size_t)sent;
@@ -960,7 +961,7 @@ Stream_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     t->paused = 1;
     if (t->begun && !s->eof_seen) {
-        watch_forget(t->loop, t->fd, POLL_READ);
+        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
     }
     if (transport_debug(t, "%r pauses reading") < 0) {
         return NULL;
@@ -979,7 +980,7 @@ Stream_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
     t->paused = 0;
     s->eof_seen = 0; // whoever is the protocol now hears of it as well
     if (t->begun) {
-        int err = watch_object(t->loop, t->fd, POLL_READ, self, stream_read_ready);
+        int err = transport_watch(t, POLL_READ, stream_read_ready);
         if (err < 0) {
             return poll_raise(err);
         }
@@ -1048,7 +1049,7 @@ stream_close(StreamObj *s)
     }
     t->closing = 1;
     if (t->begun) {
-        watch_forget(t->loop, t->fd, POLL_READ);
+        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
     }
     if (t->queue.length == 0) {
         return transport_lose(t, NULL);
@@ -1165,7 +1166,8 @@ stream_address(StreamObj *s, const short_address *known, int own)
     else if (s->base.open) {
         socklen_t length = sizeof(storage);
         struct sockaddr *any = (struct sockaddr *)&storage;
-        int status = own ? getsockname(s->base.fd, any, &length) : getpeername(s->base.fd, any, &length);
+        int fd = transport_descriptor(&s->base);
+        int status = own ? getsockname(fd, any, &length) : getpeername(fd, any, &length);
         if (status == 0) {
             address = address_object(any, length);
         }
@@ -1310,7 +1312,7 @@ Stream_lend(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     StreamObj *s = (StreamObj *)self;
     if (s->base.loop != NULL && s->base.begun) {
-        watch_disown(s->base.loop, s->base.fd);
+        watch_disown(s->base.loop, s->base.fd, self);
     }
     return stream_socket(s);
 }
@@ -1325,12 +1327,12 @@ Stream_take_back(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (t->loop == NULL || t->conn_lost || !t->open) {
         Py_RETURN_NONE;
     }
-    int err = watch_own(t->loop, t->fd, self, stream_read_ready);
+    int err = transport_own(t, stream_read_ready);
     if (err == 0 && (t->paused || s->eof_seen || t->closing)) {
-        watch_forget(t->loop, t->fd, POLL_READ);
+        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
     }
     if (err == 0 && t->queue.length > 0) {
-        err = watch_object(t->loop, t->fd, POLL_WRITE, self, stream_write_ready);
+        err = transport_watch(t, POLL_WRITE, stream_write_ready);
     }
     if (err < 0) {
         return poll_raise(err);
@@ -1577,6 +1579,10 @@ Loop_make_stream(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs < 2 || nargs > 6) {
         PyErr_Format(PyExc_TypeError, "_make_stream expected 2 to 6 arguments, got %zd", nargs);
+        return NULL;
+    }
+    if (!socketobj_is_plain(((LoopObj *)self)->st, args[0])) {
+        PyErr_SetString(PyExc_TypeError, "a plain socket.socket is expected");
         return NULL;
     }
     int family, type, proto, fd = PyObject_AsFileDescriptor(args[0]);

@@ -262,8 +262,8 @@ transport_lose(TransportObj *t, PyObject *exc)
     t->conn_lost++;
     Py_XSETREF(t->lost_exc, Py_XNewRef(exc));
     if (t->fd >= 0 && !t->shared) {
-        watch_forget(t->loop, t->fd, POLL_READ);
-        watch_forget(t->loop, t->fd, POLL_WRITE);
+        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
+        watch_forget(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
     }
     if (loop_check_open(t->loop) < 0) {
         return -1;
@@ -283,6 +283,20 @@ transport_force_close(TransportObj *t, PyObject *exc)
     return transport_lose(t, exc);
 }
 
+PART int
+transport_own(TransportObj *t, io_ready read_ready)
+{
+    int fd = transport_descriptor(t);
+    return fd < 0 ? -EBADF : watch_own(t->loop, fd, (PyObject *)t, read_ready);
+}
+
+PART int
+transport_watch(TransportObj *t, uint32_t side, io_ready ready)
+{
+    int fd = transport_descriptor(t);
+    return fd < 0 ? -EBADF : watch_object(t->loop, fd, side, (PyObject *)t, ready);
+}
+
 /* Its address may still be asked for when the descriptor is gone. */
 PART void
 transport_close_descriptor(TransportObj *t)
@@ -298,7 +312,7 @@ transport_close_descriptor(TransportObj *t)
             watch_stop(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
         }
         else {
-            watch_disown(t->loop, t->fd);
+            watch_disown(t->loop, t->fd, (PyObject *)t);
         }
     }
     PyObject *sock = t->sock;

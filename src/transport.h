@@ -95,6 +95,17 @@ socket_int(PyObject *sock, Py_ssize_t offset)
     return *(int *)((char *)sock + offset);
 }
 
+/* The transport's descriptor; -1, with which system calls fail with EBADF, if its socket was closed or detached
+   behind it.  The number it had may be another connection's by then, so it is asked for before each system call. */
+static inline int
+transport_descriptor(const TransportObj *t)
+{
+    if (t->sock == NULL) {
+        return t->open ? t->fd : -1;
+    }
+    return LIKELY(socket_int(t->sock, t->st->sockets.fd) == t->fd) ? t->fd : -1;
+}
+
 /* Is `socket.socket` another one now?  (What is accepted is made of that.) */
 PART int socketobj_is_replaced(ctask_state *st);
 /* accept4(), of which the new descriptor does not block; nor does this with the interpreter lock, whatever the
@@ -118,6 +129,9 @@ PART int transport_report(TransportObj *t, const char *message, PyObject *exc);
 PART int transport_pause_protocol(TransportObj *t);
 PART int transport_resume_protocol(TransportObj *t);
 PART void transport_close_descriptor(TransportObj *t);
+/* watch_own() and watch_object() of the transport's descriptor. */
+PART int transport_own(TransportObj *t, io_ready read_ready);
+PART int transport_watch(TransportObj *t, uint32_t side, io_ready ready);
 PART int transport_set_limits(TransportObj *t, PyObject *high, PyObject *low);
 PART int transport_traverse(PyObject *self, visitproc visit, void *arg);
 PART void transport_clear(TransportObj *t);

@@ -4,7 +4,7 @@
    transports; what they stand on, the four methods below, is here.  The kernel is told of a change at once,
    so that a descriptor that cannot be polled is refused by the call that names it. */
 
-#include "loop.h"
+#include "transport.h"
 
 /* The number behind a descriptor or an object with fileno(), with the messages of the selectors module. */
 static int
@@ -103,7 +103,7 @@ watch_side(LoopObj *loop, int fd, uint32_t side)
     uint32_t wanted = side;
     if (fd < poll->n_slots) {
         poll_slot *slot = &poll->slots[fd];
-        if (slot->owned && slot->events & side) {
+        if (slot->owner != NULL && slot->events & side) {
             return 0;
         }
         wanted |= poll_wanted(slot) & POLL_SIDES;
@@ -114,6 +114,7 @@ watch_side(LoopObj *loop, int fd, uint32_t side)
 PART int
 watch_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready)
 {
+    (void)watch_owner(loop, fd);
     int err = watch_side(loop, fd, side);
     if (err < 0) {
         return err;
@@ -127,6 +128,7 @@ watch_once(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready
 {
     poll_state *poll = &loop->poll;
     uint32_t wanted = side | POLL_ONCE;
+    (void)watch_owner(loop, fd);
     if (fd < poll->n_slots) {
         poll_slot *slot = &poll->slots[fd];
         uint32_t other = poll_wanted(slot) & ~(side | POLL_ONCE);
@@ -144,17 +146,9 @@ watch_once(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready
 }
 
 PART void
-watch_forget_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner)
+watch_forget(LoopObj *loop, int fd, uint32_t side, PyObject *owner)
 {
     if (fd < loop->poll.n_slots && *slot_of(&loop->poll.slots[fd], side) == owner) {
-        slot_change(loop, fd, side, NULL, NULL, 0);
-    }
-}
-
-PART void
-watch_forget(LoopObj *loop, int fd, uint32_t side)
-{
-    if (fd >= 0 && fd < loop->poll.n_slots) {
         slot_change(loop, fd, side, NULL, NULL, 0);
     }
 }
@@ -166,39 +160,59 @@ watch_stop(LoopObj *loop, int fd, uint32_t side, PyObject *owner)
     if (fd < 0 || fd >= poll->n_slots) {
         return;
     }
-    watch_forget_object(loop, fd, side, owner);
+    watch_forget(loop, fd, side, owner);
     if (fd >= poll->n_slots) {
         return;
     }
     poll_slot *slot = &poll->slots[fd];
     uint32_t wanted = poll_wanted(slot);
-    if (!slot->owned && (slot->events & ~wanted) != 0) {
+    if (slot->owner == NULL && (slot->events & ~wanted) != 0) {
         (void)poll_watch(poll, fd, wanted);
+    }
+}
+
+/* Nobody watches it any more. */
+static void
+watch_evict(LoopObj *loop, int fd)
+{
+    if (fd < loop->poll.n_slots) {
+        (void)poll_watch(&loop->poll, fd, 0);
+        loop->poll.slots[fd].owner = NULL;
+        slot_change(loop, fd, POLL_READ, NULL, NULL, 0);
+        slot_change(loop, fd, POLL_WRITE, NULL, NULL, 0);
     }
 }
 
 PART int
 watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready)
 {
-    watch_disown(loop, fd); // what is left of an earlier one of this number
+    watch_evict(loop, fd); // what is left of an earlier one of this number
     int err = poll_watch(&loop->poll, fd, POLL_READ);
     if (err < 0) {
         return err;
     }
-    loop->poll.slots[fd].owned = 1;
+    loop->poll.slots[fd].owner = owner;
     slot_change(loop, fd, POLL_READ, owner, read_ready, 0);
     return 0;
 }
 
 PART void
-watch_disown(LoopObj *loop, int fd)
+watch_disown(LoopObj *loop, int fd, PyObject *owner)
 {
-    if (fd >= 0 && fd < loop->poll.n_slots) {
-        (void)poll_watch(&loop->poll, fd, 0);
-        loop->poll.slots[fd].owned = 0;
-        watch_forget(loop, fd, POLL_READ);
-        watch_forget(loop, fd, POLL_WRITE);
+    if (fd < loop->poll.n_slots && loop->poll.slots[fd].owner == owner) {
+        watch_evict(loop, fd);
     }
+}
+
+PART PyObject *
+watch_owner(LoopObj *loop, int fd)
+{
+    PyObject *owner = fd >= 0 && fd < loop->poll.n_slots ? loop->poll.slots[fd].owner : NULL;
+    if (UNLIKELY(owner != NULL && transport_descriptor((TransportObj *)owner) != fd)) {
+        watch_evict(loop, fd);
+        owner = NULL;
+    }
+    return owner;
 }
 
 static PyObject *
@@ -218,8 +232,8 @@ watch_add(LoopObj *loop, const char *method, uint32_t side, PyObject *const *arg
     if (handle == NULL) {
         return NULL;
     }
-    if (fd < loop->poll.n_slots && loop->poll.slots[fd].owned) {
-        watch_disown(loop, fd); // its transport is closing
+    if (fd < loop->poll.n_slots && loop->poll.slots[fd].owner != NULL) {
+        watch_evict(loop, fd); // its transport is closing, or has lost it
     }
     int err = watch_side(loop, fd, side);
     if (err < 0) {
@@ -273,7 +287,7 @@ watch_remove(LoopObj *loop, uint32_t side, PyObject *obj)
         Py_RETURN_FALSE; // no such descriptor can have been added
     }
     poll_state *poll = &loop->poll;
-    if (fd >= poll->n_slots || *slot_of(&poll->slots[fd], side) == NULL || poll->slots[fd].owned) {
+    if (fd >= poll->n_slots || *slot_of(&poll->slots[fd], side) == NULL || watch_owner(loop, fd) != NULL) {
         Py_RETURN_FALSE; // a transport's own watching is not for others to end
     }
     /* A descriptor that the kernel no longer knows has nothing left to change. */
@@ -300,8 +314,7 @@ Loop_owner(PyObject *self, PyObject *obj)
         PyErr_Clear();
         Py_RETURN_NONE; // a closed one belongs to none
     }
-    PyObject *owner = fd < loop->poll.n_slots && loop->poll.slots[fd].owned ? loop->poll.slots[fd].reader
-                                                                            : NULL;
+    PyObject *owner = watch_owner(loop, fd);
     return Py_NewRef(owner == NULL ? Py_None : owner);
 }
 
