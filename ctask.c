@@ -59,6 +59,7 @@
 #include "src/future.c"
 #include "src/task.c"
 #include "src/handle.c"
+#include "src/clock.c"
 #include "src/poll_epoll.c"
 #include "src/fork.c"
 #include "src/loop.c"

@@ -138,6 +138,7 @@
     X(locked)                   \
     X(loop)                     \
     X(message)                  \
+    X(monotonic)                \
     X(msg)                      \
     X(name)                     \
     X(notify)                   \
@@ -319,7 +320,8 @@
 #define CTASK_CALL_GRAPH(X)
 #endif
 
-/* stop_iteration: kept by coro.c, NULL if there is none.
+/* stop_iteration: kept by coro.c, NULL if there is none.  time_names: the module's dictionary; monotonic: its
+   function, None if that was replaced before (clock.c).
    stock_*: functions of `_asyncio`'s and asyncio's types, unbound.  swap_current_task: _asyncio's, NULL before
    3.12.  current_tasks: {loop: task} of 3.13 and earlier, shared with _asyncio.  socket_names: the socket module's
    globals.  ssl_*: of Python's ssl, NULL until the first TLS connection. */
@@ -372,6 +374,8 @@
     X(stock_writer_del)       \
     X(stop_iteration)         \
     X(core_types)             \
+    X(time_names)             \
+    X(monotonic)              \
     X(deque_popleft)          \
     X(deque_append)           \
     X(stock_queue_join)       \
@@ -428,6 +432,11 @@ typedef struct {
     unsigned int plain_group;       // the same for task groups
     char condition_passes_on; // as asyncio's own (condition.c)
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
+    void *clock_keys;         // where time.monotonic was last (clock.c)
+    Py_ssize_t clock_index;
+    PyCFunction monotonic_method; // what it was in C
+    unsigned int handle_versions[2]; // tp_version_tags for which `runs_replaced` holds (handle.c)
+    char runs_replaced;              // a program put a function of its own in the place of Handle._run
     struct tls_buffers *tls;        // owned; NULL until the first TLS connection
     const struct openssl_api *openssl; // NULL if OpenSSL is not called directly
     int openssl_known;              // 0 until it was looked for, then 1 or -1
@@ -594,6 +603,19 @@ PART void handle_dealloc(PyObject *self);
 PART void timer_dealloc(PyObject *self);
 PART int handle_cancel(PyObject *handle, ctask_state *st);
 PART int handle_is_cancelled(PyObject *handle);
+PART int handle_look_at_run(ctask_state *st);
+
+/* Has a program put a function of its own in the place of asyncio.Handle._run, which is to see all that runs? */
+static inline int
+handle_run_is_replaced(ctask_state *st)
+{
+    if (LIKELY(st->handle_versions[0] == st->HandleType->tp_version_tag &&
+               st->handle_versions[1] == st->TimerHandleType->tp_version_tag && st->handle_versions[0] != 0 &&
+               st->handle_versions[1] != 0)) {
+        return st->runs_replaced;
+    }
+    return handle_look_at_run(st);
+}
 
 /* ---- loop.c ---- */
 
@@ -680,6 +702,7 @@ struct LoopObj {
     unsigned int type_version; // tp_version_tag for which `overridden` holds
     char is_open; // not closed
     char debug;
+    char runs_replaced; // Handle._run was, when the iteration began
     char stopping;
     char interrupted; // the last iteration was: the ring may hold some of its entries
     char overridden; // a method that the fast path stands for was replaced

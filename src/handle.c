@@ -456,6 +456,40 @@ handle_cancel(PyObject *handle, ctask_state *st)
     return res == NULL ? -1 : 0;
 }
 
+/* ---- what runs them ---- */
+
+/* asyncio's own, as it was compiled; whoever wraps it copies its name at most. */
+static int
+is_stock_run(PyObject *run, PyObject *events)
+{
+    if (run == NULL || !PyFunction_Check(run) || PyFunction_GET_GLOBALS(run) != events) {
+        return 0;
+    }
+    PyObject *qualname = ((PyCodeObject *)PyFunction_GET_CODE(run))->co_qualname;
+    return PyUnicode_CompareWithASCIIString(qualname, "Handle._run") == 0;
+}
+
+PART __attribute__((noinline)) int
+handle_look_at_run(ctask_state *st)
+{
+    PyTypeObject *types[] = {st->HandleType, st->TimerHandleType};
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *events = PyImport_ImportModule("asyncio.events");
+    st->runs_replaced = 0;
+    for (int i = 0; i < 2; i++) {
+        PyObject *run = PyObject_GetAttr((PyObject *)types[i], st->str._run);
+        if (events != NULL && !is_stock_run(run, PyModule_GetDict(events))) {
+            st->runs_replaced = 1;
+        }
+        Py_XDECREF(run);
+        st->handle_versions[i] = types[i]->tp_version_tag;
+    }
+    Py_XDECREF(events);
+    PyErr_Clear();
+    PyErr_SetRaisedException(raised);
+    return st->runs_replaced;
+}
+
 /* ---- life ---- */
 
 static int

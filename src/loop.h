@@ -53,7 +53,7 @@ loop_give_read_buffer(LoopObj *loop, char *buffer)
     }
 }
 
-/* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(). */
+/* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(), or what time.monotonic was replaced by. */
 PART int loop_now(LoopObj *loop, double *now);
 
 #define MAXIMUM_WAIT (24 * 3600.0) // seconds in the kernel, as asyncio's

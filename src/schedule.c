@@ -4,6 +4,7 @@
    checks are called, so that they are made by whoever overrides them. */
 
 #include "loop.h"
+#include "clock.h"
 
 #include <math.h>
 
@@ -284,8 +285,12 @@ PyDoc_STRVAR(time_doc,
 "Return the loop's time in seconds, a float from the monotonic clock.  (asyncio.loop.time)");
 
 static PyObject *
-Loop_time(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+Loop_time(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
+    ctask_state *st = ((LoopObj *)self)->st;
+    if (UNLIKELY(!clock_is_real(st))) {
+        return PyObject_CallMethodOneArg(st->stock_Loop, st->str.time, self);
+    }
     return PyFloat_FromDouble(poll_clock());
 }
 

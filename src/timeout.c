@@ -6,6 +6,7 @@
    override what the core skips. */
 
 #include "timeout.h"
+#include "clock.h"
 #include "poll.h"
 
 static void timeout_dealloc(PyObject *self);
@@ -62,7 +63,7 @@ timeout_deadline(ctask_state *st, PyObject *loop, PyObject *delay)
         return Py_NewRef(Py_None);
     }
     PyObject *now;
-    if (LIKELY(loop_plain(loop) != NULL)) {
+    if (LIKELY(loop_plain(loop) != NULL && clock_is_real(st))) {
         if (LIKELY(is_number(delay))) {
             double seconds = PyFloat_AsDouble(delay);
             if (seconds == -1.0 && PyErr_Occurred()) {
@@ -114,7 +115,7 @@ timeout_schedule(TimeoutObj *timeout, PyObject *loop, PyObject *when)
 {
     ctask_state *st = timeout->st;
     int due;
-    if (LIKELY(loop_plain(loop) != NULL && is_number(when))) {
+    if (LIKELY(loop_plain(loop) != NULL && is_number(when) && clock_is_real(st))) {
         double seconds = PyFloat_AsDouble(when);
         if (seconds == -1.0 && PyErr_Occurred()) {
             return NULL;

@@ -1,0 +1,24 @@
+/* Is time.monotonic() the system's?  freezegun and its like put a clock of their own there, which asyncio's loop reads
+   by time.monotonic(), and ours then, too: by asyncio's time().  See clock.c. */
+
+#ifndef CTASK_CLOCK_H
+#define CTASK_CLOCK_H
+
+#include "ctask.h"
+
+PART int clock_setup(ctask_state *st);
+PART int clock_look(ctask_state *st);
+
+static inline int
+clock_is_real(ctask_state *st)
+{
+    PyDictKeysObject *keys = ((PyDictObject *)st->time_names)->ma_keys;
+    if (LIKELY(keys == st->clock_keys && st->clock_index < keys->dk_nentries &&
+               DK_UNICODE_ENTRIES(keys)[st->clock_index].me_value == st->monotonic &&
+               ((PyCFunctionObject *)st->monotonic)->m_ml->ml_meth == st->monotonic_method)) {
+        return 1;
+    }
+    return clock_look(st);
+}
+
+#endif
