@@ -21,6 +21,9 @@ PART int loop_check_open(LoopObj *loop);
    KeyboardInterrupt and SystemExit, which end the loop. */
 PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg);
 
+PART char *loop_map_read_buffer(void);
+PART void loop_unmap_read_buffer(char *buffer);
+
 /* READ_BUFFER_SIZE bytes to receive into, the taker's alone until they are given back: whoever receives in Python
    code that is called meanwhile gets others.  NULL with MemoryError set. */
 static inline char *
@@ -29,15 +32,7 @@ loop_take_read_buffer(LoopObj *loop)
     char *buffer = loop->read_buffer;
     loop->read_buffer = NULL;
     if (UNLIKELY(buffer == NULL)) {
-        /* Freeing a block that was mapped for itself raises glibc's thresholds (mallopt(3), M_MMAP_THRESHOLD):
-           with those it starts from, each large message takes memory from the kernel and gives it back.  In
-           asyncio the first recv() of 256 KiB does this; 4 MiB, so that up to 8 stay, also serves a hundred
-           connections with 100 KiB each. */
-        PyMem_RawFree(PyMem_RawMalloc(4 * READ_BUFFER_SIZE));
-        buffer = malloc(READ_BUFFER_SIZE);
-        if (buffer == NULL) {
-            PyErr_NoMemory();
-        }
+        buffer = loop_map_read_buffer();
     }
     return buffer;
 }
@@ -49,7 +44,7 @@ loop_give_read_buffer(LoopObj *loop, char *buffer)
         loop->read_buffer = buffer;
     }
     else {
-        free(buffer);
+        loop_unmap_read_buffer(buffer);
     }
 }
 

@@ -27,6 +27,21 @@ typedef struct {
     size_t size;         // bytes
 } write_queue;
 
+/* More room than this is not kept while nothing waits. */
+#define QUEUE_KEPT 64
+
+/* Nothing waits any more. */
+static inline void
+queue_rewind(write_queue *q)
+{
+    q->head = 0;
+    if (q->capacity > QUEUE_KEPT) {
+        free(q->chunks);
+        q->chunks = NULL;
+        q->capacity = 0;
+    }
+}
+
 /* Takes the reference, also when it fails with -ENOMEM. */
 static inline int
 queue_push(write_queue *q, PyObject *owner, const char *data, size_t size)
@@ -81,7 +96,7 @@ queue_advance(write_queue *q, size_t n)
         q->size -= chunk->size;
         q->head++;
         if (--q->length == 0) {
-            q->head = 0;
+            queue_rewind(q);
         }
         Py_DECREF(owner);
     }
@@ -96,7 +111,7 @@ queue_pop(write_queue *q)
     q->size -= chunk->size;
     q->head++;
     if (--q->length == 0) {
-        q->head = 0;
+        queue_rewind(q);
     }
     Py_DECREF(owner);
 }

@@ -306,7 +306,7 @@ transport_close_descriptor(TransportObj *t)
     }
     t->open = 0;
     PyObject *raised = PyErr_GetRaisedException();
-    if (t->loop != NULL && t->loop->is_open) {
+    if (t->loop != NULL) {
         if (t->shared) {
             watch_stop(t->loop, t->fd, POLL_READ, (PyObject *)t);
             watch_stop(t->loop, t->fd, POLL_WRITE, (PyObject *)t);

@@ -500,3 +500,47 @@ def test_socket_that_takes_no_more_is_polled_only_while_something_is_pending(lin
     receive(peer, turn, len(MUCH) + 1)
     turn()
     assert "write=<idle" in repr(transport)
+
+
+@pytest.mark.parametrize(
+    "size, count",
+    [(100_000, 1500), pytest.param(150, 300_000, marks=pytest.mark.ctask_only)],
+)
+def test_the_memory_of_what_waited_goes_back_when_the_connection_is_dropped(script, size, count):
+    script(
+        f"""
+        import os, socket
+
+        def resident():
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+        class Protocol(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.set_result(transport)
+
+            def connection_lost(self, exc):
+                lost.set_result(exc)
+
+        async def main():
+            global made, lost
+            loop = asyncio.get_running_loop()
+            made, lost = loop.create_future(), loop.create_future()
+            server = await loop.create_server(Protocol, "127.0.0.1", 0)
+            client = socket.create_connection(server.sockets[0].getsockname())
+            client.send(b"read something first")
+            transport = await made
+            before = resident()
+            for i in range({count}):
+                transport.write(b"%{size}d" % i)
+            top = resident()
+            client.close()
+            await lost
+            after = resident()
+            assert top - before > 30 << 20, (before, top)
+            assert after - before < 8 << 20, (before, top, after)
+            server.close()
+
+        impl.run(main())
+        """
+    )
