@@ -372,6 +372,7 @@
     X(stock_protocol_init)    \
     X(stock_reader_init)      \
     X(stock_writer_del)       \
+    X(stock_get_extra_info)   \
     X(stop_iteration)         \
     X(core_types)             \
     X(time_names)             \

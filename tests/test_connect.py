@@ -389,6 +389,19 @@ def test_impossible_connections_are_refused(loop, run):
                 run(loop.connect_accepted_socket(Recorder, **args))
 
 
+@pytest.mark.parametrize("cls", [asyncio.BaseTransport, asyncio.Transport])
+def test_a_patched_base_of_transports_answers_for_them(connect, cls):
+    here, there = socket.socketpair()
+    with there:
+        transport, _ = connect(Recorder, sock=here)
+        with mock.patch.object(cls, "get_extra_info", return_value=("sock", 1)) as patched:
+            assert transport.get_extra_info("sockname", default=2) == ("sock", 1)
+        patched.assert_called_once_with("sockname", default=2)
+        with mock.patch.object(cls, "get_extra_info", lambda self, name: (self, name)):
+            assert transport.get_extra_info("peername") == (transport, "peername")
+        assert transport.get_extra_info("sockname") == ""
+
+
 # ---- Unix sockets ----
 
 
