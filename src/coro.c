@@ -17,7 +17,7 @@ coro_new(ctask_state *st, PyObject *owner, coro_step step, const char *name, Py_
     }
     coro->owner = Py_XNewRef(owner);
     coro->arg = Py_XNewRef(arg);
-    coro->waiter = coro->awaiting = coro->function = NULL;
+    coro->waiter = coro->subject = coro->awaiting = coro->function = NULL;
     coro->st = st;
     coro->step = step;
     coro->failed = NULL;
@@ -140,11 +140,12 @@ coro_end_wait(CoroObj *coro)
 static inline void
 coro_end(CoroObj *coro)
 {
-    PyObject *owner = coro->owner, *arg = coro->arg, *waiter = coro->waiter;
+    PyObject *owner = coro->owner, *arg = coro->arg, *waiter = coro->waiter, *subject = coro->subject;
     coro->state = CORO_CLOSED;
-    coro->owner = coro->arg = coro->waiter = NULL;
+    coro->owner = coro->arg = coro->waiter = coro->subject = NULL;
     Py_XDECREF(arg);
     Py_XDECREF(waiter);
+    Py_XDECREF(subject);
     Py_XDECREF(owner);
 }
 
@@ -556,6 +557,7 @@ coro_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(coro->owner);
     Py_VISIT(coro->arg);
     Py_VISIT(coro->waiter);
+    Py_VISIT(coro->subject);
     Py_VISIT(coro->awaiting);
     Py_VISIT(coro->function);
     return 0;

@@ -26,6 +26,7 @@ struct CoroObj {
     PyObject *owner;         // owned; whose method it is, or NULL
     PyObject *arg;           // owned; for the steps, or NULL
     PyObject *waiter;        // owned; for the steps, or NULL
+    PyObject *subject;       // owned; for the steps, or NULL
     PyObject *awaiting;      // owned; the iterator of what it waits for, or NULL
     PyObject *function;      // owned; asyncio's own, whose place it takes, or NULL
     ctask_state *st;         // borrowed from the type's module

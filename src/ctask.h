@@ -696,6 +696,7 @@ struct LoopObj {
     PyObject *current_handle; // owned; set in debug mode while a callback runs
     PyObject *thread_ident; // owned; None while the loop does not run
     PyObject *debug_value; // owned; what set_debug() was given
+    PyObject *transports; // owned; the dictionary within `_transports`, NULL until it was looked up
     char *read_buffer; // owned; to receive into, NULL while somebody has taken it (loop_take_read_buffer())
     void *entry_keys; // 3.13 and earlier: where our entry in current_tasks was last (registry.c)
     Py_ssize_t entry_index;

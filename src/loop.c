@@ -86,6 +86,9 @@ loop_setattro(PyObject *self, PyObject *name, PyObject *value)
     if (PyUnicode_Check(name) && PyUnicode_Compare(name, loop->st->str.create_task) == 0) {
         loop->type_version = 0;
     }
+    if (PyUnicode_Check(name) && PyUnicode_Compare(name, loop->st->str._transports) == 0) {
+        Py_CLEAR(loop->transports);
+    }
     return result;
 }
 
@@ -1162,6 +1165,7 @@ Loop_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(loop->current_handle);
     Py_VISIT(loop->thread_ident);
     Py_VISIT(loop->debug_value);
+    Py_VISIT(loop->transports);
     for (size_t i = 0; i < ring_length(&loop->ready); i++) {
         ring_entry *entry = ring_at(&loop->ready, i);
         if (ring_kind(entry) == READY_TIMER) {
@@ -1212,6 +1216,7 @@ Loop_clear(PyObject *self)
     Py_CLEAR(loop->current_handle);
     Py_CLEAR(loop->thread_ident);
     Py_CLEAR(loop->debug_value);
+    Py_CLEAR(loop->transports);
     return 0;
 }
 

@@ -25,8 +25,9 @@
 /* A peer that reads as fast as we write gets this many writes before the loop has a turn. */
 #define SENDS_AT_ONCE 16
 
-/* Of the coroutine of an operation, `owner` is the loop, `arg` the tuple of the method's arguments, `waiter` the
-   future while it waits, and `n` the bytes that sendall has sent, or that a connection is under way. */
+/* Of the coroutine of an operation, `owner` is the loop, `subject` the socket, `arg` what else the method was given
+   (a tuple where that is several), `waiter` the future while it waits, and `n` the bytes that sendall has sent, or
+   that a connection is under way. */
 typedef enum {
     OP_RECV,
     OP_RECV_INTO,
@@ -89,28 +90,22 @@ op_loop(const CoroObj *op)
     return (LoopObj *)op->owner;
 }
 
-static inline PyObject *
-op_arg(const CoroObj *op, Py_ssize_t i)
+static inline int
+op_has_tuple(op_kind kind)
 {
-    return PyTuple_GET_ITEM(op->arg, i);
-}
-
-static inline PyObject *
-op_sock(const CoroObj *op)
-{
-    return op_arg(op, 0);
+    return kind == OP_SENDTO || kind == OP_RECVFROM_INTO;
 }
 
 static inline int
 op_fd(const CoroObj *op)
 {
-    return socket_int(op_sock(op), op->st->sockets.fd);
+    return socket_int(op->subject, op->st->sockets.fd);
 }
 
 static inline int
 op_family(const CoroObj *op)
 {
-    return socket_int(op_sock(op), op->st->sockets.family);
+    return socket_int(op->subject, op->st->sockets.family);
 }
 
 /* A nonblocking socket for a descriptor that accept4() gave, which it takes also when it fails. */
@@ -218,7 +213,7 @@ static int
 try_recv_bytes(CoroObj *op, socket_address *from, PyObject **data)
 {
     LoopObj *loop = op_loop(op);
-    Py_ssize_t size = op_size(op_arg(op, 1)), n;
+    Py_ssize_t size = op_size(op->arg), n;
     if (size < 0 || (size == 0 && from == NULL)) {
         if (!PyErr_Occurred()) {
             return TRY_OTHER; // asyncio says what is wrong; recv(0) asks nobody
@@ -272,7 +267,7 @@ try_recv_into(CoroObj *op, PyObject **result)
 {
     Py_buffer view;
     ssize_t n = 0;
-    int tried = op_buffer(op_arg(op, 1), &view);
+    int tried = op_buffer(op->arg, &view);
     if (tried != TRY_DONE) {
         return tried;
     }
@@ -294,18 +289,20 @@ try_recvfrom_into(CoroObj *op, PyObject **result)
     socket_address from;
     ssize_t n = 0;
     Py_ssize_t size = 0;
-    if (PyTuple_GET_SIZE(op->arg) > 2) {
-        size = PyLong_CheckExact(op_arg(op, 2)) ? PyLong_AsSsize_t(op_arg(op, 2)) : -1;
+    PyObject *buffer = PyTuple_GET_ITEM(op->arg, 0);
+    if (PyTuple_GET_SIZE(op->arg) > 1) {
+        PyObject *wanted = PyTuple_GET_ITEM(op->arg, 1);
+        size = PyLong_CheckExact(wanted) ? PyLong_AsSsize_t(wanted) : -1;
         PyErr_Clear();
         if (size < 0) {
             return TRY_OTHER;
         }
     }
-    int tried = op_buffer(op_arg(op, 1), &view);
+    int tried = op_buffer(buffer, &view);
     if (tried != TRY_DONE) {
         return tried;
     }
-    if (PyObject_Size(op_arg(op, 1)) != view.len || size > view.len) {
+    if (PyObject_Size(buffer) != view.len || size > view.len) {
         PyErr_Clear();
         tried = TRY_OTHER; // what len() counts are not bytes; or an error
     }
@@ -331,13 +328,11 @@ op_send_some(int fd, const char *data, size_t size)
 static int
 op_keep_data(CoroObj *op)
 {
-    PyObject *view = PyMemoryView_FromObject(op_arg(op, 1));
-    PyObject *args = view == NULL ? NULL : PyTuple_Pack(2, op_sock(op), view);
-    Py_XDECREF(view);
-    if (args == NULL) {
+    PyObject *view = PyMemoryView_FromObject(op->arg);
+    if (view == NULL) {
         return -1;
     }
-    Py_SETREF(op->arg, args);
+    Py_SETREF(op->arg, view);
     return 0;
 }
 
@@ -346,7 +341,7 @@ try_sendall(CoroObj *op, PyObject **result)
 {
     Py_buffer view;
     int tried = TRY_TURN;
-    if (PyObject_GetBuffer(op_arg(op, 1), &view, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(op->arg, &view, PyBUF_SIMPLE) < 0) {
         return TRY_FAILED;
     }
     for (int i = 0; i < SENDS_AT_ONCE && tried == TRY_TURN; i++) {
@@ -372,16 +367,17 @@ static int
 try_sendto(CoroObj *op, PyObject **result)
 {
     socket_address to;
-    int known = address_read(&to, op_family(op), op_arg(op, 2));
+    PyObject *data = PyTuple_GET_ITEM(op->arg, 0), *address = PyTuple_GET_ITEM(op->arg, 1);
+    int known = address_read(&to, op_family(op), address);
     if (known <= 0) {
         return known < 0 ? TRY_FAILED : TRY_OTHER;
     }
     Py_buffer view;
-    if (PyObject_GetBuffer(op_arg(op, 1), &view, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return TRY_FAILED;
     }
     int tried = TRY_FAILED;
-    if (PySys_Audit("socket.sendto", "OO", op_sock(op), op_arg(op, 2)) == 0) {
+    if (PySys_Audit("socket.sendto", "OO", op->subject, address) == 0) {
         ssize_t n = sendto(
             op_fd(op), view.buf, (size_t)view.len, MSG_DONTWAIT | MSG_NOSIGNAL, &to.u.any, to.length);
         tried = LIKELY(n >= 0) ? TRY_DONE : op_failed_or_wait();
@@ -398,7 +394,7 @@ try_sendto(CoroObj *op, PyObject **result)
 static int
 connect_failed(CoroObj *op, int err)
 {
-    PyObject *peer = op_arg(op, 1), *message = NULL, *exc = NULL;
+    PyObject *peer = op->arg, *message = NULL, *exc = NULL;
     Py_ssize_t n = PyTuple_GET_SIZE(peer);
     if (op_family(op) == AF_INET6 && n < 4) {
         PyObject *zero = PyLong_FromLong(0);
@@ -448,7 +444,7 @@ try_connect(CoroObj *op, PyObject **result)
     if (op->n) {
         return connect_outcome(op, result);
     }
-    PyObject *sock = op_sock(op), *address = op_arg(op, 1);
+    PyObject *sock = op->subject, *address = op->arg;
     int type = socket_int(sock, op->st->sockets.type), proto = socket_int(sock, op->st->sockets.proto);
     socket_address to;
     if ((type != SOCK_STREAM && type != SOCK_DGRAM) ||
@@ -486,7 +482,7 @@ try_accept(CoroObj *op, PyObject **result)
     socket_address from;
     memset(&from, 0, sizeof(from));
     int fd = socketobj_accept(op_fd(op), &from);
-    return fd < 0 ? op_failed_or_wait() : with_address(socket_wrap(op->st, op_sock(op), fd), &from, result);
+    return fd < 0 ? op_failed_or_wait() : with_address(socket_wrap(op->st, op->subject, fd), &from, result);
 }
 
 static int
@@ -531,10 +527,14 @@ op_skip_sent(CoroObj *op, PyObject **data)
 static int
 op_delegate(CoroObj *op)
 {
-    PyObject *stack[] = {op->owner, NULL, NULL, NULL}, *rest = NULL;
-    Py_ssize_t n = PyTuple_GET_SIZE(op->arg);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        stack[i + 1] = op_arg(op, i);
+    PyObject *stack[] = {op->owner, op->subject, op->arg, NULL}, *rest = NULL;
+    Py_ssize_t n = op->arg == NULL ? 2 : 3;
+    if (op_has_tuple(op_kind_of(op))) {
+        stack[2] = PyTuple_GET_ITEM(op->arg, 0);
+        if (PyTuple_GET_SIZE(op->arg) > 1) {
+            stack[3] = PyTuple_GET_ITEM(op->arg, 1);
+            n = 4;
+        }
     }
     if (op_kind_of(op) == OP_SENDALL && op->n > 0) {
         rest = stack[2];
@@ -543,7 +543,7 @@ op_delegate(CoroObj *op)
         }
         stack[2] = rest;
     }
-    int status = coro_await(op, PyObject_Vectorcall(op->function, stack, (size_t)n + 1, NULL), NULL);
+    int status = coro_await(op, PyObject_Vectorcall(op->function, stack, (size_t)n, NULL), NULL);
     Py_XDECREF(rest);
     return status;
 }
@@ -565,33 +565,40 @@ op_unwait(CoroObj *op)
     Py_DECREF(fut);
 }
 
+static void
+find_transports(LoopObj *loop)
+{
+    PyObject *transports = PyObject_GetAttr((PyObject *)loop, loop->st->str._transports);
+    PyObject *data = transports == NULL ? NULL : PyObject_GetAttr(transports, loop->st->str.data);
+    if (data != NULL && PyDict_CheckExact(data)) {
+        Py_XSETREF(loop->transports, Py_NewRef(data));
+    }
+    Py_XDECREF(data);
+    Py_XDECREF(transports);
+    PyErr_Clear();
+}
+
 /* asyncio refuses to wait for a descriptor that a transport uses. */
 static int
 check_no_transport(LoopObj *loop, int fd)
 {
-    ctask_state *st = loop->st;
     int owned = watch_owner(loop, fd) != NULL;
-    PyObject *transports = PyObject_GetAttr((PyObject *)loop, st->str._transports);
-    PyObject *data = transports == NULL ? NULL : PyObject_GetAttr(transports, st->str.data);
-    Py_XDECREF(transports);
-    if (LIKELY(!owned && data != NULL && PyDict_CheckExact(data) && PyDict_GET_SIZE(data) == 0)) {
-        Py_DECREF(data);
+    if (UNLIKELY(loop->transports == NULL)) {
+        find_transports(loop);
+    }
+    if (LIKELY(!owned && loop->transports != NULL && PyDict_GET_SIZE(loop->transports) == 0)) {
         return 0;
     }
-    PyErr_Clear();
-    PyObject *number = PyLong_FromLong(fd);
-    if (number == NULL) {
-        Py_XDECREF(data);
-        return -1;
-    }
-    int used = owned || data == NULL || !PyDict_CheckExact(data) ? 1 : PyDict_Contains(data, number);
-    Py_XDECREF(data);
+    PyObject *number = PyLong_FromLong(fd), *known = Py_XNewRef(loop->transports);
+    int used = number == NULL ? -1 : owned || known == NULL ? 1 : PyDict_Contains(known, number);
+    Py_XDECREF(known);
     if (used > 0) {
-        PyObject *res = PyObject_CallMethodOneArg((PyObject *)loop, st->str._ensure_fd_no_transport, number);
+        PyObject *res = PyObject_CallMethodOneArg(
+            (PyObject *)loop, loop->st->str._ensure_fd_no_transport, number);
         used = res == NULL ? -1 : 0;
         Py_XDECREF(res);
     }
-    Py_DECREF(number);
+    Py_XDECREF(number);
     return used;
 }
 
@@ -634,7 +641,7 @@ sock_step(CoroObj *op, PyObject **result)
 {
     int tried = TRY_OTHER;
     /* A connection that is under way, asyncio would begin again. */
-    if (LIKELY(socketobj_is_plain(op->st, op_sock(op))) || (op_kind_of(op) == OP_CONNECT && op->n)) {
+    if (LIKELY(socketobj_is_plain(op->st, op->subject)) || (op_kind_of(op) == OP_CONNECT && op->n)) {
         tried = op_try(op, result);
     }
     if (LIKELY(tried == TRY_DONE)) {
@@ -656,7 +663,7 @@ sock_step(CoroObj *op, PyObject **result)
 static int
 check_nonblocking(CoroObj *op)
 {
-    PyObject *timeout = PyObject_CallMethodNoArgs(op_sock(op), op->st->str.gettimeout);
+    PyObject *timeout = PyObject_CallMethodNoArgs(op->subject, op->st->str.gettimeout);
     if (timeout == NULL) {
         return -1;
     }
@@ -693,19 +700,20 @@ sock_call(ctask_state *st, op_kind kind, PyObject *const *args, Py_ssize_t nargs
     if (UNLIKELY(!ours)) {
         return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
-    PyObject *kept = PyTuple_New(n);
-    if (kept == NULL) {
-        return NULL;
+    PyObject *arg = n > 1 ? args[2] : NULL, *several = NULL;
+    if (op_has_tuple(kind)) {
+        arg = several = n > 2 ? PyTuple_Pack(2, args[2], args[3]) : PyTuple_Pack(1, args[2]);
+        if (several == NULL) {
+            return NULL;
+        }
     }
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyTuple_SET_ITEM(kept, i, Py_NewRef(args[i + 1]));
+    CoroObj *op = (CoroObj *)coro_new(st, args[0], sock_start, op_kinds[kind].qualified, 0, arg);
+    Py_XDECREF(several);
+    if (op != NULL) {
+        op->subject = Py_NewRef(args[1]);
+        op->offset = -16 + (Py_ssize_t)kind; // watches no descriptor
     }
-    PyObject *coro = coro_new(st, args[0], sock_start, op_kinds[kind].qualified, 0, kept);
-    Py_DECREF(kept);
-    if (coro != NULL) {
-        ((CoroObj *)coro)->offset = -16 + (Py_ssize_t)kind; // watches no descriptor
-    }
-    return coro;
+    return (PyObject *)op;
 }
 
 #define METHOD(function, kind)                                   \

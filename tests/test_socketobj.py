@@ -302,6 +302,31 @@ def test_a_subclass_without_methods_of_its_own_may_be_patched_on_the_instance(lo
     run(main())
 
 
+def test_waiting_for_what_a_transport_of_a_subclass_uses_is_refused(loop, run, pair, plain):
+    ours, _ = pair
+
+    async def main():
+        task = loop.create_task(loop.sock_recv(plain[0], 10))
+        await settle()
+        plain[1].send(b"x")
+        assert await task == b"x"
+        transport, protocol = await loop.create_connection(Recorder, sock=ours)
+        other = socket.socket(fileno=ours.fileno())
+        try:
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                await loop.sock_recv(other, 10)
+        finally:
+            other.detach()
+        transport.abort()
+        await protocol.lost
+        task = loop.create_task(loop.sock_recv(plain[0], 10))
+        await settle()
+        plain[1].send(b"y")
+        assert await task == b"y"
+
+    run(main())
+
+
 def test_datagram_endpoint_over_a_socket_of_a_subclass(loop, run):
     class Protocol(asyncio.DatagramProtocol):
         def connection_made(self, transport):
