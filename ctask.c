@@ -224,16 +224,14 @@ import_all(ctask_state *st)
 #undef X
     st->stock_set_exception = PyObject_GetAttrString(st->stock_Future, "set_exception");
     st->stock_result = PyObject_GetAttrString(st->stock_Future, "result");
-    st->stock_remove_callback = PyObject_GetAttrString(st->stock_Future, "remove_done_callback");
-    st->stock_callbacks = PyObject_GetAttrString(st->stock_Future, "_callbacks");
     st->stock_create_task = PyObject_GetAttrString(st->stock_Loop, "create_task");
     st->stock_task_cancel = PyObject_GetAttrString(st->stock_Task, "cancel");
     st->context_kwnames = PyTuple_Pack(1, st->str.context);
     st->msg_kwnames = PyTuple_Pack(1, st->str.msg);
     st->empty_tuple = PyTuple_New(0);
-    if (st->stock_set_exception == NULL || st->stock_result == NULL || st->stock_remove_callback == NULL ||
-        st->stock_callbacks == NULL || st->stock_create_task == NULL || st->context_kwnames == NULL ||
-        st->stock_task_cancel == NULL || st->msg_kwnames == NULL || st->empty_tuple == NULL) {
+    if (st->stock_set_exception == NULL || st->stock_result == NULL || st->stock_create_task == NULL ||
+        st->context_kwnames == NULL || st->stock_task_cancel == NULL || st->msg_kwnames == NULL ||
+        st->empty_tuple == NULL) {
         return -1;
     }
 #if PY_VERSION_HEX >= 0x030C0000

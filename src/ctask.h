@@ -328,8 +328,6 @@
 #define CTASK_OBJECTS(X)      \
     X(stock_set_exception)    \
     X(stock_result)           \
-    X(stock_remove_callback)  \
-    X(stock_callbacks)        \
     X(stock_create_task)      \
     X(stock_task_cancel)      \
     X(msg_kwnames)            \

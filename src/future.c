@@ -96,6 +96,12 @@ future_schedule_callbacks(FutureObj *fut, ctask_state *st)
     if (callbacks != NULL) {
         for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(callbacks); i++) {
             PyObject *pair = PyList_GET_ITEM(callbacks, i);
+            if (UNLIKELY(!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2)) {
+                /* `_asyncio`'s getter of `_callbacks` gave the very list away, up to 3.13.0. */
+                PyErr_SetString(PyExc_RuntimeError, "corrupted callback tuple");
+                result = -1;
+                break;
+            }
             result = schedule_callback(
                 fut, st, Py_NewRef(PyTuple_GET_ITEM(pair, 0)), Py_NewRef(PyTuple_GET_ITEM(pair, 1)));
         }
@@ -830,14 +836,58 @@ PyDoc_STRVAR(Future_remove_done_callback_doc,
 "Remove all instances of `fn` from the callbacks; return how many there were.\n\n"
 "(asyncio.Future.remove_done_callback)");
 
+/* A comparison may run anything, also what changes the callbacks: after each we look again.  (`_asyncio`'s own, up to
+   3.13.0, does not.)  From the end, as most often all or one of the last are removed. */
+static Py_ssize_t
+remove_callback(FutureObj *fut, PyObject *callback)
+{
+    Py_ssize_t removed = 0;
+    PyObject *callbacks = Py_XNewRef(fut->callbacks);
+    for (Py_ssize_t i = callbacks == NULL ? 0 : PyList_GET_SIZE(callbacks); i-- > 0;) {
+        if (i >= PyList_GET_SIZE(callbacks)) {
+            continue;
+        }
+        PyObject *pair = Py_NewRef(PyList_GET_ITEM(callbacks, i));
+        int equal = !PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) == 0
+                        ? 0
+                        : PyObject_RichCompareBool(PyTuple_GET_ITEM(pair, 0), callback, Py_EQ);
+        if (equal > 0 && i < PyList_GET_SIZE(callbacks) && PyList_GET_ITEM(callbacks, i) == pair) {
+            equal = PyList_SetSlice(callbacks, i, i + 1, NULL);
+            removed++;
+        }
+        Py_DECREF(pair);
+        if (equal < 0) {
+            Py_DECREF(callbacks);
+            return -1;
+        }
+    }
+    if (callbacks != NULL && fut->callbacks == callbacks && PyList_GET_SIZE(callbacks) == 0) {
+        Py_CLEAR(fut->callbacks);
+    }
+    Py_XDECREF(callbacks);
+    PyObject *first = Py_XNewRef(fut->callback0);
+    int equal = first == NULL ? 0 : PyObject_RichCompareBool(first, callback, Py_EQ);
+    if (equal > 0 && fut->callback0 == first) {
+        PyObject *context = fut->context0;
+        fut->callback0 = fut->context0 = NULL;
+        Py_XDECREF(context);
+        Py_DECREF(first);
+        removed++;
+    }
+    Py_XDECREF(first);
+    return equal < 0 ? -1 : removed;
+}
+
 PART PyObject *
 Future_remove_done_callback(PyObject *self, PyObject *callback)
 {
-    if (waiter_as_callback((FutureObj *)self) < 0) {
+    FutureObj *fut = (FutureObj *)self;
+    if (fut->loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
         return NULL;
     }
-    PyObject *stack[] = {self, callback};
-    return PyObject_Vectorcall(state_of(self)->stock_remove_callback, stack, 2, NULL);
+    Py_ssize_t removed = waiter_as_callback(fut) < 0 ? -1 : remove_callback(fut, callback);
+    return removed < 0 ? NULL : PyLong_FromSsize_t(removed);
 }
 
 PyDoc_STRVAR(Future_cancel_doc,
@@ -862,14 +912,32 @@ Future_cancel(PyObject *self, PyObject *args, PyObject *kwargs)
     return result < 0 ? NULL : PyBool_FromLong(result);
 }
 
+/* A list of (callback, context), always a new one, or None. */
 PART PyObject *
 Future_get_callbacks(PyObject *self, void *Py_UNUSED(closure))
 {
-    if (waiter_as_callback((FutureObj *)self) < 0) {
+    FutureObj *fut = (FutureObj *)self;
+    if (fut->loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
         return NULL;
     }
-    descrgetfunc get = Py_TYPE(state_of(self)->stock_callbacks)->tp_descr_get;
-    return get(state_of(self)->stock_callbacks, self, (PyObject *)Py_TYPE(self));
+    if (waiter_as_callback(fut) < 0) {
+        return NULL;
+    }
+    if (fut->callback0 == NULL && fut->callbacks == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *callbacks = fut->callbacks == NULL
+                              ? PyList_New(0)
+                              : PyList_GetSlice(fut->callbacks, 0, PyList_GET_SIZE(fut->callbacks));
+    if (callbacks != NULL && fut->callback0 != NULL) {
+        PyObject *first = PyTuple_Pack(2, fut->callback0, fut->context0 == NULL ? Py_None : fut->context0);
+        if (first == NULL || PyList_Insert(callbacks, 0, first) < 0) {
+            Py_CLEAR(callbacks);
+        }
+        Py_XDECREF(first);
+    }
+    return callbacks;
 }
 
 static PyMethodDef Future_methods[] = {

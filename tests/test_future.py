@@ -1467,3 +1467,88 @@ def test_yield_from_driven_by_hand(fut, body):
     with pytest.raises(StopIteration) as stop:
         next(body(fut))
     assert stop.value.value == 4
+
+
+# ---- callbacks that change the future while they are compared ----
+
+
+@pytest.mark.ctask_only  # asyncio's crashes on 3.13.0
+def test_the_list_of_callbacks_is_a_copy(impl, loop, turn):
+    fut = impl.Future(loop=loop)
+    seen = []
+
+    def first(fut):
+        raise AssertionError("removed")
+
+    for callback in (first, seen.append, seen.append):
+        fut.add_done_callback(callback)
+    assert fut.remove_done_callback(first) == 1
+    listed = fut._callbacks
+    listed[0] = 7
+    listed.append(5)
+    assert len(fut._callbacks) == 2
+    fut.set_result(1)
+    turn()
+    assert seen == [fut, fut]
+    seen.clear()
+    assert fut._callbacks is None
+
+
+@pytest.mark.ctask_only  # asyncio's crashes on some versions
+@pytest.mark.parametrize("change", ["cancel", "remove", "add", "init", "result", "raise"])
+def test_a_comparison_that_changes_the_callbacks(impl, loop, turn, change):
+    if change == "init" and sys.version_info >= (3, 15):
+        return
+    fut = impl.Future(loop=loop)
+
+    def other(fut):
+        pass
+
+    class Evil:
+        def __call__(self, fut):
+            pass
+
+        def __eq__(self, to):
+            if change == "cancel":
+                fut.cancel()
+            elif change == "remove":
+                if to is not other:
+                    fut.remove_done_callback(other)
+            elif change == "add":
+                if len(fut._callbacks) < 50:
+                    fut.add_done_callback(other)
+            elif change == "init":
+                fut.__init__(loop=loop)
+            elif change == "result":
+                if not fut.done():
+                    fut.set_result(1)
+            else:
+                raise KeyError("compared")
+            return False
+
+        __hash__ = None
+
+    for _ in range(3):
+        fut.add_done_callback(Evil())
+        fut.add_done_callback(other)
+    if change == "raise":
+        with pytest.raises(KeyError, match="compared"):
+            fut.remove_done_callback(Evil())
+    else:
+        assert fut.remove_done_callback(Evil()) == 0
+    gc.collect()
+    fut.cancel()
+    turn()
+
+
+def test_all_of_one_callback_are_removed_wherever_they_are(impl, loop, turn):
+    fut = impl.Future(loop=loop)
+    seen = []
+    for n in range(100):
+        fut.add_done_callback(seen.append if n % 3 else print)
+    assert fut.remove_done_callback(print) == 34
+    assert fut.remove_done_callback(print) == 0
+    fut.set_result(1)
+    turn()
+    assert len(seen) == 66
+    seen.clear()

@@ -38,14 +38,14 @@ def once(loop):
         handle = ready.popleft()
         if handle._cancelled:
             continue
-        if sys.version_info < (3, 12):
+        if sys.version_info < (3, 14):
             task = asyncio.tasks._current_tasks.pop(loop, None)
         else:
             task = asyncio.tasks._swap_current_task(loop, None)
         try:
             handle._run()
         finally:
-            if task is not None and sys.version_info < (3, 12):
+            if task is not None and sys.version_info < (3, 14):
                 asyncio.tasks._current_tasks[loop] = task
             elif task is not None:
                 asyncio.tasks._swap_current_task(loop, task)
