@@ -9,7 +9,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import chart, floors, instructions, memory, network, real, report, scale, timing, traffic
+from . import (
+    chart,
+    floors,
+    instructions,
+    latency,
+    memory,
+    network,
+    real,
+    report,
+    scale,
+    timing,
+    traffic,
+)
 from .contenders import BASELINE, CONTENDERS, NETWORK_CONTENDERS, WHEEL, WHEEL_FOLDER
 from .core import SCENARIOS
 
@@ -23,6 +35,9 @@ HOW = {
     "scale": "CPU time (user and system) per operation with so many alive at once, median of the "
     "rounds (with the garbage collector on there is one); callgrind, collector off; growth is from "
     "1000 to the last column; smaller is better",
+    "latency": "real time; p50 / p99 / p99.9 / worst of one run, figures with too few samples left "
+    "out; one connection with one request in flight, client in C on another core; garbage "
+    "collector on; smaller is better",
     "floors": "callgrind, user space, differences of n and 3n operations; hash seed 0, garbage "
     "collector frozen and off; the floor is the scenario's own Python code with asyncio's names "
     "doing nothing; functions by what they cost more than there",
@@ -65,6 +80,11 @@ def parse() -> argparse.Namespace:
         "loops in threads",
     )
     mode.add_argument(
+        "--latency",
+        action="store_true",
+        help="how long echoes, signals, timers and children wait while the loop is busy",
+    )
+    mode.add_argument(
         "--floors",
         action="store_true",
         help="instructions of ctask above those of the scenarios' own Python code, by function",
@@ -83,7 +103,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--scenario",
         action="append",
-        choices=[*SCENARIOS, *traffic.SCENARIOS, *real.PROGRAMS, *scale.KINDS],
+        choices=[
+            *SCENARIOS,
+            *traffic.SCENARIOS,
+            *real.PROGRAMS,
+            *scale.KINDS,
+            *latency.LOADS,
+            *latency.KINDS,
+        ],
         metavar="NAME",
         help="only this (repeatable)",
     )
@@ -130,7 +157,9 @@ def parse() -> argparse.Namespace:
         parser.error("--scale has no chart")
     if options.network and options.memory:
         parser.error("--memory measures connections, too: without --network")
-    core_only = options.network or options.programs or options.memory or options.floors
+    core_only = (
+        options.network or options.programs or options.memory or options.floors or options.latency
+    )
     if options.wheel and core_only:
         parser.error("--wheel is for time, --instructions and --scale of the core")
     return options
@@ -183,18 +212,34 @@ def measure_core(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     return HOW["time"], {"titles": titles, **timing.measure(names, scenarios, options.quick)}
 
 
+def measure_latency(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """How it was measured, and what was found."""
+    loads = [name for name in options.scenario or () if name in latency.LOADS]
+    kinds = [name for name in options.scenario or () if name in latency.KINDS]
+    names = chosen(CONTENDERS, options.contender)
+    return HOW["latency"], latency.measure(
+        names, chosen(latency.LOADS, loads), chosen(latency.KINDS, kinds), options.quick
+    )
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     known: Iterable[str] = scale.KINDS if options.scale else SCENARIOS
     if options.network or options.programs:
         known = traffic.SCENARIOS if options.network else real.PROGRAMS
+    if options.latency:
+        known = [*latency.LOADS, *latency.KINDS]
     if options.scenario and not chosen(known, options.scenario):
         raise SystemExit("no such scenario here; --list tells which belong where")
-    if options.programs:
+    if options.latency:
+        how, found = measure_latency(options)
+    elif options.programs:
         how, found = measure_programs(options)
     else:
         how, found = (measure_network if options.network else measure_core)(options)
     mode = "time"
-    if options.programs:
+    if options.latency:
+        mode = "latency"
+    elif options.programs:
         mode = "programs"
     elif options.instructions:
         mode = "instructions"
@@ -224,18 +269,21 @@ def main() -> None:
             print(f"{kind:22}--scale: {title}")
         for over_network in traffic.SCENARIOS.values():
             print(f"{over_network.name:22}--network: {over_network.title}")
+        for load, title in [*latency.LOADS.items(), *latency.KINDS.items()]:
+            print(f"{load:22}--latency: {title}")
         for program in real.PROGRAMS.values():
             print(f"{program.name:22}--programs: {program.title}")
         return
     result = json.loads(options.source.read_text()) if options.source else measure(options)
-    own = {"scale": scale.text, "floors": floors.text}.get(result["mode"])
+    own = {"scale": scale.text, "floors": floors.text, "latency": latency.text}.get(result["mode"])
     print(report.text(result, own and own(result)))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     if options.chart:
         if BASELINE not in result["contenders"] or len(result["contenders"]) < 2:
             raise SystemExit(f"a chart needs {BASELINE} and another contender")
-        chart.draw(result, options.chart)
+        draw = chart.draw_curves if result["mode"] == "latency" else chart.draw
+        draw(result, options.chart)
 
 
 if __name__ == "__main__":

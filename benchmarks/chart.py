@@ -1,5 +1,5 @@
-"""Draws a result as horizontal bars, asyncio being 1: `--chart OUT.svg` writes SVG and, beside
-it, PNG.
+"""Draws a result as horizontal bars, asyncio being 1, or delays as curves: `--chart OUT.svg` writes
+SVG and, beside it, PNG.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ def legend_places(
     return places
 
 
-def draw(result: dict[str, Any], svg: Path) -> None:
+def plotting() -> Any:
+    """matplotlib.pyplot, with this style."""
     try:
         import matplotlib
     except ImportError:
         raise SystemExit("--chart needs matplotlib: pip install 'ctask[bench]'") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from matplotlib.patches import Rectangle
 
     plt.rcParams.update(
         {
@@ -78,6 +78,83 @@ def draw(result: dict[str, Any], svg: Path) -> None:
             "svg.hashsalt": "ctask",
         }
     )
+    return plt
+
+
+def save(figure: Any, svg: Path) -> None:
+    for suffix, extra in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 150})):
+        figure.savefig(svg.with_suffix(suffix), **extra)
+
+
+def subtitle(result: dict[str, Any]) -> str:
+    machine = result["host"]
+    python = machine["python"].removesuffix(" (release)")
+    return f"Smaller is better. {python}, {machine['cpu']}, {machine['date'][:10]}"
+
+
+def draw_curves(result: dict[str, Any], svg: Path) -> None:
+    """Of round trips: a panel for each load, in it a curve of percentiles for each contender."""
+    plt = plotting()
+    names = report.columns(result)
+    rows = {key: row for key, row in result["values"].items() if key.startswith("echo/") and row}
+    if not rows:
+        raise SystemExit("a chart of delays needs the echoes")
+    across = min(3, len(rows))
+    down = -(-len(rows) // across)
+    height = 2.1 * down + 1.1
+    figure, panels = plt.subplots(
+        down, across, figsize=(8.4, height), squeeze=False, sharey=True, facecolor="white"
+    )
+    marks = (0.5, 0.9, 0.99, 0.999, 0.9999)
+    for axes, (key, row) in zip(panels.flat, rows.items(), strict=False):
+        for name in names:
+            if name in row:
+                shares, delays = zip(*row[name]["curve"], strict=True)
+                colour = COLOURS.get(name, INK)
+                axes.plot(
+                    [1 / (1 - share) for share in shares],
+                    [delay * 1000 for delay in delays],
+                    color=colour,
+                    linewidth=1.8 if name == "ctask" else 1.1,
+                    label=name,
+                )
+        axes.set(xscale="log", yscale="log", xlim=(1, 10_000))
+        axes.set_xticks([1 / (1 - mark) for mark in marks], [f"{mark * 100:g}" for mark in marks])
+        axes.minorticks_off()
+        axes.set_title(result["titles"][key].split(": ", 1)[1], fontsize=9, color=INK, loc="left")
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0, colors=FAINT, labelsize=7)
+        axes.grid(color="#eceef1", linewidth=0.8)
+    for axes in list(panels.flat)[len(rows) :]:
+        axes.set_axis_off()
+    figure.text(
+        0.02,
+        1 - 0.22 / height,
+        "Round trip in ms, by percentile",
+        size=13,
+        weight="bold",
+        color=INK,
+        va="center",
+    )
+    figure.text(0.02, 1 - 0.47 / height, subtitle(result), color=FAINT, va="center")
+    lines = {line.get_label(): line for axes in panels.flat for line in axes.lines}
+    figure.legend(
+        lines.values(),
+        lines.keys(),
+        loc="upper left",
+        bbox_to_anchor=(0.01, 1 - 0.58 / height),
+        ncols=len(lines),
+        frameon=False,
+    )
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.85 / height))
+    save(figure, svg)
+    plt.close(figure)
+
+
+def draw(result: dict[str, Any], svg: Path) -> None:
+    plt = plotting()
+    from matplotlib.patches import Rectangle
+
     contenders = report.columns(result)
     # Reversed, so that ctask is at the top of each group.
     names = [name for name in reversed(contenders) if name != BASELINE]
@@ -148,15 +225,7 @@ def draw(result: dict[str, Any], svg: Path) -> None:
     figure.text(
         0.02, inches(0.22), TITLES[result["mode"]], size=13, weight="bold", color=INK, va="center"
     )
-    machine = result["host"]
-    python = machine["python"].removesuffix(" (release)")
-    figure.text(
-        0.02,
-        inches(0.47),
-        f"Smaller is better. {python}, {machine['cpu']}, {machine['date'][:10]}",
-        color=FAINT,
-        va="center",
-    )
+    figure.text(0.02, inches(0.47), subtitle(result), color=FAINT, va="center")
     for name, text, y, x in legend:
         figure.patches.append(
             Rectangle(
@@ -172,6 +241,5 @@ def draw(result: dict[str, Any], svg: Path) -> None:
             (x + 0.19) / width, inches(0.745 + y), text, va="center", color=INK, weight=weight
         )
     axes.text(1, -0.06, BASELINE, ha="center", va="bottom", color=INK, fontsize=8)
-    for suffix, extra in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 150})):
-        figure.savefig(svg.with_suffix(suffix), **extra)
+    save(figure, svg)
     plt.close(figure)

@@ -142,6 +142,13 @@ def start(
     )
 
 
+def piped(command: list[str]) -> subprocess.Popen[str]:
+    """A program that is no worker, its output and errors being pipes of text."""
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+    )
+
+
 def described(error: Exception) -> str:
     """On one line, for a table's footnotes."""
     return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")[:200]

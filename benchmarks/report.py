@@ -9,7 +9,7 @@ absent           contenders left out, and why
 titles           of each row
 values           of each row and contender: value; for time also rounds and, as ratios, spread; for
                  the network and programs also rate (requests per second), and what was said of each
-                 run
+                 run; for latency p50, p99 (which is the value), p999, worst and curve
 failed           of each row and contender, for these and memory: why it has no value
 """
 
@@ -28,6 +28,7 @@ UNITS = {
     "time": ("s", "CPU time per operation", 1e6, "us"),
     "instructions": ("instructions", "Instructions per operation (user space)", 1, "instr."),
     "scale": ("s", "CPU time per operation", 1e9, "ns"),
+    "latency": ("s", "Delay", 1e3, "ms"),
     "floors": ("instructions", "Instructions per operation (user space)", 1, "instr."),
     "memory": ("bytes", "Memory per object", 1, "bytes"),
     "network": ("s", "Server's CPU time per request", 1e6, "us"),

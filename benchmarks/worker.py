@@ -9,6 +9,7 @@
     worker serve CONTENDER PROGRAM PLACE          see servers.py
     worker spawn CONTENDER PROGRAM AT-ONCE WARM-UP SECONDS
     worker count CONTENDER PROGRAM PLACE TIMES    under valgrind, see instructions.py
+    worker delays CONTENDER REQUEST               see loads.py
     worker program CONTENDER ARGUMENTS            see programs.py
 
 The first line of output is the contender's version, or why it is absent. Each answer after it
@@ -26,7 +27,7 @@ import sys
 import time
 from typing import Any
 
-from . import contenders, instructions, memory, programs, scale, servers, spawning
+from . import contenders, instructions, loads, memory, programs, scale, servers, spawning
 from .core import SCENARIOS, Scenario
 
 LIMIT = 300  # seconds for one measurement; a loop that hangs ends its process by SIGALRM
@@ -69,7 +70,7 @@ def serving(run: contenders.RunMain | None, program: str, place: servers.Place) 
 
 
 def main(mode: str, name: str, *arguments: str) -> None:
-    if mode in ("serve", "count", "program"):
+    if mode in ("serve", "count", "program", "delays"):
         servers.prepare()
     try:
         run, version = (None, "-") if name in contenders.LIMITS else contenders.runner(name)
@@ -115,6 +116,8 @@ def main(mode: str, name: str, *arguments: str) -> None:
     elif mode == "spawn":
         program, at_once, warm_up, seconds = arguments
         run(spawning.spawn(program, int(at_once), float(warm_up), float(seconds), say))
+    elif mode == "delays":
+        run(loads.serve(json.loads(arguments[0]), say))
     elif mode == "program":
         run(programs.main(*json.loads(arguments[0]), say))
 

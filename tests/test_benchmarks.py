@@ -641,3 +641,72 @@ class TestClient:
         done = self.talk(build, leave, "-s", "100")
         assert done.returncode == 1
         assert "the server closed a connection" in done.stderr
+
+
+class TestLatency:
+    """How long a loop keeps others waiting."""
+
+    def test_figures_are_the_delays_that_so_many_did_not_exceed(self):
+        from benchmarks.latency import summary
+
+        figures = summary([i / 1000 for i in range(1000, 0, -1)])
+        assert (figures["p50"], figures["p99"], figures["worst"]) == (0.501, 0.991, 1.0)
+        assert figures["value"] == figures["p99"] and figures["samples"] == 1000
+        shares, delays = zip(*figures["curve"], strict=True)
+        assert shares[0] == 0 and shares[-1] <= 0.999
+        assert list(delays) == sorted(delays)
+
+    def test_one_delay_has_all_figures(self):
+        from benchmarks.latency import summary
+
+        figures = summary([0.25])
+        assert {figures[key] for key in ("p50", "p99", "p999", "worst")} == {0.25}
+
+    def test_the_clients_counts_become_delays(self):
+        from benchmarks.latency import from_counts
+
+        delays = from_counts([(10.0, 2), (2000.0, 1)], 2100.0)
+        assert delays == pytest.approx([10e-6, 10e-6, 2.1e-3])
+
+    def test_tables_leave_out_what_there_is_too_little_for(self):
+        from benchmarks import latency
+
+        few = latency.summary([0.002] * 99)
+        many = latency.summary([0.0205] * 5000)
+        result = {
+            "contenders": {"asyncio": {}, "ctask": {}},
+            "titles": {"timer/idle": "T: nothing", "echo/idle": "E: nothing"},
+            "values": {"timer/idle": {"ctask": few}, "echo/idle": {"asyncio": many}},
+            "failed": {"upload": {"ctask": "because"}},
+        }
+        rows = [line.split("|")[1:-1] for line in latency.text(result).splitlines() if "|" in line]
+        cells = [[cell.strip() for cell in row] for row in rows if "nothing" in row[0]]
+        assert cells == [
+            ["nothing", "20.5 / 20.5 / 20.5 / 20.5", "-"],
+            ["nothing", "-", "2.00 / - / - / 2.00"],
+        ]
+        assert latency.text(result).endswith("ctask: because (upload)")
+
+    def test_names_tell_loads_from_kinds(self):
+        from benchmarks import latency
+        from benchmarks.loads import MEASUREMENTS
+
+        assert not set(latency.LOADS) & set(latency.KINDS)
+        assert {"echo", *MEASUREMENTS} == set(latency.KINDS)
+
+    def test_everything_is_measured_under_each_load(self):
+        from benchmarks import latency, native
+
+        try:
+            native.program("moments.c")
+            native.program("client.c")
+        except native.NotBuilt as error:
+            pytest.skip(str(error))
+        loads = ["idle", "tasks:0.001", "upload"]
+        found = latency.measure(["asyncio"], loads, list(latency.KINDS), True)
+        assert not found["failed"] and not found["absent"]
+        assert set(found["values"]) == {f"{k}/{n}" for k in latency.KINDS for n in loads}
+        for row, cells in found["values"].items():
+            assert cells["asyncio"]["samples"] > 0, row
+            assert 0 <= cells["asyncio"]["p50"] <= cells["asyncio"]["worst"] < 60
+        assert found["contenders"]["asyncio"]["loop"].startswith("asyncio.")

@@ -3,7 +3,7 @@
 // compared under the same load).
 //
 //   client [-p port | -u path] [-U] [-m mode] [-c connections] [-i idle] [-s bytes] [-w warm-up] [-d seconds]
-//          [-n requests] [-P pid]
+//          [-n requests] [-l] [-P pid]
 //
 //   -m echo      send a request, wait for the same bytes, again (the default)
 //   -m connect   connect, one such request, close and wait for the other end to close, again
@@ -11,6 +11,7 @@
 //   -U           datagrams; those not answered within 0.2 s are sent again
 //   -i idle      so many connections more, with nothing on them but one request before the warm-up
 //   -n requests  so many and no more, not fewer than connections, instead of a window of time
+//   -l           tell all latencies: pairs of microseconds and how many took as long, to a sixteenth of an octave
 //   -P pid       the server, whose CPU time is read at both ends of the measured window
 //
 // Prints one line of JSON. What comes back is compared with what was sent; a difference, an error or 10 s
@@ -42,9 +43,9 @@ typedef enum { ECHO, CONNECT, HOLD } Mode;
 typedef struct {
     int fd;
     bool write_watched; // EPOLLOUT is asked for
-    bool closing;       // our end is closed, the other end's close is awaited
-    size_t sent, got;   // bytes of the request in flight
-    uint64_t started;   // ns; 0 if no answer is awaited
+    bool closing; // our end is closed, the other end's close is awaited
+    size_t sent, got; // bytes of the request in flight
+    uint64_t started; // ns; 0 if no answer is awaited
 #ifdef USE_TLS
     SSL *tls;
 #endif
@@ -82,15 +83,24 @@ clock_ns(clockid_t clock)
 // ---- latencies: buckets a sixteenth of an octave wide ----
 
 enum { BUCKETS = 64 * 16 };
-static uint64_t buckets[BUCKETS];
+static uint64_t buckets[BUCKETS], worst;
+static bool tell_latencies;
 
 static void
 latency_add(uint64_t ns)
 {
     if (ns < 16)
         ns = 16;
+    if (ns > worst)
+        worst = ns;
     int octave = 63 - __builtin_clzll(ns);
     buckets[octave * 16 + (int)((ns >> (octave - 4)) & 15)]++;
+}
+
+static double
+bucket_us(int i)
+{
+    return (double)((uint64_t)(16 + i % 16) << (i / 16) >> 4) / 1000.0;
 }
 
 // Microseconds, or 0 without any.
@@ -101,9 +111,23 @@ latency_quantile(double share, uint64_t total)
     for (int i = 0; i < BUCKETS; i++) {
         below += buckets[i];
         if (below > wanted)
-            return (double)((uint64_t)(16 + i % 16) << (i / 16) >> 4) / 1000.0;
+            return bucket_us(i);
     }
     return 0;
+}
+
+static void
+latencies_tell(void)
+{
+    const char *separator = "";
+    printf(", \"worst\": %.1f, \"latencies\": [", (double)worst / 1000.0);
+    for (int i = 0; i < BUCKETS; i++) {
+        if (buckets[i]) {
+            printf("%s[%.3f, %llu]", separator, bucket_us(i), (unsigned long long)buckets[i]);
+            separator = ", ";
+        }
+    }
+    printf("]");
 }
 
 // ---- one connection ----
@@ -356,7 +380,7 @@ run(Connection *connections, size_t count, double warm_up, double seconds, uint6
     own_cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - own_cpu;
     double elapsed = (double)(now - window) / 1e9;
     printf("{\"requests\": %llu, \"seconds\": %.6f, \"server_cpu\": %.9f, \"client_cpu\": %.9f, "
-           "\"p50\": %.1f, \"p99\": %.1f, \"resent\": %llu}\n",
+           "\"p50\": %.1f, \"p99\": %.1f, \"resent\": %llu",
            (unsigned long long)requests,
            elapsed,
            (double)server_cpu / 1e9,
@@ -364,6 +388,9 @@ run(Connection *connections, size_t count, double warm_up, double seconds, uint6
            latency_quantile(.5, requests),
            latency_quantile(.99, requests),
            (unsigned long long)resent);
+    if (tell_latencies)
+        latencies_tell();
+    puts("}");
 }
 
 // Not the same at any two offsets that matter, without a newline but the last: servers may read lines.
@@ -390,7 +417,7 @@ main(int argc, char **argv)
 
     *inet = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     address_length = sizeof *inet;
-    for (int option; (option = getopt(argc, argv, "p:u:Um:c:i:s:w:d:n:P:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "p:u:Um:c:i:s:w:d:n:lP:")) != -1;) {
         switch (option) {
         case 'p':
             inet->sin_port = htons((uint16_t)atoi(optarg));
@@ -423,6 +450,9 @@ main(int argc, char **argv)
             break;
         case 'n':
             limit = (uint64_t)atoll(optarg);
+            break;
+        case 'l':
+            tell_latencies = true;
             break;
         case 'P':
             if (clock_getcpuclockid(atoi(optarg), &server_clock))
