@@ -418,6 +418,10 @@ typedef struct {
     freelist free_timers;
     freelist free_threadsafe; // 3.14+
     socket_layout sockets;
+    struct {
+        unsigned int version; // tp_version_tag of StreamType for which `own` holds
+        char own; // nobody has replaced write() or is_closing() of the class
+    } streams;
     freelist free_coros;
     unsigned int plain_reader;      // tp_version_tag of the last class of readers without overrides
     unsigned int plain_queues[3];   // the same for queues, by kind (queues.c)

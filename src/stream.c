@@ -31,6 +31,44 @@ stream_is_exact(PyObject *obj)
     return Py_TYPE(obj)->tp_dealloc == stream_dealloc;
 }
 
+/* ---- patches ---- */
+
+static int
+has_own_method(PyObject *type, PyObject *name)
+{
+    PyObject *method = PyObject_GetAttr(type, name);
+    int own = method != NULL && Py_IS_TYPE(method, &PyMethodDescr_Type) &&
+              PyDescr_TYPE(method) == (PyTypeObject *)type;
+    PyErr_Clear();
+    Py_XDECREF(method);
+    return own;
+}
+
+/* Tests replace methods of classes; the version tag changes when they do. */
+static __attribute__((noinline)) void
+look_for_patches(ctask_state *st)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *type = (PyObject *)st->StreamType;
+    st->streams.own = has_own_method(type, st->str.write) && has_own_method(type, st->str.is_closing);
+    PyErr_SetRaisedException(raised);
+    st->streams.version = st->StreamType->tp_version_tag;
+}
+
+PART int
+stream_is_unpatched(PyObject *obj)
+{
+    if (UNLIKELY(!stream_is_exact(obj) || ((TransportObj *)obj)->dict != NULL)) {
+        return 0;
+    }
+    ctask_state *st = ((TransportObj *)obj)->st;
+    unsigned int version = st->StreamType->tp_version_tag;
+    if (UNLIKELY(st->streams.version != version || version == 0)) {
+        look_for_patches(st);
+    }
+    return st->streams.own;
+}
+
 /* ---- beginning ---- */
 
 /* Who takes the data. */

@@ -34,6 +34,8 @@ PART StreamObj *stream_create(LoopObj *loop, int fd, int family, int type, int p
                               PyObject *protocol, PyObject *waiter, PyObject *extra, PyObject *server,
                               PyObject *context, const struct sockaddr *peer, socklen_t peer_length);
 PART int stream_is_exact(PyObject *obj);
+/* The same, and its write() and is_closing() are ours: nobody has put others in their place. */
+PART int stream_is_unpatched(PyObject *obj);
 /* transport.write(data); -1 with an exception. */
 PART int stream_write(StreamObj *s, PyObject *data);
 /* The same for bytes in memory: what cannot be sent at once is copied. */

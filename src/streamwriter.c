@@ -110,7 +110,7 @@ writer_drain_start(CoroObj *coro, PyObject **result)
         return -1;
     }
     int closing;
-    if (LIKELY(stream_is_exact(transport))) {
+    if (LIKELY(stream_is_unpatched(transport))) {
         closing = ((TransportObj *)transport)->closing != 0;
     }
     else {
@@ -204,7 +204,7 @@ StreamWriter_write(ctask_state *st, PyObject *self, PyObject *const *args, Py_ss
         return NULL;
     }
     int status;
-    if (LIKELY(stream_is_exact(transport))) {
+    if (LIKELY(stream_is_unpatched(transport))) {
         status = stream_write((StreamObj *)transport, data);
     }
     else {
