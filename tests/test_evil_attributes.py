@@ -299,3 +299,62 @@ def test_a_loop_that_starts_the_future_anew(impl):
         fut.add_done_callback(print)
     with contextlib.suppress(RuntimeError):
         fut.set_result(None)
+
+
+@pytest.mark.ctask_only  # asyncio's crashes up to 3.13
+def test_what_is_written_to_the_list_of_callbacks(impl, loop, turn):
+    calls = []
+    fut = impl.Future(loop=loop)
+    fut.add_done_callback(print)
+    fut.add_done_callback(calls.append)
+    assert fut.remove_done_callback(print) == 1
+    shown = fut._callbacks
+    assert [callback for callback, _ in shown] == [calls.append]
+    shown[0] = 7
+    shown.append(5)
+    fut.set_result(None)
+    turn()
+    assert calls == [fut]
+
+
+@pytest.mark.ctask_only  # asyncio's crashes up to 3.13
+@pytest.mark.parametrize("evil", ["removes", "starts anew", "ends", "raises", "adds"])
+def test_a_callback_whose_comparison(impl, loop, turn, evil):
+    class Callback:
+        def __call__(self, fut):
+            pass
+
+    class Evil(Callback):
+        def __eq__(self, other):
+            if left:
+                left.pop()
+                if evil == "removes":
+                    fut.remove_done_callback(plain)
+                elif evil == "starts anew" and sys.version_info < (3, 15):
+                    fut.__init__(loop=loop)
+                elif evil == "ends" and not fut.done():
+                    fut.set_result(None)
+                elif evil == "raises":
+                    raise KeyError
+                elif evil == "adds":
+                    fut.add_done_callback(plain)
+                gc.collect()
+            return NotImplemented
+
+    for first in (False, True):
+        left = [None] * 5
+        fut = impl.Future(loop=loop)
+        plain = Callback()
+        if first:
+            fut.add_done_callback(print)
+        for _ in range(3):
+            fut.add_done_callback(Evil())
+            fut.add_done_callback(plain)
+        with contextlib.suppress(KeyError):
+            fut.remove_done_callback(Evil())
+        left.clear()
+        assert fut.remove_done_callback(print) <= 1
+        fut.remove_done_callback(plain)
+        if not fut.done():
+            fut.set_result(None)
+        turn()
