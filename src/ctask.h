@@ -699,12 +699,15 @@ struct LoopObj {
     PyObject *thread_ident; // owned; None while the loop does not run
     PyObject *debug_value; // owned; what set_debug() was given
     PyObject *transports; // owned; the dictionary within `_transports`, NULL until it was looked up
+    char *heap_end; // of the C library's, when the loop was made
+    double trim_at; // when the heap may be trimmed again (loop.c)
     char *read_buffer; // owned; to receive into, NULL while somebody has taken it (loop_take_read_buffer())
     void *entry_keys; // 3.13 and earlier: where our entry in current_tasks was last (registry.c)
     Py_ssize_t entry_index;
     char left_entered; // 3.13 and earlier: our entry in current_tasks is a left-over (registry.c)
     unsigned int type_version; // tp_version_tag for which `overridden` holds
     char is_open; // not closed
+    char trimmed; // the heap was, and nothing has run since
     char debug;
     char runs_replaced; // Handle._run was, when the iteration began
     char stopping;

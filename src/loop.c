@@ -11,8 +11,10 @@
 #include "done.h"
 #include "stream.h"
 
+#include <malloc.h>
 #include <math.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* What the methods that the fast path stands for are called; see loop_plain(). */
 static PyObject *
@@ -571,6 +573,7 @@ static int
 drain(LoopObj *loop, PyThreadState *ts)
 {
     size_t n = ring_length(&loop->ready);
+    loop->trimmed &= n == 0;
     int many = n >= FETCH_FROM, status = 0;
     PyThreadState *outer = loop->draining; // of a loop that was made to nest
     loop->draining = ts;
@@ -665,6 +668,37 @@ push_due_timers(LoopObj *loop)
     return 0;
 }
 
+/* ---- memory that goes back ---- */
+
+/* What was read are blocks of the C library's heap, which gives back by itself what is free at its end only: one
+   small block that stays keeps all that is below it.  (In asyncio each large message is a mapping of its own, at the
+   price of two system calls and a trap for every page.)  So when the heap has grown by so much, its free pages are
+   given back before the loop sleeps, at most so often, and never for more than a fiftieth of the time. */
+#define HEAP_IS_LARGE (16 << 20)
+#define TRIM_SECONDS 0.25
+#define TRIM_SHARE 50
+
+/* Returns for how long to sleep at most: `timeout`, or less to come back to this once. */
+static int64_t
+trim_heap(LoopObj *loop, int64_t timeout)
+{
+#ifdef __GLIBC__
+    if (LIKELY((char *)sbrk(0) - loop->heap_end < HEAP_IS_LARGE || loop->trimmed)) {
+        return timeout;
+    }
+    double now = poll_clock();
+    if (now < loop->trim_at) {
+        int64_t wait = (int64_t)((loop->trim_at - now) * 1e9) + 1;
+        return (uint64_t)wait < (uint64_t)timeout ? wait : timeout; // -1 is without end
+    }
+    (void)malloc_trim(0);
+    double end = poll_clock();
+    loop->trim_at = end + fmax(TRIM_SECONDS, TRIM_SHARE * (end - now));
+    loop->trimmed = 1;
+#endif
+    return timeout;
+}
+
 /* Ask the kernel, in each iteration as asyncio does, and wait if there is nothing to do. */
 static int
 poll_events(LoopObj *loop)
@@ -673,7 +707,7 @@ poll_events(LoopObj *loop)
     if (ring_length(&loop->ready) == 0 && !loop->stopping && time_to_wait(loop, &timeout) < 0) {
         return -1;
     }
-    return poll_wait(loop, timeout);
+    return poll_wait(loop, timeout == 0 ? 0 : trim_heap(loop, timeout));
 }
 
 static int
@@ -1142,6 +1176,7 @@ Loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
         Py_DECREF(loop);
         return poll_raise(err);
     }
+    loop->heap_end = sbrk(0);
     loop->is_open = 1;
     return (PyObject *)loop;
 }

@@ -1,0 +1,52 @@
+"""Memory that is not needed any more goes back to the system."""
+
+import pytest
+
+
+@pytest.mark.parametrize("size", [100_000, 200_000, 1_000_000])
+def test_what_was_read_and_dropped_goes_back(script, size):
+    # Each body leaves a small record behind, which stays above it in the C library's heap.
+    script(f"""
+    import os, time
+    SIZE = {size}
+    COUNT = 150_000_000 // SIZE
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
+    bodies, records = [], []
+    class Protocol(asyncio.Protocol):
+        pieces = []
+        def connection_made(self, transport):
+            self.transport = transport
+        def data_received(self, data):
+            self.pieces.append(data)
+            if sum(map(len, self.pieces)) == SIZE:
+                bodies.append(b"".join(self.pieces))
+                records.append(bytearray(700))
+                self.pieces.clear()
+                self.transport.write(b"x")
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Protocol, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        payload = bytes(SIZE)
+        async def send():
+            writer.write(payload)
+            await reader.readexactly(1)
+        for _ in range(10):
+            await send()
+        bodies.clear()
+        before = resident()
+        for _ in range(COUNT):
+            await send()
+        assert resident() > before + 100
+        bodies.clear()
+        end = time.monotonic() + 10
+        while resident() > before + 50:
+            assert time.monotonic() < end, resident()
+            await asyncio.sleep(0.01)
+        writer.close()
+        server.close()
+    with asyncio.Runner(loop_factory=impl.new_event_loop) as runner:
+        runner.run(main())
+    """)
