@@ -402,6 +402,7 @@ module_exec(PyObject *module)
 {
     ctask_state *st = PyModule_GetState(module);
     list_init(&st->tasks);
+    list_init(&st->pipes);
     freelist *lists[] = {FREELISTS(st)};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) {
         lists[i]->limit = FREELIST_LIMIT;

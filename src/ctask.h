@@ -435,6 +435,7 @@ typedef struct {
     unsigned int plain_group;       // the same for task groups
     char condition_passes_on; // as asyncio's own (condition.c)
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
+    struct list_node pipes; // the open transports of pipe.c, borrowed
     void *clock_keys;         // where time.monotonic was last (clock.c)
     Py_ssize_t clock_index;
     PyCFunction monotonic_method; // what it was in C

@@ -9,6 +9,7 @@
 #include "loop.h"
 #include "clock.h"
 #include "done.h"
+#include "pipe.h"
 #include "stream.h"
 
 #include <malloc.h>
@@ -894,6 +895,7 @@ Loop_release(PyObject *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     release(loop);
+    pipe_let_all_go(loop->st, loop);
     poll_close(&loop->poll);
     Py_RETURN_NONE;
 }

@@ -3,8 +3,12 @@
 #ifndef CTASK_PIPE_H
 #define CTASK_PIPE_H
 
-#include "ctask.h"
+#include "transport.h"
 
 PART int pipe_setup(PyObject *module, ctask_state *st);
+/* The file of a pipe's transport is about to be closed. */
+PART void pipe_let_go(TransportObj *t);
+/* The loop is being closed; or, if that is NULL, the program ends. */
+PART void pipe_let_all_go(ctask_state *st, const LoopObj *loop);
 
 #endif

@@ -4,6 +4,7 @@
    protocol in one context, a copy of the one in which it was made; asyncio makes a copy for each kind of
    callback. */
 
+#include "pipe.h"
 #include "transport.h"
 
 #include <unistd.h>
@@ -314,6 +315,9 @@ transport_close_descriptor(TransportObj *t)
         else {
             watch_disown(t->loop, t->fd, (PyObject *)t);
         }
+    }
+    if (t->shared) {
+        pipe_let_go(t);
     }
     PyObject *sock = t->sock;
     if (sock == NULL) {

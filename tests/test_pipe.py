@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import tty
+import warnings
 import weakref
 
 import pytest
@@ -1040,5 +1041,129 @@ def test_transports_are_made_by_the_loop_only(loop, run, pipe):
             type("Mine", (type(transport),), {})
         transport.close()
         await protocol.lost
+
+    run(main())
+
+
+# --- what others who have the file see
+
+
+@pytest.fixture
+def ends(pipe):
+    """Both ends, and duplicates that stay with the test: what others have."""
+    others = [os.dup(end.fileno()) for end in pipe]
+    yield pipe, others
+    for fd in others:
+        os.close(fd)
+
+
+async def some_turns():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.ctask_only  # asyncio leaves them non-blocking
+def test_files_block_again_when_their_transports_are_closed(loop, run, ends):
+    (reading, writing), others = ends
+
+    async def main():
+        r, _ = await reader(loop, reading)
+        w, _ = await writer(loop, writing)
+        assert [os.get_blocking(fd) for fd in others] == [False] * 2
+        w.write(b"x")
+        w.close()
+        r.close()
+        await some_turns()
+        assert [os.get_blocking(fd) for fd in others] == [True] * 2
+
+    run(main())
+
+
+def test_files_that_did_not_block_do_not_block_afterwards(loop, run, ends):
+    (reading, _), (other, _) = ends
+    os.set_blocking(other, False)
+
+    async def main():
+        transport, _ = await reader(loop, reading)
+        transport.close()
+        await some_turns()
+        assert not os.get_blocking(other)
+
+    run(main())
+
+
+@pytest.mark.ctask_only
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_file_blocks_again_when_the_last_of_its_transports_is_closed(loop, run, order):
+    # As stdin and stdout, which are one terminal.
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        files = [os.fdopen(os.dup(ours.fileno()), mode, 0) for mode in ("rb", "wb")]
+
+        async def main():
+            transports = [(await reader(loop, files[0]))[0], (await writer(loop, files[1]))[0]]
+            transports[order[0]].close()
+            await some_turns()
+            assert not os.get_blocking(ours.fileno())
+            transports[order[1]].close()
+            await some_turns()
+            assert os.get_blocking(ours.fileno())
+
+        run(main())
+
+
+@pytest.mark.ctask_only
+def test_files_block_again_when_the_loop_is_closed(loop, run, ends):
+    (reading, writing), others = ends
+
+    async def main():
+        return await reader(loop, reading), await writer(loop, writing)
+
+    made = run(main())
+    loop.close()
+    assert [os.get_blocking(fd) for fd in others] == [True] * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del made
+        gc.collect()
+
+
+@pytest.mark.ctask_only
+def test_files_block_again_when_the_program_ends(script):
+    script("""
+    import os, subprocess
+    if len(sys.argv) == 1:
+        r, w = os.pipe()
+        subprocess.run([sys.executable, *sys.orig_argv[1:], "child"], stdin=r, stdout=w, check=True)
+        assert os.get_blocking(r) and os.get_blocking(w)
+    else:
+        async def main():
+            loop = asyncio.get_running_loop()
+            keep.append(await loop.connect_read_pipe(asyncio.Protocol, sys.stdin))
+            keep.append(await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout))
+            assert not os.get_blocking(0) and not os.get_blocking(1)
+            sys.exit(0)
+        keep = sys.keep = []
+        loop = impl.new_event_loop()
+        loop.run_until_complete(main())
+    """)
+
+
+@pytest.mark.ctask_only
+def test_file_closed_behind_its_transport_is_not_touched(loop, run, pipe):
+    ours, _ = pipe
+    theirs = os.pipe()
+
+    async def main():
+        transport, _ = await reader(loop, ours)
+        number = ours.fileno()
+        ours.close()
+        os.dup2(theirs[0], number)
+        os.set_blocking(number, False)
+        transport.close()
+        await some_turns()
+        assert not os.get_blocking(number)
+        for fd in (*theirs, number):
+            os.close(fd)
 
     run(main())

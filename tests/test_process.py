@@ -408,9 +408,12 @@ def test_status_that_close_took_is_not_lost(run, loop):
             self.exited.set_result(None)
 
     async def main():
+        r, w = os.pipe()
         transport, protocol = await loop.subprocess_exec(
-            Protocol, "/bin/sh", "-c", "exit 6", stdin=None, stdout=None, stderr=None
+            Protocol, "/bin/sh", "-c", "read x; exit 6", stdin=r, stdout=None, stderr=None
         )
+        os.close(r)
+        os.close(w)
         os.waitid(os.P_PID, transport.get_pid(), os.WEXITED | os.WNOWAIT)
         transport.close()
         await protocol.exited
