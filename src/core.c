@@ -369,20 +369,8 @@ core_claim(PyTypeObject *type)
 }
 
 PART PyObject *
-core_new(PyTypeObject *type, destructor dealloc, size_t size)
+core_make(ctask_state *st, PyTypeObject *type, size_t size)
 {
-    if (UNLIKELY(!core_is_of(type, dealloc))) {
-        if (type->tp_dealloc == dealloc) {
-            PyErr_Format(
-                PyExc_TypeError, "cannot create '%.100s' instances", type->tp_name); /* a core by itself */
-            return NULL;
-        }
-        return type->tp_alloc(type, 0);
-    }
-    ctask_state *st = core_state(type);
-    if (st == NULL) {
-        return NULL;
-    }
     core_claim(type);
 #if PY_VERSION_HEX >= 0x030C0000
     PyObject *self = PyUnstable_Object_GC_NewWithExtraData(type, size - (size_t)type->tp_basicsize);
@@ -403,6 +391,21 @@ core_new(PyTypeObject *type, destructor dealloc, size_t size)
         ((CoreObj *)self)->st = st;
     }
     return self;
+}
+
+PART PyObject *
+core_new(PyTypeObject *type, destructor dealloc, size_t size)
+{
+    if (UNLIKELY(!core_is_of(type, dealloc))) {
+        if (type->tp_dealloc == dealloc) {
+            PyErr_Format(
+                PyExc_TypeError, "cannot create '%.100s' instances", type->tp_name); /* a core by itself */
+            return NULL;
+        }
+        return type->tp_alloc(type, 0);
+    }
+    ctask_state *st = core_state(type);
+    return st == NULL ? NULL : core_make(st, type, size);
 }
 
 PART void

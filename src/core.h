@@ -54,6 +54,8 @@ PART int core_add(PyObject *module, ctask_state *st, const char *name, PyTypeObj
 PART int core_setup(PyObject *module, ctask_state *st);
 /* For tp_new: an object of `size` bytes with zeros for fields, or without the core if its class cannot have it. */
 PART PyObject *core_new(PyTypeObject *type, destructor dealloc, size_t size);
+/* The same of a class that is known to have the core. */
+PART PyObject *core_make(ctask_state *st, PyTypeObject *type, size_t size);
 /* For tp_dealloc, after the fields were cleared. */
 PART void core_free(PyObject *self);
 /* stock.__init__(self, *args, **kwargs) */

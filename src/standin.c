@@ -20,38 +20,47 @@ typedef struct {
     standin_call function;
 } StandinObj;
 
-/* Is `self` what the method in C is for? */
-static inline int
-standin_is_owner(StandinObj *standin, PyObject *self)
+/* What a call of one of ours returned; a coroutine knows whose it is. */
+static inline PyObject *
+standin_returned(StandinObj *standin, PyObject *result)
 {
-    if (LIKELY(standin->core != NULL)) {
-        return core_is(self, standin->core);
+    if (result != NULL && Py_IS_TYPE(result, standin->st->CoroType) && ((CoroObj *)result)->function == NULL) {
+        ((CoroObj *)result)->function = Py_NewRef(standin->stock);
     }
-    return PyObject_TypeCheck(self, standin->owner);
+    return result;
 }
 
 static PyObject *
 standin_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
     StandinObj *standin = (StandinObj *)callable;
-    ctask_state *st = standin->st;
-    PyObject *self = NULL, *stock = standin->stock;
+    PyObject *self = NULL;
     Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
     if (standin->owner != NULL) {
-        if (UNLIKELY(nargs < 1 || !standin_is_owner(standin, args[0]))) {
+        if (UNLIKELY(nargs < 1 || !PyObject_TypeCheck(args[0], standin->owner))) {
             /* Not one of ours: asyncio's function takes whatever has the right attributes. */
-            return PyObject_Vectorcall(stock, args, nargsf, kwnames);
+            return PyObject_Vectorcall(standin->stock, args, nargsf, kwnames);
         }
         self = args[0];
-        if (standin->core != NULL && core_check(self) < 0) {
-            return NULL;
-        }
     }
-    PyObject *result = standin->function(st, self, args, nargs, kwnames, stock);
-    if (result != NULL && Py_IS_TYPE(result, st->CoroType) && ((CoroObj *)result)->function == NULL) {
-        ((CoroObj *)result)->function = Py_NewRef(stock);
+    return standin_returned(standin,
+                            standin->function(standin->st, self, args, nargs, kwnames, standin->stock));
+}
+
+/* The same for a method of a core. */
+static PyObject *
+standin_vectorcall_core(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+    StandinObj *standin = (StandinObj *)callable;
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+    if (UNLIKELY(nargs < 1 || !core_is(args[0], standin->core))) {
+        return PyObject_Vectorcall(standin->stock, args, nargsf, kwnames);
     }
-    return result;
+    if (UNLIKELY(core_check(args[0]) < 0)) {
+        return NULL;
+    }
+    return standin_returned(standin,
+                            standin->function(standin->st, args[0], args, nargs, kwnames, standin->stock));
 }
 
 static PyObject *
@@ -179,6 +188,7 @@ standin_for_core(ctask_state *st, PyTypeObject *core, PyObject *stock, const cha
     PyObject *method = standin_new(st, core, PyObject_GetAttrString(stock, name), function);
     if (method != NULL) {
         ((StandinObj *)method)->core = core->tp_dealloc;
+        ((StandinObj *)method)->vectorcall = standin_vectorcall_core;
     }
     return method;
 }

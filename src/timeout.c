@@ -401,7 +401,7 @@ timeout_new(ctask_state *st, PyObject *when)
         return NULL;
     }
     PyTypeObject *type = standin_class(&st->timeout_class, "ctask._timeouts", "Timeout", st->TimeoutType);
-    PyObject *self = type == NULL ? NULL : core_new(type, timeout_dealloc, sizeof(TimeoutObj));
+    PyObject *self = type == NULL ? NULL : core_make(st, type, sizeof(TimeoutObj));
     if (self == NULL) {
         Py_DECREF(when);
         return NULL;
