@@ -873,6 +873,35 @@ Task_get_context(PyObject *self, PyObject *Py_UNUSED(ignored))
     TaskObj *task = (TaskObj *)self;
     return task->context == NULL ? Py_NewRef(Py_None) : Py_XNewRef(task_context(task, state_of(self)));
 }
+
+/* `_asyncio.Task.get_context()`, called with any task: ours may have only the variables of its context. */
+static PyObject *
+stock_get_context(PyObject *self, PyObject *ignored)
+{
+    PyObject *mro = Py_TYPE(self)->tp_mro;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); i++) {
+        if (((PyTypeObject *)PyTuple_GET_ITEM(mro, i))->tp_dealloc == task_dealloc) {
+            return Task_get_context(self, ignored);
+        }
+    }
+    PyObject *context = ((TaskObj *)self)->context;
+    return Py_NewRef(context == NULL ? Py_None : context);
+}
+
+static PyMethodDef stock_get_context_def = {
+    "get_context", stock_get_context, METH_NOARGS, PyDoc_STR("get_context($self, /)\n--\n\n")};
+
+/* It gives what is in the field, which is not always a context, and nothing else is asked on the way.  So it is the one
+   method of asyncio's own type in whose place there is another; for asyncio's tasks it answers as before. */
+static int
+replace_get_context(PyTypeObject *type)
+{
+    PyObject *method = PyDescr_NewMethod(type, &stock_get_context_def);
+    int result = method == NULL ? -1 : PyDict_SetItemString(type->tp_dict, "get_context", method);
+    Py_XDECREF(method);
+    PyType_Modified(type);
+    return result;
+}
 #else
 #define TASK_SIGNATURE "Task(coro, *, loop=None, name=None, context=None)\n--\n\n"
 #endif
@@ -954,5 +983,10 @@ task_setup(PyObject *module, ctask_state *st)
         return -1;
     }
     future_become_iterator(st->TaskType);
+#if PY_VERSION_HEX >= 0x030C0000
+    if (replace_get_context((PyTypeObject *)st->stock_Task) < 0) {
+        return -1;
+    }
+#endif
     return add_type(module, NULL, &st->TaskStepType, &TaskStep_spec, NULL);
 }

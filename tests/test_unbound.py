@@ -406,3 +406,47 @@ def test_attributes_are_the_same_by_the_base(impl, loop, run, start):
     fut.set_result(7)
     assert run(task) == 7
     gc.collect()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="get_context() came with 3.12")
+def test_contexts_of_tasks(impl, loop, run):
+    var = contextvars.ContextVar("var", default="outside")
+
+    class Sub(impl.Task):
+        pass
+
+    async def body(task_of):
+        var.set("inside")
+        await asyncio.sleep(0)
+        return _asyncio.Task.get_context(task_of[0])
+
+    async def main():
+        for cls in (impl.Task, Sub, _asyncio.Task):
+            holder = []
+            task = cls(body(holder), loop=loop)
+            holder.append(task)
+            before = _asyncio.Task.get_context(task)
+            assert type(before) is contextvars.Context and before is task.get_context()
+            await asyncio.sleep(0)
+            waiting = _asyncio.Task.get_context(task)
+            assert waiting is before and waiting[var] == "inside"
+            assert await task is before
+            assert _asyncio.Task.get_context(task) is before
+            del holder[:]
+
+        tasks = [loop.create_task(asyncio.sleep(0)) for _ in range(3)]
+        await asyncio.sleep(0)
+        contexts = [*map(_asyncio.Task.get_context, tasks)]
+        assert [type(context) for context in contexts] == [contextvars.Context] * 3
+        assert contexts == [task.get_context() for task in tasks]
+        await asyncio.wait(tasks)
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="get_context() came with 3.12")
+def test_get_context_by_the_base_refuses_what_is_no_task():
+    with pytest.raises(TypeError):
+        _asyncio.Task.get_context(5)
+    with pytest.raises(TypeError):
+        _asyncio.Task.get_context()
