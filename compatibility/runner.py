@@ -34,7 +34,7 @@ def namespace() -> tuple[str, ...]:
     """
     user = ["--user", "--map-current-user", "--keep-caps"] if os.geteuid() else []
     command = ["setpriv", "--pdeathsig", "KILL", "unshare", *user, *NAMESPACES]
-    if not all(map(shutil.which, ("setpriv", "unshare"))):
+    if not all(map(shutil.which, ("setpriv", "unshare", "ip", "mount"))):
         return ()
     return () if subprocess.run([*command, "true"]).returncode else tuple(command)
 
@@ -120,14 +120,12 @@ class Suite:
     test_timeout: float = 60.0
     suite_timeout: float = 3600.0
 
-    def variables(self, side: str, request: Path, home: Path) -> dict[str, str]:
+    def variables(self, side: str, request: Path) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
         kept = {k: v for k, v in kept.items() if not k.lower().endswith("_proxy")}
         return {
             **kept,
             "PATH": f"{python_of(self.environment).parent}:{os.environ.get('PATH', '')}",
-            "HOME": str(home),
-            "TMPDIR": str(home),
             "PYTHONDONTWRITEBYTECODE": "1",
             "COMPATIBILITY_SIDE": side,
             "COMPATIBILITY_REQUEST": str(request),
@@ -151,16 +149,14 @@ class Suite:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         source = directory / "source"
-        home = directory / "home"
         unpack(self.archive, source)
-        home.mkdir()
         for hidden in self.library.hidden:
             shutil.rmtree(source / hidden)
         if self.library.conftest:
             (source / "conftest.py").write_text(self.library.conftest)
         if not self.library.as_root and not os.geteuid():
             subprocess.run(["chown", "-R", f"{USER}:nogroup", directory], check=True)
-        while self.go_on(run, side, only, source, home, started + self.suite_timeout):
+        while self.go_on(run, side, only, source, started + self.suite_timeout):
             pass
         run.seconds = time.monotonic() - started
         return run
@@ -171,7 +167,6 @@ class Suite:
         side: str,
         only: list[str] | None,
         source: Path,
-        home: Path,
         deadline: float,
     ) -> bool:
         request, results = source.parent / "request.json", source.parent / "results.jsonl"
@@ -195,7 +190,7 @@ class Suite:
             "servers": self.library.servers,
             "command": self.command(tests),
             "directory": str(source),
-            "environment": self.variables(side, request, home),
+            "environment": self.variables(side, request),
         }
         orders_file = source.parent / "cell.json"
         orders_file.write_text(json.dumps(cell))

@@ -17,12 +17,15 @@ from typing import Any
 PATIENCE = 30  # seconds for a server to start
 
 
-def set_loopback_up() -> None:
-    import fcntl
-    import struct
+def set_network_up() -> None:
+    """Loopback alone, with an address of each family that is not ::1 or 127.0.0.1.
 
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        fcntl.ioctl(sock, 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS: IFF_UP
+    Without one getaddrinfo(AI_ADDRCONFIG) finds that there is no IPv6.
+    """
+    ip = ["ip", "address", "add", "dev", "lo"]
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run([*ip, "192.0.2.1/32"], check=True)
+    subprocess.run([*ip, "fd00::1/128"])  # not if the kernel has no IPv6
 
 
 def set_hosts(directory: str) -> None:
@@ -62,13 +65,17 @@ def run(request: dict[str, Any]) -> int:
     with tempfile.TemporaryDirectory(prefix="cell-") as directory:
         os.chmod(directory, 0o755)
         if request["isolated"]:
-            set_loopback_up()
+            set_network_up()
             set_hosts(directory)
+        # Short: a Unix socket's path has 107 bytes.
+        home = os.path.join(directory, "home")
+        os.mkdir(home)
+        os.chmod(home, 0o777)
         servers = [SERVERS[name](directory) for name in request["servers"]]
         process = subprocess.Popen(
             request["command"],
             cwd=request["directory"],
-            env=request["environment"],
+            env={**request["environment"], "HOME": home, "TMPDIR": home},
             stdin=subprocess.DEVNULL,
         )
         status = wait(process.pid)
