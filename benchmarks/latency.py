@@ -25,7 +25,7 @@ LOADS = {
     "tasks:0.00002": "3 tasks, 20 us at a time",
     "tasks:0.001": "3 tasks, 1 ms at a time",
     "tasks:0.005": "3 tasks, 5 ms at a time",
-    "upload": "an upload, 1 ms of work for each 256 KiB",
+    "upload": "an upload, 1 ms for each 256 KiB",
     "connections": "1000 other busy connections",
     "timers": "100 000 timers, 10 000 a second",
     "calls": "a flood of call_soon_threadsafe()",
