@@ -631,14 +631,14 @@ coro_dealloc(PyObject *self)
         return;
     }
     /* What it was to wait for may be the next of many. */
-    Py_TRASHCAN_BEGIN(self, coro_dealloc) if (coro->state == CORO_CREATED && !coro->finalized)
-    {
+    Py_TRASHCAN_BEGIN(self, coro_dealloc);
+    if (coro->state == CORO_CREATED && !coro->finalized) {
         coro_warn(coro);
     }
     coro->state = CORO_RUNNING;
     (void)coro_clear(self);
     coro_free(coro);
-    Py_TRASHCAN_END
+    Py_TRASHCAN_END;
 }
 
 /* For `await`, where __await__() and a Task ask nothing. */

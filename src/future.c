@@ -416,8 +416,9 @@ future_dealloc(PyObject *self)
         future_free(fut, type);
         return;
     }
-    Py_TRASHCAN_BEGIN(self, future_dealloc) future_free(fut, type);
-    Py_TRASHCAN_END
+    Py_TRASHCAN_BEGIN(self, future_dealloc);
+    future_free(fut, type);
+    Py_TRASHCAN_END;
 }
 
 /* A pending future of `loop` (stolen), whatever it was.  It never lacks a loop again, and what it had is let go when

@@ -531,12 +531,12 @@ gather_dealloc(PyObject *self)
         }
     }
     PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, gather_dealloc) /* a child may be the next of many */
-        clear_weakrefs(self, type);
+    Py_TRASHCAN_BEGIN(self, gather_dealloc); /* a child may be the next of many */
+    clear_weakrefs(self, type);
     (void)gather_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
-    Py_TRASHCAN_END
+    Py_TRASHCAN_END;
 }
 
 static PyMethodDef Gather_methods[] = {

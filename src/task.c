@@ -776,8 +776,9 @@ task_dealloc(PyObject *self)
         task_free(task, type);
         return;
     }
-    Py_TRASHCAN_BEGIN(self, task_dealloc) task_free(task, type);
-    Py_TRASHCAN_END
+    Py_TRASHCAN_BEGIN(self, task_dealloc);
+    task_free(task, type);
+    Py_TRASHCAN_END;
 }
 
 /* ---- the type ---- */
