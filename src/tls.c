@@ -267,7 +267,7 @@ tls_control_writing(TlsObj *self)
     if (size < 0) {
         return -1;
     }
-    if (UNLIKELY(size >= self->outgoing_high && !self->app_writing_paused)) {
+    if (UNLIKELY(size >= self->outgoing_high && size > self->outgoing_low && !self->app_writing_paused)) {
         self->app_writing_paused = 1;
         return tls_tell_app(self, self->st->str.pause_writing, "protocol.pause_writing() failed");
     }
@@ -556,6 +556,13 @@ tls_read_discarded(TlsObj *self)
     return n == 0 ? peer_closed(self) : n == FAILED ? -1 : n > 0;
 }
 
+/* What waits to be encrypted, or to be handed on. */
+static int
+tls_send(TlsObj *self)
+{
+    return tls_backlog_empty(self) ? tls_process_outgoing(self) : tls_do_write(self);
+}
+
 static inline int
 tls_is_reading(TlsObj *self)
 {
@@ -568,15 +575,14 @@ tls_do_read(TlsObj *self)
     if (!tls_is_reading(self) || self->busy) {
         return 0;
     }
-    int more = 1;
+    int more = 1, reading = !self->app_reading_paused || self->discarding;
     while (more > 0 && (!self->app_reading_paused || self->discarding) && tls_is_reading(self) &&
            self->app_protocol != NULL) {
         more = self->discarding                 ? tls_read_discarded(self)
                : self->app_kind == APP_BUFFERED ? tls_read_buffered(self)
                                                 : tls_read_copied(self);
     }
-    if (more < 0 || (tls_backlog_empty(self) ? tls_process_outgoing(self) : tls_do_write(self)) < 0 ||
-        tls_control_reading(self) < 0) {
+    if (more < 0 || (reading && tls_send(self) < 0) || tls_control_reading(self) < 0) {
         return tls_fatal_raised(self, "Fatal error on SSL protocol");
     }
     return 0;
@@ -679,14 +685,14 @@ handshake_complete(TlsObj *self)
     if (tls_wakeup_waiter(self, NULL) < 0) {
         return -1;
     }
+    if (UNLIKELY(self->app_reading_paused) && tls_send(self) < 0) { // our last message
+        return -1;
+    }
     if (LIKELY(!upgraded || !waited_for || left_error)) {
         return tls_do_read(self);
     }
     /* Who has called start_tls() has its transport, and answers by it, before data comes. */
-    if ((tls_backlog_empty(self) ? tls_process_outgoing(self) : tls_do_write(self)) < 0) {
-        return -1;
-    }
-    return tls_call_method_soon(self, (PyObject *)self, st->str._resume, NULL);
+    return tls_send(self) < 0 ? -1 : tls_call_method_soon(self, (PyObject *)self, self->st->str._resume, NULL);
 }
 
 static int
@@ -760,44 +766,64 @@ shutdown_complete(TlsObj *self)
     return self->transport == NULL ? 0 : tls_call_method_soon(self, self->transport, self->st->str.close, NULL);
 }
 
+/* Say goodbye, or hear the peer's: 1 when both were said, 0 if there is to be waited, -1 with an exception. */
+static int
+say_goodbye(TlsObj *self)
+{
+    char nowhere[TLS_RECORD];
+    int n;
+    PyObject *failure = NULL;
+    /* What the peer sent before it heard of our end would fail unwrap(). */
+    while ((n = tls_record_read(self, nowhere, sizeof(nowhere))) > 0) {
+    }
+    if (n == FAILED) {
+        if (!PyErr_ExceptionMatches(self->st->ssl_SSLError)) {
+            return -1;
+        }
+        if (self->ssl != NULL && (self->st->openssl->SSL_get_shutdown(self->ssl) & SSL_RECEIVED_SHUTDOWN)) {
+            PyErr_Clear(); // an alert is a goodbye, too
+            return 1;
+        }
+        failure = PyErr_GetRaisedException();
+    }
+    if (tls_control_reading(self) < 0) { // what was not read had it paused
+        Py_XDECREF(failure);
+        return -1;
+    }
+    PyObject *res = tls_call_sslobj(self, self->st->str.unwrap, NULL);
+    if (res == NULL && failure != NULL) {
+        PyErr_SetRaisedException(failure); // what unwrap() would have met first
+        return -1;
+    }
+    Py_XDECREF(failure);
+    if (res == NULL && PyErr_ExceptionMatches(self->st->ssl_again)) {
+        PyErr_Clear();
+        return 0;
+    }
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 1;
+}
+
 PART int
 tls_do_shutdown(TlsObj *self)
 {
-    if (!self->eof_received) {
-        char nowhere[TLS_RECORD];
-        int n;
-        /* What the peer sent before it heard of our end would fail unwrap(). */
-        while ((n = tls_record_read(self, nowhere, sizeof(nowhere))) > 0) {
-        }
-        if (n == FAILED) {
-            if (!PyErr_ExceptionMatches(self->st->ssl_SSLError)) {
-                return -1;
-            }
-            PyErr_Clear(); // unwrap() will say what it thinks of it
-        }
-        if (tls_control_reading(self) < 0) { // what was not read had it paused
-            return -1;
-        }
-        PyObject *res = tls_call_sslobj(self, self->st->str.unwrap, NULL);
-        if (res == NULL) {
-            if (PyErr_ExceptionMatches(self->st->ssl_again)) {
-                PyErr_Clear();
-                return tls_process_outgoing(self);
-            }
-            if (!PyErr_ExceptionMatches(self->st->ssl_SSLError)) {
-                return -1;
-            }
-            PyObject *exc = PyErr_GetRaisedException();
-            int result = tls_timer_cancel(self, &self->shutdown_timer);
-            if (result == 0) {
-                result = tls_fatal_error(self, exc, "Fatal error on transport");
-            }
-            Py_DECREF(exc);
-            return result;
-        }
-        Py_DECREF(res);
+    int said = self->eof_received ? 1 : say_goodbye(self);
+    if (said > 0) {
+        return tls_process_outgoing(self) < 0 || call_eof_received(self) < 0 ? -1 : shutdown_complete(self);
     }
-    return tls_process_outgoing(self) < 0 || call_eof_received(self) < 0 ? -1 : shutdown_complete(self);
+    if (said == 0) {
+        return tls_process_outgoing(self);
+    }
+    if (!PyErr_ExceptionMatches(self->st->ssl_SSLError)) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int result = tls_timer_cancel(self, &self->shutdown_timer);
+    if (result == 0) {
+        result = tls_fatal_error(self, exc, "Fatal error on transport");
+    }
+    Py_DECREF(exc);
+    return result;
 }
 
 PART int

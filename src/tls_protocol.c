@@ -55,6 +55,10 @@ Tls_connection_lost(PyObject *op, PyObject *exc)
         tls_output_release(self);
         self->pipe.in_len = 0;
         (void)openssl_keep(&self->pipe);
+        if (self->outgoing != NULL &&
+            tls_drop(PyObject_CallMethodNoArgs(self->outgoing, self->st->str.read)) < 0) {
+            return NULL;
+        }
     }
     self->lost_writes++;
     if (self->app_transport != NULL) {
