@@ -237,38 +237,28 @@ class StreamTransport(asyncio.transports._FlowControlMixin):
     def _take_back(self) -> None: ...
 
 # The C cores of locks, which do not derive from asyncio's (see ctask/_locks.py).
-@disjoint_base
-class Lock(asyncio.Lock):
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+class Lock(asyncio.Lock): ...
 
-@disjoint_base
-class Event(asyncio.Event):
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+class Event(asyncio.Event): ...
 
 # The C core of the queues, which does not derive from asyncio's (see ctask/_queues.py).
-@disjoint_base
 class Queue(asyncio.Queue[_T]): ...
 
-@disjoint_base
 class Condition(asyncio.Condition):
     # The lock's, which asyncio's condition has for attributes of its own.
     locked: Callable[[], bool]
     acquire: Callable[[], Coroutine[Any, Any, Literal[True]]]
     release: Callable[[], None]
 
-@disjoint_base
 class Semaphore(asyncio.Semaphore): ...
 
 class BoundedSemaphore(Semaphore, asyncio.BoundedSemaphore): ...
 
 # The C cores of the streams, which do not derive from asyncio's (see ctask/_streams.py).
-@disjoint_base
 class StreamReader(asyncio.StreamReader): ...
 
-@disjoint_base
 class StreamReaderProtocol(asyncio.StreamReaderProtocol): ...
 
-@disjoint_base
 class StreamWriter(asyncio.StreamWriter):
     def __del__(self) -> None: ...  # type: ignore[override, unused-ignore]
 
@@ -289,12 +279,9 @@ async def sleep(delay: float) -> None: ...
 async def sleep(delay: float, result: _T) -> _T: ...
 def _wake(future: Future[_T], result: _T, /) -> None: ...
 
-@disjoint_base
-class TaskGroup(asyncio.TaskGroup):
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...  # none, in fact
+class TaskGroup(asyncio.TaskGroup): ...
 
 # asyncio.Timeout, which is final to type checkers, comes in with ctask.Timeout.
-@disjoint_base
 class Timeout:
     def __init__(self, when: float | None) -> None: ...
     def when(self) -> float | None: ...

@@ -156,7 +156,7 @@ find_class(ctask_state *st)
 }
 
 PyDoc_STRVAR(is_plain_doc,
-"_is_plain_socket(sock, /)\n--\n\n"
+"_is_plain_socket($self, sock, /)\n--\n\n"
 "Is it exactly a socket.socket whose methods nobody has replaced?");
 
 static PyObject *
