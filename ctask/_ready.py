@@ -7,6 +7,7 @@ from ctask import _ctask
 
 _at, _length = _ctask.Loop._ready_at, _ctask.Loop._ready_length
 _put, _take = _ctask.Loop._ready_put, _ctask.Loop._ready_take
+_clear = _ctask.Loop._ready_clear
 
 
 class ReadyQueue(MutableSequence[Any]):
@@ -83,6 +84,10 @@ class ReadyQueue(MutableSequence[Any]):
     def popleft(self) -> Any:
         """Take the first handle; raises IndexError if there is none."""
         return self.pop(0)
+
+    def clear(self) -> None:
+        """Forget all handles."""
+        _clear(self._loop)
 
     def rotate(self, n: int = 1) -> None:
         """Move the last n handles to the beginning, or the first -n to the end."""

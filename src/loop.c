@@ -111,6 +111,16 @@ entry_forget(ring_entry *entry)
     Py_XDECREF((PyObject *)entry->context);
 }
 
+/* Forget what is ready, and what becomes ready meanwhile. */
+PART void
+loop_forget_ready(LoopObj *loop)
+{
+    while (ring_length(&loop->ready) > 0) {
+        ring_entry entry = ring_pop(&loop->ready);
+        entry_forget(&entry);
+    }
+}
+
 /* Steals its references, also when it fails (with MemoryError). */
 PART int
 loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context)
@@ -860,10 +870,7 @@ static void
 release(LoopObj *loop)
 {
     loop->is_open = 0;
-    while (ring_length(&loop->ready) > 0) {
-        ring_entry entry = ring_pop(&loop->ready);
-        entry_forget(&entry);
-    }
+    loop_forget_ready(loop);
     loop->last_timer = NULL;
     while (loop->timers.length > 0) {
         (void)timers_first(&loop->timers);

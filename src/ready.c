@@ -75,10 +75,25 @@ ready_take(PyObject *self, PyObject *arg)
     if (handle == NULL) {
         return NULL;
     }
-    for (; i > 0; i--) {
-        *ring_at(ready, i) = *ring_at(ready, i - 1);
+    if (i >= ring_length(ready) || ring_subject(ring_at(ready, i)) != handle) {
+        PyErr_SetString(PyExc_RuntimeError, "deque mutated during iteration"); // by what dropping the entry ran
+        Py_DECREF(handle);
+        return NULL;
     }
-    (void)ring_pop(ready); // the handle's, or a copy of the next one's
+    /* What is on its shorter side moves up: taking from either end is quick. */
+    size_t behind = ring_length(ready) - 1 - i;
+    if (i <= behind) {
+        for (; i > 0; i--) {
+            *ring_at(ready, i) = *ring_at(ready, i - 1);
+        }
+        (void)ring_pop(ready);
+    }
+    else {
+        for (; behind > 0; behind--, i++) {
+            *ring_at(ready, i) = *ring_at(ready, i + 1);
+        }
+        ready->tail--;
+    }
     Py_DECREF(handle); // the ring's reference is the caller's now, and this one is too many
     return handle;
 }
@@ -116,6 +131,15 @@ ready_put(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(ready_clear_doc, "_ready_clear($self, /)\n--\n\nForget all that is ready.");
+
+static PyObject *
+ready_clear(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    loop_forget_ready((LoopObj *)self);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(poll_doc,
 "_poll($self, timeout, /)\n--\n\n"
 "Wait for descriptors, up to `timeout` seconds (None: without end), and make ready who watches those that are.");
@@ -142,6 +166,7 @@ static PyMethodDef ready_methods[] = {
     {"_ready_length", ready_length, METH_NOARGS, NULL},
     {"_ready_at", ready_at, METH_O, ready_at_doc},
     {"_ready_take", ready_take, METH_O, ready_take_doc},
+    {"_ready_clear", ready_clear, METH_NOARGS, ready_clear_doc},
     {"_ready_put", (PyCFunction)(void (*)(void))ready_put, METH_FASTCALL, ready_put_doc},
     {"_poll", ready_poll, METH_O, poll_doc},
     {NULL, NULL, 0, NULL},

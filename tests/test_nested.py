@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import heapq
+import random
 import socket
 import sys
 import threading
@@ -360,6 +361,21 @@ def test_ready_is_a_queue_that_can_be_changed(loop, turn):
     with pytest.raises(IndexError, match="deque index out of range"):
         loop._ready[0]
     del seen[:]
+
+
+def test_handles_are_taken_from_any_place(loop, turn):
+    order, seen = random.Random(7), []
+    handles = [loop.call_soon(seen.append, n) for n in range(60)]  # round the ring's end, too
+    loop._ready.rotate(7)
+    handles = handles[-7:] + handles[:-7]
+    while handles:
+        place = order.randrange(len(handles))
+        taken = loop._ready[place]
+        del loop._ready[place]
+        assert taken is handles.pop(place)
+        assert list(loop._ready) == handles
+    turn()
+    assert seen == []
 
 
 def test_what_is_cleared_never_runs(loop, turn):
