@@ -239,7 +239,6 @@ class StreamTransport(asyncio.transports._FlowControlMixin):
 
 # The C cores of locks, which do not derive from asyncio's (see ctask/_locks.py).
 class Lock(asyncio.Lock): ...
-
 class Event(asyncio.Event): ...
 
 # The C core of the queues, which does not derive from asyncio's (see ctask/_queues.py).
@@ -252,12 +251,10 @@ class Condition(asyncio.Condition):
     release: Callable[[], None]
 
 class Semaphore(asyncio.Semaphore): ...
-
 class BoundedSemaphore(Semaphore, asyncio.BoundedSemaphore): ...
 
 # The C cores of the streams, which do not derive from asyncio's (see ctask/_streams.py).
 class StreamReader(asyncio.StreamReader): ...
-
 class StreamReaderProtocol(asyncio.StreamReaderProtocol): ...
 
 class StreamWriter(asyncio.StreamWriter):
