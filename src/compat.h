@@ -307,4 +307,18 @@ Py_IsFinalizing(void)
 #define Py_READONLY READONLY
 #endif
 
+/* PyErr_CheckSignals(), which most often finds nothing. */
+static inline int
+signals_check(PyThreadState *ts)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    if (__atomic_load_n(&ts->eval_breaker, __ATOMIC_RELAXED) == 0) {
+        return 0; // where the interpreter looks between two instructions of Python code
+    }
+#else
+    (void)ts;
+#endif
+    return PyErr_CheckSignals();
+}
+
 #endif

@@ -712,10 +712,15 @@ trim_heap(LoopObj *loop, int64_t timeout)
 
 /* Ask the kernel, in each iteration as asyncio does, and wait if there is nothing to do. */
 static int
-poll_events(LoopObj *loop)
+poll_events(LoopObj *loop, PyThreadState *ts)
 {
     int64_t timeout = 0;
-    if (ring_length(&loop->ready) == 0 && !loop->stopping && time_to_wait(loop, &timeout) < 0) {
+    if (ring_length(&loop->ready) > 0) {
+        if (LIKELY(loop->poll.watched == 0)) {
+            return signals_check(ts); // the kernel has nothing to tell
+        }
+    }
+    else if (!loop->stopping && time_to_wait(loop, &timeout) < 0) {
         return -1;
     }
     return poll_wait(loop, timeout == 0 ? 0 : trim_heap(loop, timeout));
@@ -725,7 +730,7 @@ static int
 run_iteration(LoopObj *loop, PyThreadState *ts)
 {
     /* After an interruption the ring has what the kernel told of then, and would tell again. */
-    if (LIKELY(!loop->interrupted || ring_length(&loop->ready) == 0) && poll_events(loop) < 0) {
+    if (LIKELY(!loop->interrupted || ring_length(&loop->ready) == 0) && poll_events(loop, ts) < 0) {
         return -1;
     }
     if (loop->timers.length > 0 && push_due_timers(loop) < 0) {
