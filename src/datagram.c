@@ -38,6 +38,7 @@ typedef struct {
 
 static int datagram_read_ready(LoopObj *loop, PyObject *self);
 static int datagram_write_ready(LoopObj *loop, PyObject *self);
+static int datagram_lost_ready(LoopObj *loop, PyObject *self);
 
 /* ---- beginning ---- */
 
@@ -477,13 +478,28 @@ datagram_write_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
     DatagramObj *d = (DatagramObj *)self;
     TransportObj *t = &d->base;
     int entered;
-    if (UNLIKELY(t->loop == NULL)) {
+    if (UNLIKELY(t->loop == NULL || t->conn_lost)) {
         return 0;
     }
     if (UNLIKELY(transport_enter(t, &entered) < 0)) {
         return -1;
     }
-    int status = t->conn_lost ? lose_datagrams(d) : send_waiting_datagrams(d);
+    int status = send_waiting_datagrams(d);
+    transport_exit(t, entered);
+    return status;
+}
+
+/* What transport_lose() has scheduled. */
+static int
+datagram_lost_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
+{
+    DatagramObj *d = (DatagramObj *)self;
+    TransportObj *t = &d->base;
+    int entered;
+    if (t->loop == NULL || transport_enter(t, &entered) < 0) {
+        return t->loop == NULL ? 0 : -1;
+    }
+    int status = lose_datagrams(d);
     transport_exit(t, entered);
     return status;
 }
@@ -710,7 +726,8 @@ Datagram_read_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Datagram_write_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (datagram_write_ready(((TransportObj *)self)->loop, self) < 0) {
+    TransportObj *t = (TransportObj *)self;
+    if ((t->conn_lost ? datagram_lost_ready : datagram_write_ready)(t->loop, self) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -964,7 +981,7 @@ Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     t->st = st;
     t->loop = (LoopObj *)Py_NewRef(self);
     t->fd = fd;
-    t->write_ready = datagram_write_ready;
+    t->lost_ready = datagram_lost_ready;
     d->family = (int)number;
     d->address = has_address ? Py_NewRef(address) : NULL;
     d->waiter = nargs > 3 && args[3] != Py_None ? Py_NewRef(args[3]) : NULL;

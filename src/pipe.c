@@ -42,6 +42,7 @@ typedef struct {
 
 static int pipe_read_ready(LoopObj *loop, PyObject *self);
 static int pipe_write_ready(LoopObj *loop, PyObject *self);
+static int pipe_lost_ready(LoopObj *loop, PyObject *self);
 
 /* ---- waiting ---- */
 
@@ -199,7 +200,7 @@ pipe_call_lost(PipeObj *p)
         /* KeyboardInterrupt; the connection ends when the loop goes on. */
         PyObject *raised = PyErr_GetRaisedException();
         if (loop_ready(
-                t->loop, Py_NewRef((PyObject *)p), READY_WRITE, (PyObject *)(void *)pipe_write_ready, NULL) <
+                t->loop, Py_NewRef((PyObject *)p), READY_WRITE, (PyObject *)(void *)pipe_lost_ready, NULL) <
             0) {
             PyErr_WriteUnraisable((PyObject *)p);
         }
@@ -565,10 +566,28 @@ pipe_write_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
     PipeObj *p = (PipeObj *)self;
     TransportObj *t = &p->base;
     int entered;
+    if (t->loop == NULL || t->conn_lost) {
+        return 0;
+    }
+    if (transport_enter(t, &entered) < 0) {
+        return -1;
+    }
+    int status = pipe_send_waiting(p);
+    transport_exit(t, entered);
+    return status;
+}
+
+/* What transport_lose() has scheduled. */
+static int
+pipe_lost_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
+{
+    PipeObj *p = (PipeObj *)self;
+    TransportObj *t = &p->base;
+    int entered;
     if (t->loop == NULL || transport_enter(t, &entered) < 0) {
         return t->loop == NULL ? 0 : -1;
     }
-    int status = t->conn_lost ? pipe_call_lost(p) : pipe_send_waiting(p);
+    int status = pipe_call_lost(p);
     transport_exit(t, entered);
     return status;
 }
@@ -689,7 +708,7 @@ pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
     TransportObj *t = &p->base;
     t->st = st;
     t->loop = (LoopObj *)Py_NewRef((PyObject *)loop);
-    t->write_ready = pipe_write_ready;
+    t->lost_ready = pipe_lost_ready;
     t->shared = 1;
     p->writes = type == st->WritePipeType;
     (void)transport_set_limits(t, NULL, NULL);
@@ -744,7 +763,7 @@ Pipe_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Pipe_write_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    NONE_UNLESS(pipe_write_ready(NULL, self) < 0);
+    NONE_UNLESS((((TransportObj *)self)->conn_lost ? pipe_lost_ready : pipe_write_ready)(NULL, self) < 0);
 }
 
 static PyObject *

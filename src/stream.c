@@ -5,8 +5,8 @@
    ever does.  That the writes of one callback (head and body of a response) leave in one packet is the kernel's
    doing: see hold_back().
 
-   Two functions are called by the loop, stream_read_ready() and stream_write_ready(); which of their work
-   there is to do they see from the state.  So an entry of the ring that comes late does no harm. */
+   The functions that are called by the loop, stream_read_ready() and stream_write_ready(), see from the state
+   which of their work there is to do.  So an entry of the ring that comes late does no harm. */
 
 #include "stream.h"
 #include "streams.h"
@@ -22,6 +22,7 @@
 
 static int stream_read_ready(LoopObj *loop, PyObject *self);
 static int stream_write_ready(LoopObj *loop, PyObject *self);
+static int stream_lost_ready(LoopObj *loop, PyObject *self);
 static int stream_close(StreamObj *s);
 static void stream_dealloc(PyObject *self);
 
@@ -133,7 +134,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
     t->st = st;
     t->loop = (LoopObj *)Py_NewRef((PyObject *)loop);
     t->fd = fd;
-    t->write_ready = stream_write_ready;
+    t->lost_ready = stream_lost_ready;
     s->family = family;
     s->type = type;
     s->proto = proto;
@@ -572,7 +573,7 @@ all_sent(StreamObj *s)
     }
     if (t->closing && !t->conn_lost) {
         t->conn_lost = 1;
-        return stream_write_ready(t->loop, (PyObject *)s);
+        return stream_lost_ready(t->loop, (PyObject *)s);
     }
     return s->eof_sent && t->open && !t->conn_lost ? shut_down(s) : 0;
 }
@@ -658,10 +659,28 @@ stream_write_ready(LoopObj *loop, PyObject *self)
     TransportObj *t = &s->base;
     (void)loop;
     int entered;
+    if (t->loop == NULL || t->conn_lost) {
+        return 0;
+    }
+    if (transport_enter(t, &entered) < 0) {
+        return -1;
+    }
+    int status = send_waiting(s);
+    transport_exit(t, entered);
+    return status;
+}
+
+/* What transport_lose() has scheduled. */
+static int
+stream_lost_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
+{
+    StreamObj *s = (StreamObj *)self;
+    TransportObj *t = &s->base;
+    int entered;
     if (t->loop == NULL || transport_enter(t, &entered) < 0) {
         return t->loop == NULL ? 0 : -1;
     }
-    int status = t->conn_lost ? call_lost(s) : send_waiting(s);
+    int status = call_lost(s);
     transport_exit(t, entered);
     return status;
 }
@@ -1413,7 +1432,8 @@ Stream_read_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Stream_write_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (stream_write_ready(((TransportObj *)self)->loop, self) < 0) {
+    TransportObj *t = (TransportObj *)self;
+    if ((t->conn_lost ? stream_lost_ready : stream_write_ready)(t->loop, self) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

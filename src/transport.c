@@ -269,7 +269,8 @@ transport_lose(TransportObj *t, PyObject *exc)
     if (loop_check_open(t->loop) < 0) {
         return -1;
     }
-    io_ready ready = t->write_ready;
+    /* Not the function for a descriptor that can be written: that one may be on the ring for this iteration. */
+    io_ready ready = t->lost_ready;
     return loop_ready(t->loop, Py_NewRef((PyObject *)t), READY_WRITE, (PyObject *)(void *)ready, NULL);
 }
 

@@ -37,7 +37,7 @@ typedef struct {
     PyObject *context; // owned; in which the protocol is called
     PyObject *lost_exc; // owned; what connection_lost() is going to be given, or NULL
     ctask_state *st; // borrowed from the type's module
-    io_ready write_ready; // our own, for what is to be done in the next iteration
+    io_ready lost_ready; // has connection_lost() called, in the next iteration
     write_queue queue;
     Py_ssize_t high_water; // bytes
     Py_ssize_t low_water;

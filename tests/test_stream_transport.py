@@ -1,6 +1,7 @@
 """Stream transports: the order of the protocol's callbacks, closing, errors, what they tell."""
 
 import asyncio
+import contextlib
 import contextvars
 import errno
 import gc
@@ -206,6 +207,34 @@ def test_eof_received_true_keeps_the_writing_half(link, until, settle, turn, ans
     until(lambda: proto.is_lost)
     assert proto.lost is None
     assert receive(peer, turn) == b""
+
+
+def test_connection_lost_comes_after_what_was_scheduled_before_it(loop, link, until, turn):
+    """Also where the kernel told of reading and of writing in one iteration."""
+    events = []
+
+    class Aborting(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            loop.call_soon(events.append, "scheduled before")
+            self.transport.abort()
+            events.append("aborted")
+
+        def connection_lost(self, exc):
+            super().connection_lost(exc)
+            events.append("lost")
+
+    proto = Aborting()
+    transport, peer = link(proto)
+    transport.write(4 * MUCH)
+    assert transport.get_write_buffer_size() > 0
+    turn()
+    with contextlib.suppress(BlockingIOError):
+        while peer.recv(65536):
+            pass
+    peer.send(b"x")
+    until(lambda: proto.is_lost)
+    assert events == ["aborted", "scheduled before", "lost"]
 
 
 def test_who_resumes_reading_after_the_end_hears_of_it_again(link, until, settle):
