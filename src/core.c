@@ -234,31 +234,38 @@ core_show(ctask_state *st, PyObject *self)
     return dict;
 }
 
-/* One entry of the dictionary: a field, or what takes the place of something that the class has. */
+/* One entry of the dictionary: a field, or what takes the place of something that the class has.  It was written already:
+   neither a __setattr__() of the program's is called again, nor what a descriptor that hides the entry does. */
 static int
-core_take_item(ctask_state *st, PyObject *self, PyObject *name, PyObject *value)
+core_take_item(ctask_state *st, PyTypeObject *core, PyObject *self, PyObject *name, PyObject *value)
 {
-    PyObject *found = PyUnicode_Check(name) ? _PyType_Lookup(Py_TYPE(self), name) : NULL;
-    if (found == NULL) {
+    if (!PyUnicode_Check(name)) {
         return 0;
     }
-    Py_INCREF(found);
-    int status = 0;
+    name = PyUnicode_FromObject(name); /* the lookup wants no subclass's */
+    PyObject *found = name == NULL ? NULL : Py_XNewRef(_PyType_Lookup(Py_TYPE(self), name));
+    int status = name == NULL ? -1 : 0;
+    if (found == NULL) {
+        Py_XDECREF(name);
+        return status;
+    }
     if (Py_IS_TYPE(found, st->CoreAttrType)) {
         CoreAttrObj *attr = (CoreAttrObj *)found;
-        PyObject *before = core_field(attr, self);
+        int is_field = core_is(self, attr->dealloc); /* or another base's, which stays in the dictionary */
+        PyObject *before = is_field ? core_field(attr, self) : NULL;
         if (before == NULL && PyErr_Occurred()) {
             status = -1;
         }
-        else if (before != value) {
+        else if (is_field && before != value) {
             status = Py_TYPE(attr->field)->tp_descr_set(attr->field, self, value);
         }
         Py_XDECREF(before);
     }
-    else {
-        status = PyObject_SetAttr(self, name, value);
+    else if (Py_TYPE(found)->tp_descr_set == NULL) {
+        status = core->tp_setattro(self, name, value);
     }
     Py_DECREF(found);
+    Py_DECREF(name);
     return status;
 }
 
@@ -267,12 +274,13 @@ core_take_back(PyObject *self)
 {
     ctask_state *st = ((CoreObj *)self)->st;
     ((CoreObj *)self)->shown = 0;
-    PyObject *dict = PyObject_GenericGetDict(self, NULL);
+    PyTypeObject *core = core_find(st, Py_TYPE(self));
+    PyObject *dict = core == NULL ? NULL : PyObject_GenericGetDict(self, NULL);
     PyObject *items = dict == NULL ? NULL : PyDict_Items(dict);
     int status = items == NULL ? -1 : 0;
     for (Py_ssize_t i = 0; status == 0 && i < PyList_GET_SIZE(items); i++) {
         PyObject *item = PyList_GET_ITEM(items, i);
-        status = core_take_item(st, self, PyTuple_GET_ITEM(item, 0), PyTuple_GET_ITEM(item, 1));
+        status = core_take_item(st, core, self, PyTuple_GET_ITEM(item, 0), PyTuple_GET_ITEM(item, 1));
     }
     Py_XDECREF(items);
     Py_XDECREF(dict);

@@ -317,3 +317,51 @@ def test_names_are_ours_again_after_uninstall():
         ctask.uninstall()
     assert before == {cls: (cls.__module__, repr(cls)) for cls in before}
     assert ctask.gather.__module__ == "ctask"
+
+
+def guarded(kind):
+    class Guarded(kind.Lock):
+        tag = 1
+        calls = ()
+
+        def __setattr__(self, name, value):
+            if not name.startswith("_"):
+                self.__dict__["calls"] = (*self.calls, name)
+            super().__setattr__(name, value)
+
+        @property
+        def owner(self):
+            return self.__dict__.get("owner")
+
+        def take(self, owner):
+            self.__dict__["owner"] = owner
+
+    return Guarded()
+
+
+def test_a_property_may_keep_its_value_in_the_dictionary_under_its_own_name(kind):
+    lock = guarded(kind)
+    lock.take("me")
+    assert not lock.locked()
+    assert lock.owner == "me"
+
+
+def test_setattr_is_not_called_for_what_is_in_the_dictionary_already(kind):
+    lock = guarded(kind)
+    lock.tag = 2
+    vars(lock)
+    assert not lock.locked()
+    assert lock.calls == ("tag",)
+
+
+def test_what_another_base_calls_its_own_stays_in_the_dictionary(kind):
+    class Both(kind.Lock, kind.Queue):
+        pass
+
+    both = Both()
+    names = ("_maxsize", "_getters", "_putters", "_queue", "_finished", "_unfinished_tasks")
+    for name in names:
+        vars(both)[name] = 7
+    assert not both.locked()
+    assert [getattr(both, name) for name in names] == [7] * len(names)
+    assert not both.locked()
