@@ -723,7 +723,13 @@ poll_events(LoopObj *loop, PyThreadState *ts)
     else if (!loop->stopping && time_to_wait(loop, &timeout) < 0) {
         return -1;
     }
-    return poll_wait(loop, timeout == 0 ? 0 : trim_heap(loop, timeout));
+    if (timeout == 0) {
+        return poll_wait(loop, 0);
+    }
+    if (UNLIKELY(loop->corked != NULL)) {
+        stream_uncork(loop); // this run is nested in the callback that wrote
+    }
+    return poll_wait(loop, trim_heap(loop, timeout));
 }
 
 static int

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import fcntl
 import gc
 import hashlib
 import os
 import random
 import socket
 import struct
+import sys
 import unittest.mock
 import warnings
 import weakref
@@ -207,6 +209,39 @@ def test_eof_received_true_keeps_the_writing_half(link, until, settle, turn, ans
     until(lambda: proto.is_lost)
     assert proto.lost is None
     assert receive(peer, turn) == b""
+
+
+@pytest.mark.ctask_only(reason="asyncio does not give its hooks back after nested runs")
+def test_what_was_written_is_sent_before_a_nested_run_of_the_loop_waits(loop, link, turn):
+    """As nest_asyncio nests them: the callback that wrote has not ended yet."""
+    transport, peer = link(Recorder())
+    unsent = []
+
+    def look():
+        loop.stop()
+        if peer.family != socket.AF_UNIX:
+            waiting = fcntl.ioctl(transport.get_extra_info("socket").fileno(), 0x894B, bytes(4))
+            unsent.append(waiting)  # SIOCOUTQNSD
+
+    def write_and_run():
+        transport.write(b"request")
+        loop._thread_id = None
+        set_running_loop(None)
+        loop.call_later(0.001, look)
+        loop.run_forever()
+        loop.call_soon(loop.stop)
+
+    def set_running_loop(loop):
+        asyncio._set_running_loop(loop)
+        if "ctask" in type(loop or transport).__module__:
+            sys.modules["ctask._ctask"]._set_running_loop(loop)
+
+    for _ in range(3):
+        loop.call_soon(lambda: [transport.write(b"x") for _ in range(3)])
+        turn()
+    loop.call_soon(write_and_run)
+    loop.run_forever()
+    assert unsent in ([], [bytes(4)])
 
 
 def test_connection_lost_comes_after_what_was_scheduled_before_it(loop, link, until, turn):
