@@ -36,10 +36,12 @@
 #include "internal/pycore_context.h"
 #include "internal/pycore_gc.h"
 #if PY_VERSION_HEX >= 0x030E0000
-#include "internal/pycore_interp.h"
 #define CONTEXT_WATCHERS 1
 #else
 #define CONTEXT_WATCHERS 0
+#endif
+#if PY_VERSION_HEX >= 0x030E0000 || PY_VERSION_HEX < 0x030D0000
+#include "internal/pycore_interp.h"
 #endif
 #if PY_VERSION_HEX >= 0x030D0000
 #include "internal/pycore_object.h"
@@ -307,18 +309,20 @@ Py_IsFinalizing(void)
 #define Py_READONLY READONLY
 #endif
 
-/* PyErr_CheckSignals(), which most often finds nothing. */
+/* What the interpreter does between two instructions of Python code, for turns of the loop that run none: let another
+   thread have the lock if one asks for it, and call signal handlers.  -1 if one of these raised. */
 static inline int
-signals_check(PyThreadState *ts)
+breathe(PyThreadState *ts)
 {
 #if PY_VERSION_HEX >= 0x030D0000
-    if (__atomic_load_n(&ts->eval_breaker, __ATOMIC_RELAXED) == 0) {
-        return 0; // where the interpreter looks between two instructions of Python code
-    }
+    uintptr_t asked = __atomic_load_n(&ts->eval_breaker, __ATOMIC_RELAXED) & 0xFF; // above are a monitor's
 #else
-    (void)ts;
+    int asked = __atomic_load_n(&ts->interp->ceval.eval_breaker._value, __ATOMIC_RELAXED);
 #endif
-    return PyErr_CheckSignals();
+    if (__builtin_expect(asked == 0, 1)) {
+        return 0;
+    }
+    Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS return PyErr_CheckSignals();
 }
 
 #endif

@@ -717,7 +717,7 @@ poll_events(LoopObj *loop, PyThreadState *ts)
     int64_t timeout = 0;
     if (ring_length(&loop->ready) > 0) {
         if (LIKELY(loop->poll.watched == 0)) {
-            return signals_check(ts); // the kernel has nothing to tell
+            return breathe(ts); // the kernel has nothing to tell
         }
     }
     else if (!loop->stopping && time_to_wait(loop, &timeout) < 0) {

@@ -382,7 +382,7 @@ poll_wait(LoopObj *loop, int64_t timeout)
     if (n > 0 && UNLIKELY(tell_all(loop, n) < 0)) {
         return -1;
     }
-    if (PyErr_CheckSignals() < 0) {
+    if (breathe(PyThreadState_Get()) < 0) {
         return -1;
     }
     if (n < 0 && err != EINTR) {

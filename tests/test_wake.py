@@ -1,6 +1,7 @@
 """call_soon_threadsafe: waking a loop from other threads and from signal handlers."""
 
 import asyncio
+import functools
 import signal
 import sys
 import threading
@@ -202,6 +203,19 @@ def test_from_a_python_signal_handler(loop):
         signal.signal(signal.SIGUSR1, saved)
     thread.join()
     assert seen == [signal.SIGUSR1]
+
+
+def test_callbacks_without_python_code_let_other_threads_run(loop):
+    """Nothing but the loop can give up the interpreter lock here."""
+    again = functools.partial(loop.call_soon)
+    again.__setstate__((loop.call_soon, (again,), {}, None))
+    loop.call_soon(again)
+    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(loop.stop,))
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    loop._ready.clear()
+    again.__setstate__((loop.call_soon, (), {}, None))  # no cycle is left
 
 
 def test_racing_with_close_does_not_crash(script):
