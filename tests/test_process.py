@@ -507,6 +507,7 @@ def keeper():
 def test_run_ends_when_a_child_was_starting(script, turns):
     done = script(f"""
         import subprocess
+        warnings.simplefilter("ignore", ResourceWarning)  # debug builds show what is left open
         P = subprocess.PIPE
         async def start(*command):
             process = await asyncio.create_subprocess_exec(*command, stdin=P, stdout=P, stderr=P)
@@ -574,6 +575,7 @@ def test_wait_ends_with_the_child_though_a_grandchild_keeps_its_pipes(run, keepe
 def test_nothing_is_printed_when_the_program_ends_before_the_pipes(script):
     done = script("""
         import os, subprocess
+        warnings.simplefilter("ignore", ResourceWarning)  # debug builds show what is left open
         P = subprocess.PIPE
         r, w = os.pipe()
         async def main():

@@ -487,7 +487,8 @@ def test_a_task_that_somebody_else_ended_is_in_nobodys_list(impl, loop, turn, st
         fut = loop.create_future()
         task = start(waits(fut))
         end(task)
-        assert task not in asyncio.all_tasks(loop)
+        if not hasattr(sys, "gettotalrefcount"):  # where asyncio's all_tasks() aborts at such a task
+            assert task not in asyncio.all_tasks(loop)
         fut.set_result(None)
         turn()
         (report,) = reports.take()
