@@ -487,7 +487,7 @@ def test_a_task_that_somebody_else_ended_is_in_nobodys_list(impl, loop, turn, st
         fut = loop.create_future()
         task = start(waits(fut))
         end(task)
-        if not hasattr(sys, "gettotalrefcount"):  # where asyncio's all_tasks() aborts at such a task
+        if not hasattr(sys, "gettotalrefcount"):  # asyncio aborts there
             assert task not in asyncio.all_tasks(loop)
         fut.set_result(None)
         turn()
