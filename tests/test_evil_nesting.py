@@ -5,6 +5,7 @@ import sys
 import pytest
 
 DEPTH = 200_000
+LONG = 100_000 if hasattr(sys, "gettotalrefcount") else 1_000_000  # debug builds are slow
 
 # asyncio's own coroutines, nested so deeply, end with a crash of the interpreter.
 own = pytest.mark.ctask_only
@@ -90,10 +91,10 @@ def test_nested_wait_fors(script, what):
 def test_a_chain_of_results(script):
     done = nested(
         script,
-        """
+        f"""
         loop = impl.new_event_loop()
         fut = None
-        for _ in range(1_000_000):
+        for _ in range({LONG}):
             result, fut = fut, loop.create_future()
             fut.set_result(result)
         result = fut = None
@@ -122,7 +123,7 @@ def test_a_chain_of(script, link):
         async def main():
             loop = asyncio.get_running_loop()
             last = None
-            for _ in range(300_000):
+            for _ in range({LONG} // 4):
                 {link}
                 last = fut
             fut = last = None
@@ -139,13 +140,13 @@ def test_a_chain_of(script, link):
 def test_a_chain_of_tasks(script):
     done = nested(
         script,
-        """
+        f"""
         async def returns(value):
             return value
 
         async def main():
             last = None
-            for _ in range(100_000):
+            for _ in range({LONG} // 10):
                 last = asyncio.create_task(returns(last))
                 if _ % 1000 == 0:
                     await asyncio.sleep(0)
