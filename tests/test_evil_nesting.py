@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-DEPTH = 200_000
-LONG = 100_000 if hasattr(sys, "gettotalrefcount") else 1_000_000  # debug builds are slow
+DEBUG_BUILD = hasattr(sys, "gettotalrefcount")  # which is slow
+DEPTH = 50_000 if DEBUG_BUILD else 200_000
+LONG = 100_000 if DEBUG_BUILD else 1_000_000
 
 # asyncio's own coroutines, nested so deeply, end with a crash of the interpreter.
 own = pytest.mark.ctask_only
