@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import importlib
 import json
 import shutil
 import socket
@@ -11,27 +11,20 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from checkout import ROOT, package
 
-PACKAGE = Path(__file__).resolve().parent.parent / "benchmarks"
+PACKAGE = ROOT / "benchmarks"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def benchmarks():
-    """The package beside this directory, which is not installed."""
-    if "benchmarks" not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            "benchmarks", PACKAGE / "__init__.py", submodule_search_locations=[str(PACKAGE)]
-        )
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["benchmarks"] = module
-        spec.loader.exec_module(module)
-        # Before a test counts descriptors: ctypes, which they use, may keep one of libffi's.
-        importlib.import_module("benchmarks.memory")
-    return sys.modules["benchmarks"]
+    benchmarks = package("benchmarks")
+    # Before a test counts descriptors: ctypes, which they use, may keep one of libffi's.
+    importlib.import_module("benchmarks.memory")
+    return benchmarks
 
 
 def run(requests, cpu, seconds=1.0):

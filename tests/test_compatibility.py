@@ -6,31 +6,22 @@ Nothing is fetched and no library's suite is run.
 from __future__ import annotations
 
 import fnmatch
-import importlib.util
 import json
 import re
 import signal
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 
 import pytest
+from checkout import ROOT, package
 
-PACKAGE = Path(__file__).resolve().parent.parent / "compatibility"
+PACKAGE = ROOT / "compatibility"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compatibility():
-    """The package beside this directory, which is not installed."""
-    if "compatibility" not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            "compatibility", PACKAGE / "__init__.py", submodule_search_locations=[str(PACKAGE)]
-        )
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["compatibility"] = module
-        spec.loader.exec_module(module)
-    return sys.modules["compatibility"]
+    return package("compatibility")
 
 
 # ---- comparing ----
