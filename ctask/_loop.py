@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import weakref
-from asyncio import constants, events
+from asyncio import constants, events, unix_events
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
@@ -110,6 +110,12 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         """
         super().close()
         self._release()
+
+    # The policy may let go of a loop when the interpreter ends, after asyncio's modules and this
+    # one were emptied; asyncio's __del__() fails then.
+    def __del__(self, _asyncio: Any = unix_events) -> None:
+        if _asyncio.sys is not None:
+            super().__del__()
 
     # Transports.  asyncio makes them through these hooks.
 

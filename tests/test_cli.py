@@ -368,6 +368,17 @@ loop.close()
 """
 
 
+@pytest.mark.parametrize("options", [(), ("-X", "dev")])
+def test_a_loop_that_is_still_current_at_the_end_is_let_go_in_silence(same, options):
+    program = """if True:
+        import asyncio
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(asyncio.sleep(0))
+    """
+    assert same("-c", program, options=options) == (0, "", "")
+
+
 @pytest.mark.skipif(ON_3_14, reason="python refuses")
 @pytest.mark.parametrize("options", [(), ("-W", "error")])
 def test_get_event_loop_makes_one_and_warns_as_python_does(same, options):
