@@ -47,21 +47,11 @@ begin_datagrams(DatagramObj *d)
 {
     TransportObj *t = &d->base;
     t->begun = 1;
-    int status = 0;
     PyObject *waiter = d->waiter;
     d->waiter = NULL;
-    PyObject *protocol = t->protocol == NULL ? NULL : Py_NewRef(t->protocol);
-    if (protocol != NULL) {
-        PyObject *res = PyObject_CallMethodOneArg(protocol, t->st->str.connection_made, (PyObject *)d);
-        if (res == NULL) {
-            status = t->loop == NULL
-                         ? -1
-                         : transport_report_callback(t, protocol, t->st->str.connection_made, (PyObject *)d);
-        }
-        Py_XDECREF(res);
-        Py_DECREF(protocol);
-    }
-    if (status == 0 && t->loop != NULL && !t->conn_lost && t->open) {
+    transport_call_made(t);
+    PyObject *raised = PyErr_GetRaisedException();
+    if (t->loop != NULL && !t->conn_lost && t->open) {
         int err = transport_own(t, datagram_read_ready);
         if (err == 0 && (t->closing || t->paused)) {
             watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
@@ -71,14 +61,10 @@ begin_datagrams(DatagramObj *d)
         }
         if (err < 0) {
             poll_raise(err);
-            status = transport_fatal_error(t, "Fatal error on transport");
+            (void)transport_fatal_error(t, "Fatal error on transport");
         }
     }
-    if (status == 0 && waiter != NULL) {
-        status = transport_wake(waiter);
-    }
-    Py_XDECREF(waiter);
-    return status;
+    return transport_connected((PyObject *)d, waiter, raised);
 }
 
 /* ---- receiving ---- */

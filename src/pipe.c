@@ -37,7 +37,7 @@ typedef struct {
     struct list_node open; // among the open ones of the interpreter
     char restores; // the file is to block again: it did before this transport
     char no_nowait; // the kernel has no RWF_NOWAIT for it
-    char eof_due; // eof_received() is called before connection_lost()
+    char eof_due; // eof_received() is to be called
 } PipeObj;
 
 static int pipe_read_ready(LoopObj *loop, PyObject *self);
@@ -139,31 +139,16 @@ pipe_begin(PipeObj *p)
 {
     TransportObj *t = &p->base;
     t->begun = 1;
-    PyObject *protocol = Py_NewRef(t->protocol);
-    PyObject *res = PyObject_CallMethodOneArg(protocol, t->st->str.connection_made, (PyObject *)p);
-    int status = res == NULL ? transport_report_callback(t, protocol, t->st->str.connection_made, (PyObject *)p)
-                             : 0;
-    Py_XDECREF(res);
-    Py_DECREF(protocol);
-    /* connection_made() may have paused it or closed it, and nested calls of the loop even more. */
-    int wanted = p->writes ? p->sees_hangup && !t->conn_lost : pipe_is_reading(p);
-    if (status == 0 && t->loop != NULL && wanted) {
-        status = pipe_watch(p, POLL_READ);
-    }
     PyObject *waiter = p->waiter;
     p->waiter = NULL;
-    if (waiter != NULL) {
-        PyObject *raised = PyErr_GetRaisedException();
-        if (transport_wake(waiter) < 0) {
-            status = -1;
-            Py_XDECREF(raised);
-        }
-        else {
-            PyErr_SetRaisedException(raised);
-        }
-        Py_DECREF(waiter);
+    transport_call_made(t);
+    PyObject *raised = PyErr_GetRaisedException();
+    /* connection_made() may have paused it or closed it, and nested calls of the loop even more. */
+    int wanted = p->writes ? p->sees_hangup && !t->conn_lost : pipe_is_reading(p);
+    if (t->loop != NULL && wanted) {
+        (void)pipe_watch(p, POLL_READ);
     }
-    return status;
+    return transport_connected((PyObject *)p, waiter, raised);
 }
 
 /* ---- the end ---- */
@@ -179,36 +164,13 @@ pipe_force_close(PipeObj *p, PyObject *exc)
     return transport_force_close(&p->base, exc);
 }
 
-/* What eof_received() and connection_lost() raise is reported as of the handles that asyncio has for them. */
+/* What connection_lost() raises is reported as of the handle that asyncio has for it. */
 static int
 pipe_call_lost(PipeObj *p)
 {
     TransportObj *t = &p->base;
-    int status = 0;
-    if (p->eof_due) {
-        p->eof_due = 0;
-        PyObject *protocol = Py_NewRef(t->protocol);
-        PyObject *res = PyObject_CallMethodNoArgs(protocol, t->st->str.eof_received);
-        status = res == NULL ? transport_report_callback(t, protocol, t->st->str.eof_received, NULL) : 0;
-        Py_XDECREF(res);
-        Py_DECREF(protocol);
-    }
-    if (t->loop == NULL) {
-        return status;
-    }
-    if (UNLIKELY(status < 0)) {
-        /* KeyboardInterrupt; the connection ends when the loop goes on. */
-        PyObject *raised = PyErr_GetRaisedException();
-        if (loop_ready(
-                t->loop, Py_NewRef((PyObject *)p), READY_WRITE, (PyObject *)(void *)pipe_lost_ready, NULL) <
-            0) {
-            PyErr_WriteUnraisable((PyObject *)p);
-        }
-        PyErr_SetRaisedException(raised);
-        return -1;
-    }
     LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
-    status = transport_call_lost(t);
+    int status = transport_call_lost(t);
     if (status < 0) {
         PyObject *raised = PyErr_GetRaisedException();
         PyObject *callback = PyObject_GetAttr((PyObject *)p, t->st->str._call_connection_lost);
@@ -236,6 +198,34 @@ pipe_log_hangup(PipeObj *p)
 }
 
 /* ---- reading ---- */
+
+/* The writer is gone: eof_received(), then connection_lost(), each in a turn of the ring as asyncio's handles. */
+static int
+pipe_end(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    t->closing = p->eof_due = 1;
+    pipe_unwatch(p, POLL_READ);
+    if (loop_check_open(t->loop) < 0 ||
+        loop_ready(t->loop, Py_NewRef((PyObject *)p), READY_READ, (PyObject *)(void *)pipe_read_ready, NULL) <
+            0) {
+        return -1;
+    }
+    return transport_lose(t, NULL);
+}
+
+static int
+pipe_call_eof(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    PyObject *protocol = Py_NewRef(t->protocol);
+    p->eof_due = 0;
+    PyObject *res = PyObject_CallMethodNoArgs(protocol, t->st->str.eof_received);
+    int status = res == NULL ? transport_report_callback(t, protocol, t->st->str.eof_received, NULL) : 0;
+    Py_XDECREF(res);
+    Py_DECREF(protocol);
+    return status;
+}
 
 static int
 pipe_read_failed(PipeObj *p, int err)
@@ -293,9 +283,7 @@ pipe_receive(PipeObj *p)
         if (t->closing || t->loop == NULL) {
             return 0; // by a handler of the log's
         }
-        t->closing = p->eof_due = 1;
-        pipe_unwatch(p, POLL_READ);
-        return transport_lose(t, NULL);
+        return pipe_end(p);
     }
     if (data == NULL) {
         return -1;
@@ -380,9 +368,10 @@ pipe_send_waiting(PipeObj *p)
     if (pipe_send_queue(p, fd) < 0) {
         return pipe_write_failed(p);
     }
-    if (t->queue.length == 0) {
-        pipe_unwatch(p, POLL_WRITE);
+    if (t->queue.length > 0) {
+        return 0; // as asyncio, which resumes when all is written, whatever the limits
     }
+    pipe_unwatch(p, POLL_WRITE);
     if (transport_resume_protocol(t) < 0) {
         return -1;
     }
@@ -552,6 +541,9 @@ pipe_read_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
     }
     else if (p->writes) {
         status = t->conn_lost ? 0 : pipe_hung_up(p);
+    }
+    else if (UNLIKELY(p->eof_due)) {
+        status = pipe_call_eof(p);
     }
     else if (LIKELY(pipe_is_reading(p))) {
         status = pipe_receive(p);

@@ -205,34 +205,14 @@ begin(StreamObj *s)
             status = transport_fatal_error(t, "Fatal error on transport");
         }
     }
-    PyObject *protocol = t->protocol == NULL ? NULL : Py_NewRef(t->protocol);
-    if (status == 0 && protocol != NULL) {
-        PyObject *res = PyObject_CallMethodOneArg(protocol, t->st->str.connection_made, (PyObject *)s);
-        if (res == NULL) {
-            status = t->loop == NULL
-                         ? -1
-                         : transport_report_callback(t, protocol, t->st->str.connection_made, (PyObject *)s);
-        }
-        Py_XDECREF(res);
+    if (status == 0) {
+        transport_call_made(t);
     }
-    Py_XDECREF(protocol);
-    /* Whoever waits for the connection is told, also when KeyboardInterrupt ends the loop: it may run again. */
     PyObject *raised = PyErr_GetRaisedException();
     if (t->queue.length > 0 && !t->conn_lost && t->loop != NULL) {
         (void)transport_watch(t, POLL_WRITE, stream_write_ready);
     }
-    if (waiter != NULL && transport_wake(waiter) < 0) {
-        status = -1;
-        if (raised == NULL) {
-            raised = PyErr_GetRaisedException();
-        }
-        else {
-            PyErr_WriteUnraisable((PyObject *)s);
-        }
-    }
-    Py_XDECREF(waiter);
-    PyErr_SetRaisedException(raised);
-    return status;
+    return transport_connected((PyObject *)s, waiter, raised);
 }
 
 /* ---- reading ---- */

@@ -113,7 +113,7 @@ transport_fatal_error(TransportObj *t, const char *message)
 }
 
 /* future.set_result(None) unless it is done. */
-PART int
+static int
 transport_wake(PyObject *future)
 {
     PyObject *done = PyObject_CallMethod(future, "done", NULL);
@@ -127,10 +127,53 @@ transport_wake(PyObject *future)
     return res == NULL ? -1 : 0;
 }
 
-/* Report what a callback of the protocol raised as asyncio reports it of a handle. */
+/* protocol.connection_made(); what it raises is reported, unless it ends the loop: then it is set. */
+PART void
+transport_call_made(TransportObj *t)
+{
+    PyObject *protocol = Py_XNewRef(t->protocol);
+    PyObject *res = protocol == NULL
+                        ? Py_NewRef(Py_None)
+                        : PyObject_CallMethodOneArg(protocol, t->st->str.connection_made, (PyObject *)t);
+    if (res == NULL) {
+        (void)transport_report_callback(t, protocol, t->st->str.connection_made, (PyObject *)t);
+    }
+    Py_XDECREF(res);
+    Py_XDECREF(protocol);
+}
+
+/* The end of what a transport begins with.  `raised` is what connection_made() ends the loop with, NULL if nothing; an
+   exception that is set came since.  Whoever waits for the connection is told in any case, as the loop may run again.
+   Takes `waiter`, which may be NULL, and `raised`. */
+PART int
+transport_connected(PyObject *self, PyObject *waiter, PyObject *raised)
+{
+    if (raised == NULL) {
+        raised = PyErr_GetRaisedException();
+    }
+    else if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(self);
+    }
+    if (waiter != NULL && transport_wake(waiter) < 0) {
+        if (raised == NULL) {
+            raised = PyErr_GetRaisedException();
+        }
+        else {
+            PyErr_WriteUnraisable(self);
+        }
+    }
+    Py_XDECREF(waiter);
+    PyErr_SetRaisedException(raised);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* Report what a callback of the protocol raised as asyncio reports it of a handle; -1 if it is still set. */
 PART int
 transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg)
 {
+    if (UNLIKELY(t->loop == NULL)) {
+        return -1; // lost in a nested run of the loop, or by hand
+    }
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *callback = PyObject_GetAttr(owner, name);
     if (callback == NULL) {

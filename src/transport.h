@@ -119,7 +119,8 @@ PART void socketobj_close(int fd);
 
 PART int transport_enter(TransportObj *t, int *entered);
 PART void transport_exit(TransportObj *t, int entered);
-PART int transport_wake(PyObject *future);
+PART void transport_call_made(TransportObj *t);
+PART int transport_connected(PyObject *self, PyObject *waiter, PyObject *raised);
 PART int transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg);
 PART int transport_fatal_error(TransportObj *t, const char *message);
 PART int transport_force_close(TransportObj *t, PyObject *exc);

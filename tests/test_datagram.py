@@ -824,3 +824,22 @@ def test_audit_events_of_sendto(script):
         """
     )
     assert result.out == "ok\n"
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_endpoint_is_whole_though_connection_made_ended_the_loop(loop, host, peer, until, kind):
+    class Raises(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            raise kind
+
+    proto = Raises()
+    opening = loop.create_task(loop.create_datagram_endpoint(lambda: proto, local_addr=(host, 0)))
+    with pytest.raises(kind):
+        loop.run_forever()
+    transport, _ = loop.run_until_complete(opening)
+    peer.sendto(b"x", transport.get_extra_info("sockname"))
+    until(lambda: len(proto.calls) == 2)
+    assert proto.calls[1][:2] == ("received", b"x")
+    transport.close()
+    until(lambda: proto.calls[-1] == ("lost", None))

@@ -328,6 +328,58 @@ def test_keyboard_interrupt_of_a_readers_protocol_ends_the_loop(loop, pipe, name
     loop.run_until_complete(protocol.lost)
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_pipes_are_watched_though_connection_made_ended_the_loop(loop, run, pipe, kind):
+    class Raises(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            raise kind
+
+    ours, theirs = pipe
+    protocols = []
+    for connect, end in (loop.connect_read_pipe, ours), (loop.connect_write_pipe, theirs):
+        connecting = loop.create_task(connect(lambda: Raises(loop), end))
+        with pytest.raises(kind):
+            loop.run_forever()
+        protocols.append(run(connecting)[1])
+    reading, writing = protocols
+    writing.transport.write(b"x")
+    run(reading.until(lambda: reading.data == b"x"))
+    reading.transport.close()
+    assert run(reading.lost) is None
+    assert run(writing.lost) is None  # it sees that its reader is gone
+
+
+def test_an_interrupted_end_comes_before_what_was_called_later(loop, run, pipe):
+    ours, theirs = pipe
+    _, protocol = run(reader(loop, ours))
+
+    def interrupt():
+        loop.call_soon(protocol.note, "later")
+        raise KeyboardInterrupt
+
+    protocol.eof_received = interrupt
+    theirs.close()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    run(protocol.lost)
+    assert protocol.calls == [("made",), ("lost", None), ("later",)]
+
+
+def test_writing_is_resumed_when_all_is_written(loop, run, turn, pipe):
+    theirs, ours = pipe
+    transport, protocol = run(writer(loop, ours))
+    transport.write(bytes(capacity(theirs) * 3))
+    assert protocol.calls == [("made",), ("pause",)]
+    while transport.get_write_buffer_size():
+        assert protocol.paused
+        theirs.read(4096)
+        turn()
+    assert not protocol.paused
+    transport.abort()
+    run(protocol.lost)
+
+
 def test_read_error(loop, run, reports, tmp_path, monkeypatch):
     ours, theirs = socket.socketpair()
 
