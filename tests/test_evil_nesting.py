@@ -1,4 +1,7 @@
-"""Chains of any length end with RecursionError or in order, never with a crash."""
+"""Chains of any length end with RecursionError or in order, never with a crash.
+
+Which of the two: from 3.14 on that depends on what the machine's stack holds.
+"""
 
 import sys
 
@@ -25,14 +28,15 @@ def test_cancelling_nested_gathers(script):
             for _ in range({DEPTH}):
                 outer = asyncio.gather(outer)
             try:
-                outer.cancel()
+                assert outer.cancel()
             except RecursionError:
-                print("RecursionError")
+                pass
+            print("ended")
 
         impl.run(main())
         """,
     )
-    assert done.out == "RecursionError\n"
+    assert done.out == "ended\n"
 
 
 @own
@@ -50,12 +54,11 @@ def test_nested_wait_fors(script, what):
                 coro = asyncio.wait_for(coro, 100)
             if what == "awaited":
                 try:
-                    await coro
+                    assert await coro == 7
                 except RecursionError:
-                    print("ended")
-            elif what == "dropped":
-                coro = None
-                print("ended")
+                    pass
+            coro = None
+            print("ended")
 
         async def deep():
             # As deep as it goes, and then down again.
