@@ -35,9 +35,10 @@ HOW = {
     "scale": "CPU time (user and system) per operation with so many alive at once, median of the "
     "rounds (with the garbage collector on there is one); callgrind, collector off; growth is from "
     "1000 to the last column; smaller is better",
-    "latency": "real time; p50 / p99 / p99.9 / worst of one run, figures with too few samples left "
-    "out; one connection with one request in flight, client in C on another core; garbage "
-    "collector on; smaller is better",
+    "latency": "real time; p50 / p99 / p99.9 / worst, the first three medians of the rounds where "
+    "each has enough samples, else of all together, and left out where even these are too few; "
+    "one connection with one request in flight, client in C on another core; garbage collector on; "
+    "smaller is better",
     "floors": "callgrind, user space, differences of n and 3n operations; hash seed 0, garbage "
     "collector frozen and off; the floor is the scenario's own Python code with asyncio's names "
     "doing nothing; functions by what they cost more than there",

@@ -27,10 +27,14 @@ BLOCK_WORK = 0.001
 CONNECTIONS = 1000
 TIMERS = 100_000
 TIMER_PERIOD = 10.0  # seconds from one to the next, of each timer
+CALLS_PAUSE = 0.001
 WAITING = 1000  # calls from another thread that have not run
+CHILDREN = 20  # so many are waited for, also where that takes thrice as long as the rest
+UNANSWERED = 3  # what c/moments.c ends with
 
 Say = Callable[[dict[str, Any]], None]
 Delays = list[float]
+Busy = list["asyncio.Future[Any]"]  # what a load consists of and must not end
 
 
 def work(seconds: float) -> None:
@@ -48,9 +52,8 @@ async def compute(seconds: float) -> None:
         await asyncio.sleep(0)
 
 
-def start_tasks(seconds: float) -> None:
-    for _ in range(TASKS):
-        keep(asyncio.ensure_future(compute(seconds)), None)
+def start_tasks(seconds: float) -> Busy:
+    return [asyncio.ensure_future(compute(seconds)) for _ in range(TASKS)]
 
 
 class Upload(asyncio.Protocol):
@@ -63,15 +66,17 @@ class Upload(asyncio.Protocol):
             work(BLOCK_WORK)
 
 
-async def start_upload(beside: Beside) -> None:
+async def start_upload(beside: Beside) -> Busy:
     server = await asyncio.get_running_loop().create_server(Upload, "127.0.0.1", 0)
-    keep(server, None)
-    await beside.start(native.program("moments.c"), "upload", server.sockets[0].getsockname()[1])
+    port = keep(server, server.sockets[0].getsockname()[1])
+    sender = await beside.start(native.program("moments.c"), "upload", port)
+    return [asyncio.ensure_future(sender.wait())]
 
 
-async def start_connections(beside: Beside) -> None:
+async def start_connections(beside: Beside) -> Busy:
     many = ("-c", CONNECTIONS, "-s", 1024, "-d", 1_000_000)
-    await beside.start(native.program("client.c"), "-p", beside.port, *many)
+    client = await beside.start(native.program("client.c"), "-p", beside.port, *many)
+    return [asyncio.ensure_future(client.wait())]
 
 
 def start_timers() -> None:
@@ -85,7 +90,8 @@ def start_timers() -> None:
         loop.call_later(fate.random() * TIMER_PERIOD, strike)
 
 
-def start_calls() -> None:
+def start_calls(rate: float) -> None:
+    """So many calls a second, or as many as the loop runs."""
     loop = asyncio.get_running_loop()
     called = 0
 
@@ -95,9 +101,11 @@ def start_calls() -> None:
 
     def flood() -> None:
         made = 0
+        begun = time.monotonic()
         while True:
-            if made - called > WAITING:
-                time.sleep(0)
+            late = made < (time.monotonic() - begun) * rate
+            if made - called > WAITING or not late:
+                time.sleep(0 if late else CALLS_PAUSE)
                 continue
             loop.call_soon_threadsafe(ran)
             made += 1
@@ -122,12 +130,9 @@ async def ask_postgres(place: str) -> None:
         await connection.fetch("select generate_series(1, 10)")
 
 
-async def start_clients(places: dict[str, str]) -> None:
+def start_clients(places: dict[str, str]) -> Busy:
     clients = [ask_redis(places["redis"]), ask_postgres(places["postgres"])]
-    tasks = [keep(None, asyncio.ensure_future(client)) for client in clients]
-    done, _ = await asyncio.wait(tasks, timeout=0.3)
-    for task in done:
-        task.result()  # it cannot be asked: say why
+    return [asyncio.ensure_future(client) for client in clients]
 
 
 class Beside:
@@ -144,20 +149,28 @@ class Beside:
         return process
 
 
-async def start(load: str, beside: Beside, places: dict[str, str]) -> None:
+async def start(load: str, beside: Beside, places: dict[str, str]) -> Busy:
     kind, _, argument = load.partition(":")
     if kind == "tasks":
-        start_tasks(float(argument))
-    elif kind == "upload":
-        await start_upload(beside)
-    elif kind == "connections":
-        await start_connections(beside)
-    elif kind == "timers":
+        return start_tasks(float(argument))
+    if kind == "upload":
+        return await start_upload(beside)
+    if kind == "connections":
+        return await start_connections(beside)
+    if kind == "clients":
+        return start_clients(places)
+    if kind == "timers":
         start_timers()
     elif kind == "calls":
-        start_calls()
-    elif kind == "clients":
-        await start_clients(places)
+        start_calls(float(argument))
+    return []
+
+
+def check(busy: Busy) -> None:
+    """Raises what ended a load."""
+    for ended in busy:
+        if ended.done():
+            raise RuntimeError(f"the load ended: {ended.result()}")
 
 
 # ---- what is measured here ----
@@ -187,7 +200,7 @@ async def moments() -> AsyncIterator[Moments]:
         yield Moments(file.name)
 
 
-async def measure_timers(seconds: float, beside: Beside) -> Delays:
+async def measure_timers(seconds: float, beside: Beside) -> tuple[Delays, int]:
     """How late call_later() fires."""
     loop = asyncio.get_running_loop()
     fate = random.Random(2)
@@ -199,25 +212,29 @@ async def measure_timers(seconds: float, beside: Beside) -> Delays:
         due = time.monotonic() + wait
         loop.call_later(wait, lambda f=fired: f.set_result(time.monotonic()))
         delays.append(max(0.0, await fired - due))
-    return delays
+    return delays, 0
 
 
-async def measure_children(seconds: float, beside: Beside) -> Delays:
+async def measure_children(seconds: float, beside: Beside) -> tuple[Delays, int]:
     """From a child's end to the return of wait()."""
     delays: Delays = []
     program = native.program("moments.c")
     async with moments() as written:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        begun = time.monotonic()
+        while (took := time.monotonic() - begun) < seconds or (
+            len(delays) < CHILDREN and took < 3 * seconds
+        ):
             process = await beside.start(program, "end", written.path)
             if await process.wait():
                 raise RuntimeError(f"a child ended with status {process.returncode}")
             delays.append(written.since())
-    return delays
+    return delays, 0
 
 
-async def measure_signals(seconds: float, beside: Beside) -> Delays:
-    """From another process's kill() to the handler of add_signal_handler()."""
+async def measure_signals(seconds: float, beside: Beside) -> tuple[Delays, int]:
+    """From another process's kill() to the handler of add_signal_handler(). It ends with a
+    signal that is lost.
+    """
     loop = asyncio.get_running_loop()
     delays: Delays = []
     async with moments() as written:
@@ -230,13 +247,15 @@ async def measure_signals(seconds: float, beside: Beside) -> Delays:
         numbers = (os.getpid(), int(signal.SIGUSR1), seconds)
         program = native.program("moments.c")
         sender = await beside.start(program, "signal", written.path, *numbers)
-        if await sender.wait():
-            raise RuntimeError("a signal was not handled")
+        status = await sender.wait()
+        if status not in (0, UNANSWERED):
+            raise RuntimeError(f"the sender of signals ended with status {status}")
         loop.remove_signal_handler(signal.SIGUSR1)
-    return delays
+    return delays, int(status == UNANSWERED)
 
 
-MEASUREMENTS: dict[str, Callable[[float, Beside], Awaitable[Delays]]] = {
+# Delays, and how many events were never told of.
+MEASUREMENTS: dict[str, Callable[[float, Beside], Awaitable[tuple[Delays, int]]]] = {
     "timer": measure_timers,
     "child": measure_children,
     "signal": measure_signals,
@@ -244,23 +263,28 @@ MEASUREMENTS: dict[str, Callable[[float, Beside], Awaitable[Delays]]] = {
 
 
 async def serve(request: dict[str, Any], say: Say) -> None:
-    """Echo on a port, under a load, until the process is killed. Tells the delays of what is
-    measured here, and the port; or why it cannot.
+    """Echo on a port, under a load, until the process is killed. Tells the port, then of each
+    measurement its delays or why there are none.
     """
     try:
         listener = await echo_server()
         port = listener.getsockname()[1]
         beside = Beside(request["prefix"], port)
-        await start(request["load"], beside, request["places"])
+        busy = await start(request["load"], beside, request["places"])
         await asyncio.sleep(request["warm_up"])
-        delays = {
-            kind: await MEASUREMENTS[kind](request["seconds"], beside)
-            for kind in request["measurements"]
-        }
+        check(busy)
     except Exception as error:
         say({"unable": contenders.described(error)})
         return
-    say({"port": port, "delays": delays, **contenders.identify()})
+    say({"port": port, **contenders.identify()})
+    for kind in request["measurements"]:
+        try:
+            delays, lost = await MEASUREMENTS[kind](request["seconds"], beside)
+            check(busy)
+        except Exception as error:
+            say({"unable": contenders.described(error)})
+        else:
+            say({"delays": delays, "lost": lost})
     await asyncio.Event().wait()
 
 

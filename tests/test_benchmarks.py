@@ -642,7 +642,7 @@ class TestLatency:
     def test_figures_are_the_delays_that_so_many_did_not_exceed(self):
         from benchmarks.latency import summary
 
-        figures = summary([i / 1000 for i in range(1000, 0, -1)])
+        figures = summary([[i / 1000 for i in range(1000, 0, -1)]])
         assert (figures["p50"], figures["p99"], figures["worst"]) == (0.501, 0.991, 1.0)
         assert figures["value"] == figures["p99"] and figures["samples"] == 1000
         shares, delays = zip(*figures["curve"], strict=True)
@@ -652,8 +652,35 @@ class TestLatency:
     def test_one_delay_has_all_figures(self):
         from benchmarks.latency import summary
 
-        figures = summary([0.25])
+        figures = summary([[0.25]])
         assert {figures[key] for key in ("p50", "p99", "p999", "worst")} == {0.25}
+
+    def test_a_disturbed_round_touches_the_worst_only(self):
+        from benchmarks.latency import summary
+
+        calm = [0.001] * 1000
+        figures = summary([calm, [0.5] * 1000, calm])
+        assert {figures[key] for key in ("p50", "p99", "p999")} == {0.001}
+        assert figures["worst"] == 0.5
+        assert [of["p99"] for of in figures["rounds"]] == [0.001, 0.5, 0.001]
+
+    def test_rounds_with_too_few_samples_for_a_figure_are_taken_together(self):
+        from benchmarks.latency import summary
+
+        figures = summary([[0.001] * 50, [0.001] * 49 + [0.2], [0.001] * 50])
+        assert (figures["p50"], figures["p99"], figures["samples"]) == (0.001, 0.001, 150)
+        figures = summary([[0.001] * 50, [0.001] * 45 + [0.2] * 5, [0.001] * 50])
+        assert (figures["p50"], figures["p99"]) == (0.001, 0.2)
+        delays = [delay for _, delay in figures["curve"]]
+        assert delays == sorted(delays)
+
+    def test_what_was_never_told_of_counts_as_endless(self):
+        from benchmarks.latency import LOST, cell_text, summary
+
+        figures = summary([[0.002] * 99 + [LOST]])
+        assert (figures["p50"], figures["p99"], figures["worst"]) == (0.002, None, None)
+        assert cell_text({"asyncio": figures}, "asyncio") == "2.00 / never / - / never"
+        assert json.dumps(figures, allow_nan=False)
 
     def test_the_clients_counts_become_delays(self):
         from benchmarks.latency import from_counts
@@ -664,21 +691,108 @@ class TestLatency:
     def test_tables_leave_out_what_there_is_too_little_for(self):
         from benchmarks import latency
 
-        few = latency.summary([0.002] * 99)
-        many = latency.summary([0.0205] * 5000)
+        few = latency.summary([[0.002] * 99])
+        many = latency.summary([[0.0205] * 5000])
         result = {
             "contenders": {"asyncio": {}, "ctask": {}},
             "titles": {"timer/idle": "T: nothing", "echo/idle": "E: nothing"},
             "values": {"timer/idle": {"ctask": few}, "echo/idle": {"asyncio": many}},
-            "failed": {"upload": {"ctask": "because"}},
+            "failed": {"echo/idle": {"ctask": "because"}},
         }
         rows = [line.split("|")[1:-1] for line in latency.text(result).splitlines() if "|" in line]
         cells = [[cell.strip() for cell in row] for row in rows if "nothing" in row[0]]
         assert cells == [
-            ["nothing", "20.5 / 20.5 / 20.5 / 20.5", "-"],
+            ["nothing", "20.5 / 20.5 / 20.5 / 20.5", "failed"],
             ["nothing", "-", "2.00 / - / - / 2.00"],
         ]
-        assert latency.text(result).endswith("ctask: because (upload)")
+        assert latency.text(result).endswith("ctask: because (echo/idle)")
+
+    def test_contenders_take_turns_and_each_is_the_first_once(self, monkeypatch):
+        from benchmarks import latency
+
+        order = []
+
+        def run_once(name, load, kinds, places, quick):
+            order.append((load, name))
+            return latency.Run({kind: [0.001] * 10 for kind in kinds}, {}, {"version": "1"})
+
+        monkeypatch.setattr(latency, "run_once", run_once)
+        latency.measure(["a", "b"], ["idle", "upload"], ["timer"], True)
+        first = [("idle", "a"), ("idle", "b"), ("upload", "a"), ("upload", "b")]
+        second = [("idle", "b"), ("idle", "a"), ("upload", "b"), ("upload", "a")]
+        assert order == first + second
+
+    def test_a_failed_round_is_left_out_and_told_of(self, monkeypatch):
+        from benchmarks import latency
+
+        asked = []
+
+        def run_once(name, load, kinds, places, quick):
+            asked.append(list(kinds))
+            run = latency.Run({"timer": [len(asked) / 1000] * 10}, {}, {"version": "1"})
+            if "signal" in kinds:
+                run.failed["signal"] = "no answer"
+            if len(asked) == 1:
+                run.failed["timer"] = "a storm"
+                del run.delays["timer"]
+            return run
+
+        monkeypatch.setattr(latency, "run_once", run_once)
+        found = latency.measure(["a"], ["idle"], ["timer", "signal"], False)
+        assert asked == 2 * [["timer", "signal"]] + 3 * [["timer"]]
+        assert found["values"]["timer/idle"]["a"]["samples"] == 40
+        assert found["values"]["signal/idle"] == {}
+        assert found["failed"] == {
+            "timer/idle": {"a": "a storm; 4 of 5 rounds count"},
+            "signal/idle": {"a": "no answer; 0 of 5 rounds count"},
+        }
+
+    def test_the_end_of_a_process_takes_one_measurement_only(self, monkeypatch):
+        from benchmarks import latency
+
+        processes = []
+
+        def run_on(name, request, kinds, quick, run):
+            processes.append((kinds, request["measurements"]))
+            if "signal" in kinds:
+                run.failed["signal"] = "nothing within 8 s"
+                return kinds[kinds.index("signal") + 1 :]
+            run.delays |= {kind: [0.001] for kind in kinds}
+            return []
+
+        monkeypatch.setattr(latency, "run_on", run_on)
+        run = latency.run_once("a", "idle", ["echo", "signal", "timer", "child"], {}, True)
+        assert processes == [
+            (["signal", "timer", "child", "echo"], ["signal", "timer", "child"]),
+            (["timer", "child", "echo"], ["timer", "child"]),
+        ]
+        assert set(run.delays) == {"timer", "child", "echo"} and set(run.failed) == {"signal"}
+
+    def test_a_server_that_says_nothing_is_ended(self, tmp_path):
+        from benchmarks import latency, network
+
+        errors = tmp_path / "errors"
+        errors.touch()
+        command = [sys.executable, "-c", "import time; time.sleep(60)"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            with pytest.raises(network.Unable, match=r"nothing within 0\.1 s"):
+                latency.said(server, errors, 0.1)
+        assert server.returncode < 0
+
+    def test_a_load_that_ends_is_no_load(self):
+        from benchmarks import loads
+
+        async def end():
+            return 7
+
+        async def main():
+            ended = asyncio.ensure_future(end())
+            loads.check([ended])
+            await ended
+            with pytest.raises(RuntimeError, match="the load ended: 7"):
+                loads.check([ended])
+
+        asyncio.run(main())
 
     def test_names_tell_loads_from_kinds(self):
         from benchmarks import latency
@@ -687,15 +801,17 @@ class TestLatency:
         assert not set(latency.LOADS) & set(latency.KINDS)
         assert {"echo", *MEASUREMENTS} == set(latency.KINDS)
 
-    def test_everything_is_measured_under_each_load(self):
+    def test_everything_is_measured_under_each_load(self, monkeypatch):
         from benchmarks import latency, native
+
+        monkeypatch.setattr(latency, "QUICK_ROUNDS", 1)
 
         try:
             native.program("moments.c")
             native.program("client.c")
         except native.NotBuilt as error:
             pytest.skip(str(error))
-        loads = ["idle", "tasks:0.001", "upload"]
+        loads = ["upload"]
         found = latency.measure(["asyncio"], loads, list(latency.KINDS), True)
         assert not found["failed"] and not found["absent"]
         assert set(found["values"]) == {f"{k}/{n}" for k in latency.KINDS for n in loads}
