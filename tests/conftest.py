@@ -19,6 +19,7 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -380,6 +381,29 @@ def start(loop, turn) -> Callable:
         return task
 
     return start
+
+
+@pytest.fixture
+def installed(impl) -> Iterator[None]:
+    """asyncio's names are ctask's meanwhile."""
+    if impl.name == "asyncio":
+        yield
+        return
+    import ctask
+
+    ctask.install()
+    yield
+    ctask.uninstall()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected stream sockets that do not block."""
+    a, b = socket.socketpair()
+    with a, b:
+        a.setblocking(False)
+        b.setblocking(False)
+        yield a, b
 
 
 @pytest.fixture(params=["unix", "tcp"])

@@ -113,6 +113,19 @@ def make_pair(kind: str) -> tuple[socket.socket, socket.socket]:
     return ours, peer
 
 
+def send_all(
+    sock: socket.socket, data: bytes, proto: Notes, until: Callable[[Callable[[], bool]], None]
+) -> None:
+    """Send from a non-blocking socket; until() goes on while `proto` has not received."""
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[sock.send(left) :]
+        except BlockingIOError:
+            size = len(proto.data)
+            until(lambda size=size: len(proto.data) > size)
+
+
 def receive(sock: socket.socket, step: Callable[[], None], size: int | None = None) -> bytes:
     """Read from a non-blocking socket until `size` bytes or the end came; step() goes on."""
     data = bytearray()

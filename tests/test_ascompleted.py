@@ -823,7 +823,7 @@ def test_private_attributes(run, loop, as_completed):
 def test_the_queue_is_asked_for_while_somebody_waits(run, loop, as_completed):
     async def body():
         futures = [loop.create_future() for _ in range(4)]
-        iterator = as_completed(futures, timeout=0.05)
+        iterator = as_completed(futures, timeout=0.5)
         waiting = [asyncio.ensure_future(next(iterator)) for _ in range(3)]
         await turns(2)
         assert len(iterator._done._getters) == 3

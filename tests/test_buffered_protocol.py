@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from streams import MUCH, BufferedRecorder, Recorder, receive
+from streams import MUCH, BufferedRecorder, Recorder, receive, send_all
 
 
 def test_callbacks_of_a_whole_connection(link, until):
@@ -42,13 +42,7 @@ def test_small_buffer_gets_the_data_in_pieces(link, until, size):
 def test_much_comes_in_order_and_complete(link, until):
     proto = BufferedRecorder(5000)
     _, peer = link(proto)
-    left = memoryview(MUCH)
-    while left:
-        try:
-            left = left[peer.send(left) :]
-        except BlockingIOError:
-            size = len(proto.data)
-            until(lambda: len(proto.data) > size)
+    send_all(peer, MUCH, proto, until)
     peer.close()
     until(lambda: proto.is_lost)
     assert proto.data == MUCH

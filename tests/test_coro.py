@@ -8,23 +8,14 @@ import warnings
 
 import pytest
 
-pytestmark = pytest.mark.filterwarnings("ignore:the .type, exc, tb. signature:DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("installed"),
+    pytest.mark.filterwarnings("ignore:the .type, exc, tb. signature:DeprecationWarning"),
+]
 
 # In 3.11 wait_for() runs a task of its own.
 IN_PLACE = sys.version_info >= (3, 12)
 in_place = pytest.mark.skipif(not IN_PLACE, reason="wait_for() runs a task of its own")
-
-
-@pytest.fixture(autouse=True)
-def installed(impl):
-    if impl.name == "asyncio":
-        yield
-        return
-    import ctask
-
-    ctask.install()
-    yield
-    ctask.uninstall()
 
 
 class Things:

@@ -7,17 +7,7 @@ import sys
 
 import pytest
 
-
-@pytest.fixture(autouse=True)
-def installed(impl):
-    if impl.name == "asyncio":
-        yield
-        return
-    import ctask
-
-    ctask.install()
-    yield
-    ctask.uninstall()
+pytestmark = pytest.mark.usefixtures("installed")
 
 
 def ignore(loop, context):

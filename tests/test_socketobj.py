@@ -67,22 +67,13 @@ class Shouting(socket.socket):
 
 
 @pytest.fixture
-def pair():
+def shouting():
     """A socket of a subclass and its peer."""
     a, b = socket.socketpair()
     with Shouting(fileno=a.detach()) as ours, b:
         ours.setblocking(False)
         b.setblocking(False)
         yield ours, b
-
-
-@pytest.fixture
-def plain():
-    a, b = socket.socketpair()
-    with a, b:
-        a.setblocking(False)
-        b.setblocking(False)
-        yield a, b
 
 
 def free_address():
@@ -100,8 +91,8 @@ async def settle():
 
 @pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("method", ["recv", "recv_into", "recvfrom", "recvfrom_into"])
-def test_receiving_calls_the_methods_of_a_subclass(loop, run, pair, method, waits):
-    ours, peer = pair
+def test_receiving_calls_the_methods_of_a_subclass(loop, run, shouting, method, waits):
+    ours, peer = shouting
 
     async def main():
         buffer = bytearray(10)
@@ -120,8 +111,8 @@ def test_receiving_calls_the_methods_of_a_subclass(loop, run, pair, method, wait
     assert set(ours.calls) == {method}
 
 
-def test_sending_connecting_and_accepting_call_the_methods_of_a_subclass(loop, run, pair):
-    ours, peer = pair
+def test_sending_connecting_and_accepting_call_the_methods_of_a_subclass(loop, run, shouting):
+    ours, peer = shouting
 
     async def main():
         await loop.sock_sendall(ours, b"abc")
@@ -147,8 +138,8 @@ def test_sending_connecting_and_accepting_call_the_methods_of_a_subclass(loop, r
     assert ours.calls == ["send"]
 
 
-def test_a_method_that_is_patched_while_an_operation_waits_is_called(loop, run, plain, monkeypatch):
-    a, b = plain
+def test_a_method_that_is_patched_while_an_operation_waits_is_called(loop, run, pair, monkeypatch):
+    a, b = pair
 
     async def main():
         task = loop.create_task(loop.sock_recv(a, 10))
@@ -162,8 +153,8 @@ def test_a_method_that_is_patched_while_an_operation_waits_is_called(loop, run, 
     run(main())
 
 
-def test_send_that_is_patched_while_sendall_waits_gets_the_rest(loop, run, plain, monkeypatch):
-    a, b = plain
+def test_send_that_is_patched_while_sendall_waits_gets_the_rest(loop, run, pair, monkeypatch):
+    a, b = pair
     data = bytes(range(256)) * 8192
     got = bytearray()
     patched = []
@@ -189,7 +180,7 @@ def test_send_that_is_patched_while_sendall_waits_gets_the_rest(loop, run, plain
 
 
 @pytest.mark.parametrize("name", ["fileno", "accept", "gettimeout", "close", "connect"])
-def test_any_patched_method_is_seen(loop, run, plain, name, monkeypatch):
+def test_any_patched_method_is_seen(loop, run, pair, name, monkeypatch):
     calls = []
     original = getattr(REAL, name)
 
@@ -243,8 +234,8 @@ class Recorder(asyncio.Protocol):
         self.lost.set_result(exc)
 
 
-def test_a_transport_calls_the_methods_of_a_subclass(loop, run, pair):
-    ours, peer = pair
+def test_a_transport_calls_the_methods_of_a_subclass(loop, run, shouting):
+    ours, peer = shouting
 
     async def main():
         transport, protocol = await loop.create_connection(Recorder, sock=ours)
@@ -263,8 +254,8 @@ def test_a_transport_calls_the_methods_of_a_subclass(loop, run, pair):
     assert {"recv", "send", "shutdown", "close"} <= set(ours.calls)
 
 
-def test_streams_over_a_socket_of_a_subclass(loop, run, pair):
-    ours, peer = pair
+def test_streams_over_a_socket_of_a_subclass(loop, run, shouting):
+    ours, peer = shouting
 
     async def main():
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -281,11 +272,11 @@ def test_streams_over_a_socket_of_a_subclass(loop, run, pair):
     run(main())
 
 
-def test_a_subclass_without_methods_of_its_own_may_be_patched_on_the_instance(loop, run, plain):
+def test_a_subclass_without_methods_of_its_own_may_be_patched_on_the_instance(loop, run, pair):
     class Named(socket.socket):
         pass
 
-    a, b = plain
+    a, b = pair
     ours = Named(fileno=a.detach())
     ours.setblocking(False)
 
@@ -302,13 +293,13 @@ def test_a_subclass_without_methods_of_its_own_may_be_patched_on_the_instance(lo
     run(main())
 
 
-def test_waiting_for_what_a_transport_of_a_subclass_uses_is_refused(loop, run, pair, plain):
-    ours, _ = pair
+def test_waiting_for_what_a_transport_of_a_subclass_uses_is_refused(loop, run, shouting, pair):
+    ours, _ = shouting
 
     async def main():
-        task = loop.create_task(loop.sock_recv(plain[0], 10))
+        task = loop.create_task(loop.sock_recv(pair[0], 10))
         await settle()
-        plain[1].send(b"x")
+        pair[1].send(b"x")
         assert await task == b"x"
         transport, protocol = await loop.create_connection(Recorder, sock=ours)
         other = socket.socket(fileno=ours.fileno())
@@ -319,9 +310,9 @@ def test_waiting_for_what_a_transport_of_a_subclass_uses_is_refused(loop, run, p
             other.detach()
         transport.abort()
         await protocol.lost
-        task = loop.create_task(loop.sock_recv(plain[0], 10))
+        task = loop.create_task(loop.sock_recv(pair[0], 10))
         await settle()
-        plain[1].send(b"y")
+        pair[1].send(b"y")
         assert await task == b"y"
 
     run(main())
@@ -378,7 +369,7 @@ def test_a_server_on_a_socket_of_a_subclass_accepts_by_its_method(loop, run):
 # ---- socket.socket is another one
 
 
-def test_a_function_in_place_of_the_class(loop, run, plain):
+def test_a_function_in_place_of_the_class(loop, run, pair):
     def factory(*args, **kwargs):
         return REAL(*args, **kwargs)
 
@@ -387,13 +378,13 @@ def test_a_function_in_place_of_the_class(loop, run, plain):
             server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
             address = server.sockets[0].getsockname()
             made = [
-                await loop.create_connection(Recorder, sock=plain[0]),
+                await loop.create_connection(Recorder, sock=pair[0]),
                 await loop.create_connection(Recorder, *address),
             ]
             endpoint, _ = await loop.create_datagram_endpoint(
                 asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
             )
-            plain[1].send(b"x")
+            pair[1].send(b"x")
             while not made[0][1].got:
                 await asyncio.sleep(0)
             await settle()

@@ -17,7 +17,7 @@ import warnings
 import weakref
 
 import pytest
-from streams import MUCH, BufferedRecorder, Recorder, make_pair, needs, receive
+from streams import MUCH, BufferedRecorder, Recorder, make_pair, needs, receive, send_all
 
 
 def reset(sock):
@@ -75,13 +75,7 @@ def test_data_that_is_there_already_comes_after_connection_made(loop, run, until
 def test_data_received_while_data_keeps_coming_is_in_order_and_complete(link, until):
     proto = Recorder()
     _, peer = link(proto)
-    left = memoryview(MUCH)
-    while left:
-        try:
-            left = left[peer.send(left) :]
-        except BlockingIOError:
-            size = len(proto.data)
-            until(lambda: len(proto.data) > size)
+    send_all(peer, MUCH, proto, until)
     peer.close()
     until(lambda: proto.is_lost)
     assert proto.data == MUCH

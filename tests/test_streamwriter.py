@@ -56,6 +56,13 @@ async def echo(reader, writer):
 # ---- whole connections ----
 
 
+async def echo_client(reader, writer):
+    for piece in b"line\n", b"x" * 300_000:
+        writer.write(piece)
+        await writer.drain()
+        assert await reader.readexactly(len(piece)) == piece
+
+
 def connection(streams, run, client, handler=echo, **options):
     async def main():
         done = asyncio.get_running_loop().create_future()
@@ -628,10 +635,12 @@ def test_reader_that_fails_ends_the_connection(impl, loop, run, reports):
 
 # ---- what nobody closed ----
 
-
-@pytest.mark.skipif(
+warns = pytest.mark.skipif(
     not hasattr(asyncio.StreamWriter, "__del__"), reason="this release does not warn"
 )
+
+
+@warns
 def test_unclosed_writer_warns_and_is_closed(make):
     transport, protocol, reader, writer = make()
     with pytest.warns(ResourceWarning, match="unclosed <StreamWriter"):
@@ -641,9 +650,7 @@ def test_unclosed_writer_warns_and_is_closed(make):
     end(transport, protocol)
 
 
-@pytest.mark.skipif(
-    not hasattr(asyncio.StreamWriter, "__del__"), reason="this release does not warn"
-)
+@warns
 def test_unclosed_writer_of_a_closed_loop(make, loop):
     transport, protocol, reader, writer = make()
     loop.close()
@@ -684,29 +691,13 @@ def test_mixtures_with_asyncios_own(streams, run, monkeypatch, stock):
     for name, cls in own.items():
         monkeypatch.setattr(asyncio.streams, name, cls)
 
-    async def client(reader, writer):
-        writer.write(b"line\n")
-        await writer.drain()
-        assert await reader.readline() == b"line\n"
-        writer.write(b"x" * 300_000)
-        await writer.drain()
-        assert await reader.readexactly(300_000) == b"x" * 300_000
-
-    connection(streams, run, client)
+    connection(streams, run, echo_client)
 
 
 @pytest.mark.ctask_only
 def test_on_asyncios_own_loop(streams):
-    async def client(reader, writer):
-        writer.write(b"line\n")
-        await writer.drain()
-        assert await reader.readline() == b"line\n"
-        writer.write(b"x" * 300_000)
-        await writer.drain()
-        assert await reader.readexactly(300_000) == b"x" * 300_000
-
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        connection(streams, runner.run, client)
+        connection(streams, runner.run, echo_client)
 
 
 def test_debug_mode(streams, loop, run):

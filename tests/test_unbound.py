@@ -5,6 +5,7 @@ Libraries do this to pass by a subclass's override, or to end a task from outsid
 
 import _asyncio
 import asyncio
+import contextlib
 import contextvars
 import gc
 import io
@@ -161,6 +162,20 @@ def test_on_a_loop_whose_call_soon_was_replaced(impl, loop, run, start, end, whe
     del loop.call_soon
 
 
+def outcome_on(loop, impl, ends):
+    """What a task gets that waits, on a loop of its own, for a future that `ends` ends."""
+
+    async def main():
+        fut = impl.Future(loop=loop)
+        waiter = impl.Task(outcome(fut), loop=loop)
+        await asyncio.sleep(0)
+        ends(fut)
+        return await waiter
+
+    with contextlib.closing(loop):
+        return loop.run_until_complete(main())
+
+
 def test_on_a_subclass_that_calls_back_otherwise(impl, end):
     ends, expected = end
 
@@ -168,32 +183,12 @@ def test_on_a_subclass_that_calls_back_otherwise(impl, end):
         def call_soon(self, callback, *args, context=None):
             return super().call_soon(lambda: callback(*args), context=context)
 
-    loop = Loop()
-
-    async def main():
-        fut = impl.Future(loop=loop)
-        waiter = impl.Task(outcome(fut), loop=loop)
-        await asyncio.sleep(0)
-        ends(fut)
-        return await waiter
-
-    assert loop.run_until_complete(main()) == expected
-    loop.close()
+    assert outcome_on(Loop(), impl, ends) == expected
 
 
 def test_on_asyncios_own_loop(impl, end):
     ends, expected = end
-    loop = asyncio.SelectorEventLoop()
-
-    async def main():
-        fut = impl.Future(loop=loop)
-        waiter = impl.Task(outcome(fut), loop=loop)
-        await asyncio.sleep(0)
-        ends(fut)
-        return await waiter
-
-    assert loop.run_until_complete(main()) == expected
-    loop.close()
+    assert outcome_on(asyncio.SelectorEventLoop(), impl, ends) == expected
 
 
 def test_ending_it_twice_is_refused(impl, loop):

@@ -12,15 +12,6 @@ import pytest
 BOTH = pytest.mark.parametrize("side", ["reader", "writer"])
 
 
-@pytest.fixture
-def pair():
-    a, b = socket.socketpair()
-    with a, b:
-        a.setblocking(False)
-        b.setblocking(False)
-        yield a, b
-
-
 class Named:
     """An object with a fileno(), which can be taken away."""
 

@@ -304,9 +304,8 @@ def segments(sock):
 
 
 @pytest.mark.ctask_only
+@pytest.mark.parametrize("link", ["tcp"], indirect=True)
 def test_head_and_body_are_one_segment_once_it_is_a_habit(loop, link, until, turn):
-    if link.kind != "tcp":
-        pytest.skip("there are no segments")
     proto = Recorder()
     transport, peer = link(proto)
 
@@ -323,9 +322,8 @@ def test_head_and_body_are_one_segment_once_it_is_a_habit(loop, link, until, tur
 
 
 @pytest.mark.ctask_only
+@pytest.mark.parametrize("link", ["tcp"], indirect=True)
 def test_a_program_that_corks_the_connection_keeps_it_corked(loop, link, until, turn):
-    if link.kind != "tcp":
-        pytest.skip("there is no cork")
     proto = Recorder()
     transport, peer = link(proto)
     sock = transport.get_extra_info("socket")
