@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import faulthandler
+import functools
 import gc
 import importlib
 import logging
@@ -337,6 +338,23 @@ def script(tmp_path) -> Callable[..., Outcome]:
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return script
+
+
+RESIDENT = """
+import os
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+"""
+
+
+@pytest.fixture
+def memory_script(script: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """As script(), with resident() there: the memory that the process occupies, in bytes."""
+    if "libasan" in Path("/proc/self/maps").read_text():
+        pytest.skip("AddressSanitizer keeps what is freed")
+    return functools.partial(script, RESIDENT)
 
 
 @pytest.fixture

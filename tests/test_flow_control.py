@@ -506,14 +506,12 @@ def test_socket_that_takes_no_more_is_polled_only_while_something_is_pending(lin
     "size, count",
     [(100_000, 1500), pytest.param(150, 300_000, marks=pytest.mark.ctask_only)],
 )
-def test_the_memory_of_what_waited_goes_back_when_the_connection_is_dropped(script, size, count):
-    script(
+def test_the_memory_of_what_waited_goes_back_when_the_connection_is_dropped(
+    memory_script, size, count
+):
+    memory_script(
         f"""
-        import os, socket
-
-        def resident():
-            with open("/proc/self/statm") as file:
-                return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+        import socket
 
         class Protocol(asyncio.Protocol):
             def connection_made(self, transport):
