@@ -30,7 +30,7 @@ def execute(tmp_path):
             cwd=tmp_path,
             input=stdin,
             capture_output=True,
-            timeout=60,
+            timeout=100,
             env={**os.environ, **dict(env)},
         )
         out, err = (ADDRESS.sub("0x", text.decode()) for text in (done.stdout, done.stderr))
@@ -310,7 +310,7 @@ def test_interrupt_of_a_running_loop(tmp_path, write):
     ) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=100)
     assert process.returncode == -signal.SIGINT
     assert out == "cleaned up\n"
     assert err.endswith("\nKeyboardInterrupt\n")

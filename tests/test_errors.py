@@ -187,7 +187,7 @@ def test_setting_and_deleting_attributes(script):
     gc.collect()
     print("done")
     """,
-        timeout=60,
+        timeout=100,
     )
     assert out.out.endswith("done\n")
 
@@ -242,7 +242,7 @@ def test_wrong_types_everywhere(script):
     loop.close()
     print("done")
     """,
-        timeout=60,
+        timeout=100,
     )
     assert out.out.endswith("done\n")
 

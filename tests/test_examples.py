@@ -56,7 +56,7 @@ def python(tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             env={k: v for k, v in os.environ.items() if k != "PYTHONASYNCIODEBUG"},
         )
         return done.returncode, done.stdout, done.stderr

@@ -21,7 +21,7 @@ def in_child(function):
         pid = os.fork()
     if pid == 0:
         try:
-            signal.alarm(10)
+            signal.alarm(100)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             function()
         except BaseException:

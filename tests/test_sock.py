@@ -1200,7 +1200,7 @@ os.wait()
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
     subprocess.run(
         ["strace", "-e", "trace=network,epoll_ctl,epoll_wait,epoll_pwait,epoll_pwait2",
-         "-o", str(log), sys.executable, str(source)], check=True, env=env, timeout=60,
+         "-o", str(log), sys.executable, str(source)], check=True, env=env, timeout=100,
     )  # fmt: skip
     calls = re.findall(r"^(\w+)\(", log.read_text(), re.M)
     # Receive, send, receive in vain, ask, wait.

@@ -17,7 +17,7 @@ def unread(session, steps, turn, side):
 
     def unread(size):
         app = Recorder()
-        s = session(side, app, ssl_shutdown_timeout=60)  # more than a test may take
+        s = session(side, app, ssl_shutdown_timeout=600)  # more than a test may take
         s.peer.to_send = b"word"
         steps(s.peer, lambda: app.data)
         s.transport.pause_reading()

@@ -221,7 +221,7 @@ def test_callbacks_without_python_code_let_other_threads_run(loop):
 def test_racing_with_close_does_not_crash(script):
     script("""
         import threading
-        for _ in range(100):
+        for _ in range(30):
             loop = impl.new_event_loop()
             go = threading.Event()
             def other():
