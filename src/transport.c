@@ -342,15 +342,15 @@ transport_watch(TransportObj *t, uint32_t side, io_ready ready)
     return fd < 0 ? -EBADF : watch_object(t->loop, fd, side, (PyObject *)t, ready);
 }
 
-/* Its address may still be asked for when the descriptor is gone. */
-PART void
-transport_close_descriptor(TransportObj *t)
+/* -1 with what the socket's close() raised.  (The address may still be asked for when the descriptor is gone.) */
+static int
+close_descriptor(TransportObj *t)
 {
     if (!t->open) {
-        return;
+        return 0;
     }
+    int status = 0;
     t->open = 0;
-    PyObject *raised = PyErr_GetRaisedException();
     if (t->loop != NULL) {
         if (t->shared) {
             watch_stop(t->loop, t->fd, POLL_READ, (PyObject *)t);
@@ -370,11 +370,19 @@ transport_close_descriptor(TransportObj *t)
     else {
         t->sock = NULL;
         PyObject *res = PyObject_CallMethod(sock, "close", NULL);
-        if (res == NULL) {
-            PyErr_WriteUnraisable((PyObject *)t);
-        }
+        status = res == NULL ? -1 : 0;
         Py_XDECREF(res);
         Py_DECREF(sock);
+    }
+    return status;
+}
+
+PART void
+transport_close_descriptor(TransportObj *t)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    if (close_descriptor(t) < 0) {
+        PyErr_WriteUnraisable((PyObject *)t);
     }
     PyErr_SetRaisedException(raised);
 }
@@ -417,7 +425,11 @@ transport_call_lost(TransportObj *t)
     PyObject *raised = PyErr_GetRaisedException();
     Py_XDECREF(res);
     queue_clear(&t->queue);
-    transport_close_descriptor(t);
+    if (UNLIKELY(close_descriptor(t) < 0)) {
+        PyObject *failed = PyErr_GetRaisedException();
+        PyException_SetContext(failed, raised); // which is taken
+        raised = failed;
+    }
     leave_server(t);
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->loop);

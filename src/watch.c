@@ -39,7 +39,7 @@ descriptor_of(PyObject *obj, ctask_state *st)
         return -1;
     }
     if (overflow > 0 || fd > INT_MAX) {
-        PyErr_SetString(PyExc_OverflowError, "signed integer is greater than maximum");
+        PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
         Py_DECREF(number);
         return -1;
     }

@@ -103,6 +103,18 @@ def test_close_and_abort_end_it_without_an_error(open_stream, until, how, end):
     assert proto.lost is None
 
 
+@pytest.mark.ctask_only  # asyncio says the same, and takes the transport for open from then on
+def test_the_loop_hears_that_the_socket_cannot_be_closed(open_stream, until, reports):
+    transport, proto, ours, _ = open_stream()
+    os.close(ours.fileno())
+    transport.abort()
+    until(lambda: proto.is_lost)
+    assert ours.fileno() == -1
+    (report,) = reports.take()
+    assert "_call_connection_lost" in report["message"]
+    assert report["exception"].errno == errno.EBADF
+
+
 def test_write_eof_is_refused(open_stream):
     transport, _, ours, _ = open_stream()
     ours.close()
