@@ -429,28 +429,32 @@ stream_read_ready(LoopObj *loop, PyObject *self)
 /* ---- writing ---- */
 
 /* MSG_MORE, if the packet will be sent for sure when the callback ends: in the loop's own thread, while one runs.
-   One connection at a time. */
+   One connection at a time.  Not while there is something to be read: who closes the socket then, or ends the process,
+   resets the connection, and the kernel drops what it waits with. */
 static __attribute__((noinline)) int
 stream_cork(StreamObj *s)
 {
     LoopObj *loop = s->base.loop;
-    if (!s->is_tcp || loop->draining != PyThreadState_Get()) {
+    int unread;
+    if (!s->is_tcp || loop->draining != PyThreadState_Get() ||
+        (loop->corked != NULL && loop->corked != (PyObject *)s) ||
+        ioctl(transport_descriptor(&s->base), FIONREAD, &unread) < 0 || unread > 0) {
         return 0;
     }
-    if (loop->corked != NULL) {
-        return loop->corked == (PyObject *)s ? MSG_MORE : 0;
+    if (loop->corked == NULL) {
+        loop->corked = Py_NewRef((PyObject *)s);
     }
-    loop->corked = Py_NewRef((PyObject *)s);
     return MSG_MORE;
 }
 
-/* The callback has ended with less writes than usual. */
+/* The callback has ended with less writes than usual.  (Of a socket that was detached meanwhile, as well; should the
+   number be another connection's by now, nothing changes for that one.) */
 PART void
 stream_uncork(LoopObj *loop)
 {
     StreamObj *s = (StreamObj *)loop->corked;
     loop->corked = NULL;
-    int corked = 1, fd = transport_descriptor(&s->base);
+    int corked = 1, fd = s->base.fd;
     socklen_t length = sizeof(corked);
     /* Unless the program has corked it itself. */
     if (getsockopt(fd, IPPROTO_TCP, TCP_CORK, &corked, &length) == 0 && !corked) {
@@ -1302,6 +1306,10 @@ Stream_get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs)
     PyObject *name, *fallback = Py_None;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names, &name, &fallback)) {
         return NULL;
+    }
+    LoopObj *loop = ((StreamObj *)self)->base.loop;
+    if (UNLIKELY(loop != NULL && loop->corked == self)) {
+        stream_uncork(loop); // whoever has the socket may wait for the answer
     }
     PyObject *value = stream_extra((StreamObj *)self, name);
     if (value == NULL) {

@@ -1,8 +1,10 @@
 """Several write()s in one callback: each is the kernel's when it returns, whatever follows."""
 
 import asyncio
+import fcntl
 import os
 import socket
+import struct
 import subprocess
 import tempfile
 
@@ -260,6 +262,54 @@ def test_a_process_that_exits_in_the_callback_has_sent_its_writes(loop, link, un
     until(lambda: pid)
     os.waitpid(pid[0], 0)
     assert receive(peer, lambda: None, pieces) == b"c" * pieces
+
+
+@pytest.fixture
+def used_to_three(loop, link, until):
+    """(transport, its socket, peer) of a connection whose callbacks write three times each."""
+    transport, peer = link(Recorder())
+    for _ in range(3):
+        loop.call_soon(lambda: [transport.write(b"x") for _ in range(3)])
+        until(lambda: now(peer) == b"xxx")
+    return transport, transport.get_extra_info("socket")._sock, peer
+
+
+def test_a_write_arrives_though_its_socket_is_closed_with_unread_input(loop, turn, used_to_three):
+    transport, sock, peer = used_to_three
+    transport.pause_reading()
+    peer.send(b"unread")
+    loop.call_soon(lambda: (transport.write(b"a"), transport.write(b"b"), sock.close()))
+    assert receive(peer, turn, 2) == b"ab"
+
+
+def unsent(fd):
+    """The bytes of a TCP connection that the kernel waits with."""
+    return struct.unpack("i", fcntl.ioctl(fd, 0x894B, bytes(4)))[0]  # SIOCOUTQNSD
+
+
+@pytest.mark.parametrize("link", ["tcp"], indirect=True)
+def test_a_write_leaves_though_its_socket_is_detached(loop, turn, used_to_three):
+    transport, sock, _ = used_to_three
+    fds = []
+    loop.call_soon(lambda: (transport.write(b"a"), fds.append(sock.detach())))
+    turn()
+    assert unsent(fds[0]) == 0
+    os.close(fds[0])
+
+
+@pytest.mark.parametrize("link", ["tcp"], indirect=True)
+def test_a_write_leaves_when_the_socket_is_asked_for(loop, turn, used_to_three):
+    transport, sock, _ = used_to_three
+    seen = []
+
+    def ask():
+        transport.write(b"a")
+        seen.append(unsent(transport.get_extra_info("socket").fileno()))
+        transport.write(b"b")
+
+    loop.call_soon(ask)
+    turn()
+    assert seen == [0] and unsent(sock.fileno()) == 0
 
 
 @pytest.mark.parametrize("size", [11, 5_000_000])
