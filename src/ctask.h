@@ -43,7 +43,6 @@
     X(_check_shutdown_timeout)  \
     X(_check_thread)            \
     X(_detach)                  \
-    X(_do_read)                 \
     X(_drain_helper)            \
     X(_ensure_fd_no_transport)  \
     X(_finished)                \

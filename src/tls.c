@@ -188,6 +188,21 @@ tls_is_exit(void)
     return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);
 }
 
+/* KeyboardInterrupt and SystemExit leave the loop, and the connection goes on when it runs again: what was to
+   follow must not wait for the peer. */
+PART void
+tls_interrupted(TlsObj *self)
+{
+    if (!tls_is_exit()) {
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (tls_call_method_soon(self, (PyObject *)self, self->st->str._resume, NULL) < 0) {
+        PyErr_Clear(); // the loop is closed
+    }
+    PyErr_SetRaisedException(exc);
+}
+
 static const char *const tls_state_names[] = {"UNWRAPPED", "DO_HANDSHAKE", "WRAPPED", "FLUSHING", "SHUTDOWN"};
 static const char *const app_state_names[] = {"STATE_INIT", "STATE_CON_MADE", "STATE_EOF", "STATE_CON_LOST"};
 
@@ -387,7 +402,7 @@ call_eof_received(TlsObj *self)
 static int
 peer_closed(TlsObj *self)
 {
-    return call_eof_received(self) < 0 ? -1 : tls_start_shutdown(self);
+    return call_eof_received(self) < 0 ? -1 : self->state == TLS_FLUSHING ? 0 : tls_start_shutdown(self);
 }
 
 static int
@@ -426,8 +441,14 @@ tls_deliver_streams(TlsObj *self, const char *data, Py_ssize_t n)
     return result;
 }
 
-/* Decrypt and give it to data_received(), all of it in one piece unless it is more than a buffer.  Returns 1
-   if there may be more. */
+/* The application is called once a turn; what is left goes on in the next, whatever it raises. */
+static int
+read_on_later(TlsObj *self)
+{
+    return tls_call_method_soon(self, (PyObject *)self, self->st->str._resume, NULL);
+}
+
+/* Decrypt and give it to data_received(), all of it in one piece unless it is more than a buffer. */
 static int
 tls_read_copied(TlsObj *self)
 {
@@ -457,6 +478,9 @@ tls_read_copied(TlsObj *self)
             break;
         }
     }
+    if (n > 0 && read_on_later(self) < 0) {
+        n = FAILED;
+    }
     PyObject *data = NULL;
     if (self->app_kind == APP_STREAMS && n != FAILED && length > 0) {
         int result = tls_deliver_streams(self, plain, length);
@@ -482,7 +506,7 @@ tls_read_copied(TlsObj *self)
             return -1;
         }
     }
-    return n == 0 ? peer_closed(self) : n > 0;
+    return n == 0 ? peer_closed(self) : 0;
 }
 
 /* Decrypt into the application's own buffer. */
@@ -528,7 +552,7 @@ tls_read_buffered(TlsObj *self)
     if (n == FAILED) {
         goto done;
     }
-    if (n > 0 && tls_call_method_soon(self, (PyObject *)self, self->st->str._do_read, NULL) < 0) {
+    if (n > 0 && read_on_later(self) < 0) {
         goto done;
     }
     result = 0;
@@ -547,13 +571,35 @@ done:
     return result;
 }
 
-/* What comes after the application has closed is no longer for it.  Returns 1 if there may be more. */
+/* What comes after the application has closed is no longer for it. */
 static int
 tls_read_discarded(TlsObj *self)
 {
     char nowhere[TLS_RECORD];
-    int n = tls_record_read(self, nowhere, sizeof(nowhere));
-    return n == 0 ? peer_closed(self) : n == FAILED ? -1 : n > 0;
+    int n;
+    while ((n = tls_record_read(self, nowhere, sizeof(nowhere))) > 0) {
+    }
+    return n == 0 ? peer_closed(self) : n == FAILED ? -1 : 0;
+}
+
+/* Is there something that the application is still to be given? */
+static int
+tls_has_unread(TlsObj *self)
+{
+    if (self->discarding || self->app_state != APP_CONNECTED || self->app_protocol == NULL) {
+        return 0;
+    }
+    if (self->ssl != NULL) {
+        return !tls_read_all(self);
+    }
+    Py_ssize_t size = tls_incoming_size(self);
+    if (size != 0) {
+        return size < 0 ? -1 : 1;
+    }
+    PyObject *pending = tls_call_sslobj(self, self->st->str.pending, NULL);
+    int result = pending == NULL ? -1 : PyObject_IsTrue(pending);
+    Py_XDECREF(pending);
+    return result;
 }
 
 /* What waits to be encrypted, or to be handed on. */
@@ -569,23 +615,29 @@ tls_is_reading(TlsObj *self)
     return self->state == TLS_WRAPPED || self->state == TLS_FLUSHING;
 }
 
-PART int
-tls_do_read(TlsObj *self)
+/* Returns 1 if it has failed, and the connection is ended because of that. */
+static int
+read_and_send(TlsObj *self)
 {
     if (!tls_is_reading(self) || self->busy) {
         return 0;
     }
-    int more = 1, reading = !self->app_reading_paused || self->discarding;
-    while (more > 0 && (!self->app_reading_paused || self->discarding) && tls_is_reading(self) &&
-           self->app_protocol != NULL) {
-        more = self->discarding                 ? tls_read_discarded(self)
-               : self->app_kind == APP_BUFFERED ? tls_read_buffered(self)
-                                                : tls_read_copied(self);
+    int result = 0, reading = !self->app_reading_paused || self->discarding;
+    if (reading && self->app_protocol != NULL) {
+        result = self->discarding                 ? tls_read_discarded(self)
+                 : self->app_kind == APP_BUFFERED ? tls_read_buffered(self)
+                                                  : tls_read_copied(self);
     }
-    if (more < 0 || (reading && tls_send(self) < 0) || tls_control_reading(self) < 0) {
-        return tls_fatal_raised(self, "Fatal error on SSL protocol");
+    if (result < 0 || (reading && tls_send(self) < 0) || tls_control_reading(self) < 0) {
+        return tls_fatal_raised(self, "Fatal error on SSL protocol") < 0 ? -1 : 1;
     }
     return 0;
+}
+
+PART int
+tls_do_read(TlsObj *self)
+{
+    return read_and_send(self) < 0 ? -1 : 0;
 }
 
 /* ---- handshake ---- */
@@ -654,6 +706,20 @@ handshake_left_error(TlsObj *self)
     return self->st->openssl != NULL && self->st->openssl->ERR_peek_error() != 0;
 }
 
+/* If the loop is left by it, who waits for the connection has it when the loop runs again. */
+static int
+connection_made_failed(TlsObj *self)
+{
+    if (tls_is_exit()) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (tls_wakeup_waiter(self, NULL) < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        PyErr_SetRaisedException(exc);
+    }
+    return -1;
+}
+
 static int
 handshake_complete(TlsObj *self)
 {
@@ -678,7 +744,7 @@ handshake_complete(TlsObj *self)
         Py_DECREF(transport);
         Py_DECREF(protocol);
         if (result < 0) {
-            return -1;
+            return connection_made_failed(self);
         }
     }
     int waited_for = self->waiter != NULL;
@@ -766,6 +832,25 @@ shutdown_complete(TlsObj *self)
     return self->transport == NULL ? 0 : tls_call_method_soon(self, self->transport, self->st->str.close, NULL);
 }
 
+/* Was what could not be read the peer's end?  An alert is a goodbye, too. */
+static int
+peer_has_ended(TlsObj *self)
+{
+    char nowhere[1];
+    int n = tls_record_read(self, nowhere, sizeof(nowhere));
+    if (n != FAILED) {
+        return n == 0;
+    }
+    PyObject *exc = PyErr_GetRaisedException(), *module = PyImport_ImportModule("ssl");
+    PyObject *zero_return = module == NULL ? NULL : PyObject_GetAttrString(module, "SSLZeroReturnError");
+    int result = zero_return != NULL && PyErr_GivenExceptionMatches(exc, zero_return);
+    Py_XDECREF(zero_return);
+    Py_XDECREF(module);
+    Py_XDECREF(exc);
+    PyErr_Clear();
+    return result;
+}
+
 /* Say goodbye, or hear the peer's: 1 when both were said, 0 if there is to be waited, -1 with an exception. */
 static int
 say_goodbye(TlsObj *self)
@@ -780,11 +865,11 @@ say_goodbye(TlsObj *self)
         if (!PyErr_ExceptionMatches(self->st->ssl_SSLError)) {
             return -1;
         }
-        if (self->ssl != NULL && (self->st->openssl->SSL_get_shutdown(self->ssl) & SSL_RECEIVED_SHUTDOWN)) {
-            PyErr_Clear(); // an alert is a goodbye, too
+        failure = PyErr_GetRaisedException();
+        if (peer_has_ended(self)) {
+            Py_DECREF(failure);
             return 1;
         }
-        failure = PyErr_GetRaisedException();
     }
     if (tls_control_reading(self) < 0) { // what was not read had it paused
         Py_XDECREF(failure);
@@ -826,14 +911,20 @@ tls_do_shutdown(TlsObj *self)
     return result;
 }
 
+/* Returns 1 if the application is first to have what came before the end. */
 PART int
 tls_do_flush(TlsObj *self)
 {
-    if (tls_do_read(self) < 0) {
+    int failed = read_and_send(self);
+    if (failed < 0) {
         return -1;
     }
     if (self->state != TLS_FLUSHING) {
         return 0; // the end came while the application was called
+    }
+    int unread = failed ? 0 : tls_has_unread(self);
+    if (unread != 0) {
+        return unread;
     }
     self->state = TLS_SHUTDOWN;
     return tls_do_shutdown(self);
@@ -856,10 +947,10 @@ tls_start_shutdown(TlsObj *self)
         return tls_abort(self, Py_None);
     }
     if (ended) { // the peer has ended it, the application had not read what came before, and never will
-        return start_shutdown_timer(self) < 0 ? -1 : tls_do_flush(self);
+        return start_shutdown_timer(self) < 0 || tls_do_flush(self) < 0 ? -1 : 0;
     }
     self->state = TLS_FLUSHING;
-    return start_shutdown_timer(self) < 0 ? -1 : tls_do_flush(self);
+    return start_shutdown_timer(self) < 0 || tls_do_flush(self) < 0 ? -1 : 0;
 }
 
 PART int
@@ -876,8 +967,8 @@ tls_abort(TlsObj *self, PyObject *exc)
 
 /* ---- what the transport below calls ---- */
 
-PART int
-tls_go_on(TlsObj *self)
+static int
+go_on(TlsObj *self)
 {
     if (UNLIKELY(self->busy)) {
         return 0;
@@ -888,12 +979,22 @@ tls_go_on(TlsObj *self)
     case TLS_WRAPPED:
         return tls_do_read(self);
     case TLS_FLUSHING:
-        return tls_do_flush(self);
+        return tls_do_flush(self) < 0 ? -1 : 0;
     case TLS_SHUTDOWN:
         return tls_do_shutdown(self);
     default:
         return 0;
     }
+}
+
+PART int
+tls_go_on(TlsObj *self)
+{
+    int result = go_on(self);
+    if (UNLIKELY(result < 0)) {
+        tls_interrupted(self);
+    }
+    return result;
 }
 
 PART int

@@ -143,6 +143,7 @@ PART int tls_handshake_failed(TlsObj *self);
 PART int tls_start_handshake(TlsObj *self);
 PART int tls_do_shutdown(TlsObj *self);
 PART int tls_do_flush(TlsObj *self);
+PART void tls_interrupted(TlsObj *self);
 PART int tls_go_on(TlsObj *self);
 
 /* ---- tls_protocol.c ---- */

@@ -186,11 +186,7 @@ tls_below_eof(TlsObj *self)
         if (tls_do_write(self) < 0) {
             return -1;
         }
-        if (self->state == TLS_FLUSHING) {
-            self->state = TLS_SHUTDOWN;
-            return tls_do_shutdown(self);
-        }
-        return 0;
+        return self->state == TLS_FLUSHING ? tls_do_flush(self) : 0;
     case TLS_SHUTDOWN:
         return tls_do_shutdown(self);
     default:
@@ -207,6 +203,9 @@ Tls_eof_received(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     TlsObj *self = (TlsObj *)op;
     int result = tls_below_eof(self);
+    if (UNLIKELY(result < 0)) {
+        tls_interrupted(self);
+    }
     if (result > 0) {
         Py_RETURN_TRUE;
     }
@@ -290,17 +289,6 @@ Tls_check_shutdown_timeout(PyObject *op, PyObject *Py_UNUSED(ignored))
         if (result < 0) {
             return NULL;
         }
-    }
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(tls_do_read_doc, "_do_read($self, /)\n--\n\nGive the application what has come.");
-
-static PyObject *
-Tls_do_read(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    if (tls_do_read((TlsObj *)op) < 0) {
-        return NULL;
     }
     Py_RETURN_NONE;
 }
@@ -698,7 +686,6 @@ static PyMethodDef tls_methods[] = {
     {"pause_writing", Tls_pause_writing, METH_NOARGS, tls_pause_writing_doc},
     {"resume_writing", Tls_resume_writing, METH_NOARGS, tls_resume_writing_doc},
     {"_feed", Tls_feed_early, METH_O, tls_feed_doc},
-    {"_do_read", Tls_do_read, METH_NOARGS, tls_do_read_doc},
     {"_start_shutdown", Tls_start_shutdown, METH_NOARGS, tls_start_shutdown_doc},
     {"_resume", Tls_resume, METH_NOARGS, tls_resume_doc},
     {"_check_handshake_timeout", Tls_check_handshake_timeout, METH_NOARGS, tls_handshake_timeout_doc},
