@@ -306,27 +306,25 @@ ssl_of(ctask_state *st, PyObject *sslobj, PyObject *sock, PyObject *context, PyO
     return ssl;
 }
 
-/* An SSLObject of a derived class may have methods of its own for what we would do behind its back; its
-   do_handshake() and unwrap() are called. */
+/* A derived class, a patched one or the object itself may have methods of its own for what we would do behind its
+   back; its do_handshake() and unwrap() are called.  ssl's functions are known by their globals. */
 static int
 methods_are_ssls(ctask_state *st, PyObject *sslobj)
 {
-    PyObject *type = (PyObject *)Py_TYPE(sslobj);
-    if (type == st->ssl_SSLObject) {
-        return 1;
-    }
     if (!PyType_Check(st->ssl_SSLObject) || !PyObject_TypeCheck(sslobj, (PyTypeObject *)st->ssl_SSLObject)) {
         return 0;
     }
+    PyObject *module = PyImport_ImportModule("ssl");
     PyObject *names[] = {st->str.read, st->str.write};
-    int same = 1;
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
-        PyObject *theirs = PyObject_GetAttr(type, names[i]);
-        PyObject *ssls = PyObject_GetAttr(st->ssl_SSLObject, names[i]);
-        same = same && theirs != NULL && theirs == ssls;
-        Py_XDECREF(theirs);
-        Py_XDECREF(ssls);
+    int same = module != NULL && PyModule_Check(module);
+    for (size_t i = 0; same && i < Py_ARRAY_LENGTH(names); i++) {
+        PyObject *method = PyObject_GetAttr(sslobj, names[i]);
+        PyObject *function = method != NULL && PyMethod_Check(method) ? PyMethod_GET_FUNCTION(method) : NULL;
+        same = function != NULL && PyFunction_Check(function) &&
+               PyFunction_GET_GLOBALS(function) == PyModule_GetDict(module);
+        Py_XDECREF(method);
     }
+    Py_XDECREF(module);
     PyErr_Clear();
     return same;
 }
@@ -347,18 +345,29 @@ has_raising_callbacks(ctask_state *st, PyObject *context)
     return !none;
 }
 
+PART int
+openssl_unseen(ctask_state *st, PyObject *sslobj)
+{
+    if (!methods_are_ssls(st, sslobj)) {
+        return 0;
+    }
+    PyObject *context = PyObject_GetAttr(sslobj, st->str.context);
+    int result = context != NULL && !has_raising_callbacks(st, context);
+    Py_XDECREF(context);
+    PyErr_Clear();
+    return result;
+}
+
 PART SSL *
 openssl_attach(ctask_state *st, PyObject *sslobj, PyObject *incoming, PyObject *outgoing, openssl_pipe *pipe,
                BIO **bio, PyObject **owner)
 {
-    if (!methods_are_ssls(st, sslobj) || !library_ready(st)) {
+    if (!openssl_unseen(st, sslobj) || !library_ready(st)) {
         return NULL;
     }
     PyObject *sock = PyObject_GetAttr(sslobj, st->str._sslobj);
     PyObject *context = sock == NULL ? NULL : PyObject_GetAttr(sock, st->str.context);
-    SSL *ssl = context == NULL || has_raising_callbacks(st, context)
-                   ? NULL
-                   : ssl_of(st, sslobj, sock, context, incoming, outgoing);
+    SSL *ssl = context == NULL ? NULL : ssl_of(st, sslobj, sock, context, incoming, outgoing);
     Py_XDECREF(context);
     PyErr_Clear();
     *bio = ssl == NULL ? NULL : api.BIO_new(api.method);

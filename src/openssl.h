@@ -72,6 +72,8 @@ typedef struct {
    *bio and *owner are new references. */
 PART SSL *openssl_attach(ctask_state *st, PyObject *sslobj, PyObject *incoming, PyObject *outgoing,
                          openssl_pipe *pipe, BIO **bio, PyObject **owner);
+/* Would nobody notice if OpenSSL's functions are called in the place of the methods of `sslobj`?  Never raises. */
+PART int openssl_unseen(ctask_state *st, PyObject *sslobj);
 /* To be called before `pipe` goes: the SSL* may live longer. */
 PART void openssl_detach(openssl_pipe *pipe, BIO *bio);
 /* Have `data` read next, by way of a copy if something is left from before.  -ENOMEM. */

@@ -747,6 +747,8 @@ handshake_complete(TlsObj *self)
             return connection_made_failed(self);
         }
     }
+    /* Another context since the peer has named its server, or methods of the application's. */
+    self->direct = self->direct && openssl_unseen(st, self->sslobj);
     int waited_for = self->waiter != NULL;
     if (tls_wakeup_waiter(self, NULL) < 0) {
         return -1;

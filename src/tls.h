@@ -29,11 +29,11 @@ typedef struct {
     PyObject *shutdown_timeout; // owned; number, seconds
     PyObject *handshake_timer; // owned; handle or NULL
     PyObject *shutdown_timer; // owned; handle or NULL
-    PyObject *incoming; // owned; MemoryBIO, NULL when OpenSSL is called directly
-    PyObject *outgoing; // owned; MemoryBIO, NULL when OpenSSL is called directly
+    PyObject *incoming; // owned; MemoryBIO, NULL when `pipe` is used
+    PyObject *outgoing; // owned; MemoryBIO, NULL when `pipe` is used
     PyObject *buffer; // owned; bytearray that get_buffer() gave away, or NULL
-    PyObject *sslsocket; // owned; it owns `ssl`.  NULL when Python's ssl is called
-    SSL *ssl; // borrowed from sslsocket; NULL when Python's ssl is called
+    PyObject *sslsocket; // owned; it owns `ssl`, or NULL
+    SSL *ssl; // borrowed from sslsocket; NULL when Python's MemoryBIOs are used
     BIO *bio; // owned; what `ssl` reads and writes
     openssl_pipe pipe;
     PyObject *weakrefs; // managed by weakref
@@ -52,6 +52,7 @@ typedef struct {
     tls_state state;
     app_state app_state;
     app_kind app_kind;
+    char direct; // SSL_read() and SSL_write() are called, not the methods of the SSLObject
     char busy; // in a call of OpenSSL
     char encrypting; // in encrypt(), which may call the transport below
     char over_stream; // `transport` is a ctask.StreamTransport

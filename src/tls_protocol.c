@@ -478,6 +478,7 @@ tls_make_session(TlsObj *self)
     self->ssl = openssl_attach(
         st, self->sslobj, self->incoming, self->outgoing, &self->pipe, &self->bio, &self->sslsocket);
     if (self->ssl != NULL) {
+        self->direct = 1;
         Py_CLEAR(self->incoming);
         Py_CLEAR(self->outgoing);
     }
@@ -624,6 +625,7 @@ tls_dealloc(PyObject *op)
     openssl_detach(&self->pipe, self->bio);
     self->bio = NULL;
     self->ssl = NULL;
+    self->direct = 0;
     tls_backlog_clear(self);
 #define X(name) Py_CLEAR(self->name);
     TLS_OWNED(X)
@@ -657,7 +659,7 @@ Tls_get_app_state(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 Tls_get_direct(PyObject *op, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(((TlsObj *)op)->ssl != NULL);
+    return PyBool_FromLong(((TlsObj *)op)->direct);
 }
 
 #define TLS_OBJECT(name, field) {name, tls_get_object, NULL, NULL, (void *)offsetof(TlsObj, field)}

@@ -237,7 +237,7 @@ PART int
 tls_record_read(TlsObj *self, char *buffer, int size)
 {
     const openssl_api *api = self->st->openssl;
-    if (UNLIKELY(self->ssl == NULL)) {
+    if (UNLIKELY(!self->direct)) {
         return read_by_python(self, buffer, size);
     }
     errors_clear(api);
@@ -262,7 +262,7 @@ static int
 record_write(TlsObj *self, const char *data, int size)
 {
     const openssl_api *api = self->st->openssl;
-    if (UNLIKELY(self->ssl == NULL)) {
+    if (UNLIKELY(!self->direct)) {
         return write_by_python(self, data, size);
     }
     errors_clear(api);

@@ -8,6 +8,7 @@ import pytest
 from streams import Recorder, make_pair
 from tls_peer import CERTS, client_context, server_context
 
+PLAIN = {name: vars(ssl.SSLObject)[name] for name in ("read", "write")}
 UNDECODABLE = CERTS / "undecodable.pem"  # its own CA; a name in it is no UTF-8
 
 
@@ -229,3 +230,77 @@ def test_start_tls_after_the_peer_has_ended_the_connection_fails_at_once(
     settle()
     assert app.is_lost
     peer.close()
+
+
+# ---- methods and contexts that are replaced ----
+
+
+@pytest.mark.parametrize("where", ["class", "connection_made"])
+def test_replaced_methods_of_the_ssl_object_are_called(begin, steps, side, monkeypatch, where):
+    asked = []
+
+    def noting(name, method):
+        def noting(*args):
+            asked.append(name)
+            return method(*args)
+
+        return noting
+
+    def replace(holder):
+        for name in ("read", "write"):
+            monkeypatch.setattr(holder, name, noting(name, getattr(holder, name)))
+
+    app = Recorder()
+    ours, theirs = contexts_for(side, "direct")
+    if where == "class":
+        replace(ssl.SSLObject)
+        theirs.sslobject_class = type("Unpatched", (ssl.SSLObject,), dict(PLAIN))
+    else:
+        app.on("connection_made", lambda app: replace(app.transport.get_extra_info("ssl_object")))
+    task, peer = begin(side, app, ours, theirs)
+    peer.to_send = b"hello"
+    steps(peer, lambda: task.done() and app.data == b"hello")
+    assert set(asked) == {"read"}
+    app.transport.write(b"answer")
+    assert set(asked) == {"read", "write"}
+    steps(peer, lambda: peer.data == b"answer")
+    app.transport.abort()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("how", ["keylog", "message"])
+def test_the_context_that_the_name_has_chosen_may_fail(begin, until, way, version, how, reports):
+    ours, theirs = contexts_for("server", way)
+    other = server_context(way)
+    theirs_failing = []
+    theirs.maximum_version = version
+    ours.sni_callback = lambda sslobj, name, context: setattr(sslobj, "context", other)
+
+    def message(*args):
+        if theirs_failing:
+            theirs_failing.clear()
+            raise ValueError("not this message")
+
+    if how == "keylog":
+        other.keylog_filename = "/dev/full"
+    else:
+        other._msg_callback = message
+    app = Recorder()
+    task, peer = begin("server", app, ours, theirs)
+    with contextlib.suppress(ssl.SSLError, OSError):
+        until(lambda: (peer.step(), task.done())[1])
+        until(lambda: (peer.step(), peer.shaken or peer.eof)[1])
+        theirs_failing.append(True)
+        peer.to_send = b"hello"
+        until(lambda: (peer.step(), peer.eof)[1])
+    task.exception()
+    error = ssl.SSLError if how == "keylog" else ValueError
+    if app.events:
+        until(lambda: app.is_lost)
+        assert isinstance(app.lost, error) and app.data == b""
+    else:
+        assert isinstance(task.exception(), error)
+    if how == "message":
+        (report,) = reports.take()
+        assert report["message"] == "Fatal error on SSL protocol"
+    other._msg_callback = None  # the collector does not see it
