@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import os
 import selectors
 import socket
 import sys
@@ -160,6 +161,48 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         self._ensure_fd_no_transport(sock)
         return self._make_datagram(sock, protocol, address, waiter, extra)
 
+    if sys.version_info < (3, 13):
+
+        async def create_datagram_endpoint(  # type: ignore[override]
+            self,
+            protocol_factory: Callable[[], Any],
+            local_addr: Any = None,
+            remote_addr: Any = None,
+            *,
+            family: int = 0,
+            proto: int = 0,
+            flags: int = 0,
+            reuse_port: bool | None = None,
+            allow_broadcast: bool | None = None,
+            sock: socket.socket | None = None,
+        ) -> Any:
+            """Return a transport for datagrams, and its protocol."""
+            given = (local_addr, remote_addr, family, proto, flags, reuse_port, allow_broadcast)
+            kinds = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+            if sock is None or sock.type in kinds or any(given):
+                return await super().create_datagram_endpoint(
+                    protocol_factory,
+                    local_addr,
+                    remote_addr,
+                    family=family,
+                    proto=proto,
+                    flags=flags,
+                    reuse_port=reuse_port,
+                    allow_broadcast=allow_broadcast,
+                    sock=sock,
+                )
+            # A raw socket, which early releases refuse.
+            sock.setblocking(False)
+            protocol = protocol_factory()
+            waiter = self.create_future()
+            transport = self._make_datagram_transport(sock, protocol, None, waiter)
+            try:
+                await waiter
+            except BaseException:
+                transport.close()
+                raise
+            return transport, protocol
+
     def _start_serving(  # type: ignore[no-untyped-def]
         self,
         protocol_factory,
@@ -234,6 +277,26 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
             transp._reset_empty_waiter()
             if reading:
                 transp.resume_reading()
+
+    # Early releases send from where the file is when the offset is 0, and leave a position that
+    # says nothing when nothing was sent.
+
+    async def _sendfile_fallback(
+        self, transp: asyncio.Transport, file: BinaryIO, offset: int, count: int
+    ) -> int:
+        if hasattr(file, "seek"):
+            file.seek(offset)
+        return await super()._sendfile_fallback(transp, file, offset, count)  # type: ignore
+
+    async def _sock_sendfile_fallback(
+        self, sock: socket.socket, file: BinaryIO, offset: int, count: int
+    ) -> int:
+        if hasattr(file, "seek"):
+            file.seek(offset)
+        return await super()._sock_sendfile_fallback(sock, file, offset, count)  # type: ignore
+
+    def _sock_sendfile_update_filepos(self, fileno: int, offset: int, *_sent: int) -> None:
+        os.lseek(fileno, offset, os.SEEK_SET)
 
     getaddrinfo = _dns.getaddrinfo
     getnameinfo = _dns.getnameinfo

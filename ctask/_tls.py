@@ -92,8 +92,19 @@ async def _forgetting(coro: Any) -> Any:
 def create_connection_transport(
     loop: Any, sock: socket.socket, factory: Any, ssl: Any, *args: Any, **options: Any
 ) -> Any:
-    """Return a coroutine that makes a transport and a protocol, as asyncio's does."""
-    coro = _stock_create_connection_transport(loop, sock, factory, ssl, *args, **options)
+    """Return a coroutine that makes a transport and a protocol, as asyncio's does.
+
+    Early releases leave the socket open if the factory raises.
+    """
+
+    def make_protocol() -> Any:
+        try:
+            return factory()
+        except BaseException:
+            sock.close()
+            raise
+
+    coro = _stock_create_connection_transport(loop, sock, make_protocol, ssl, *args, **options)
     return _forgetting(coro) if ssl else coro
 
 

@@ -20,7 +20,6 @@
 
 #define ASCOMPLETED_CLASS (PY_VERSION_HEX >= 0x030D0000)
 /* A wait that was cancelled does not count: iteration goes on with another. */
-#define ASCOMPLETED_GIVES_BACK (PY_VERSION_HEX >= 0x030E0000)
 
 #if ASCOMPLETED_CLASS
 #define COMPLETION_NAME "_AsCompletedIterator._handle_completion"
@@ -214,7 +213,7 @@ one_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
         }
         raised = error;
     }
-#if ASCOMPLETED_GIVES_BACK
+#if ASCOMPLETED_CLASS /* not in 3.13.0; the generator of earlier ones never did */
     ((AsCompletedObj *)coro->owner)->left++;
 #endif
     PyErr_SetRaisedException(raised);

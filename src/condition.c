@@ -28,7 +28,7 @@ condition_methods(ctask_state *st)
                   st->str.locked,
                   st->str.acquire,
                   st->str.release,
-                  st->condition_passes_on ? st->str._notify : st->str._get_loop,
+                  st->condition_has_notify ? st->str._notify : st->str._get_loop,
                   st->str.wait,
                   st->str.notify},
         .n_internals = 5,
@@ -80,7 +80,7 @@ condition_end(CoroObj *coro, PyObject **result)
         return CORO_RETURN;
     }
     coro->arg = NULL;
-    if (coro->st->condition_passes_on && waiters_wake(&cond->waiters, coro->st, 1, Py_False) < 0) {
+    if (waiters_wake(&cond->waiters, coro->st, 1, Py_False) < 0) {
         /* It may have been notified: another one is, instead. */
         sync_set_context(raised);
         return CORO_ERROR;
@@ -126,11 +126,6 @@ condition_relock_failed(CoroObj *coro, PyObject **result)
         lock_pass_on(((ConditionObj *)coro->owner)->inner);
         was_cancelled = PyErr_ExceptionMatches(st->CancelledError);
     }
-    if (was_cancelled && !st->condition_passes_on) {
-        /* Before, the error was one of its own, without the message. */
-        PyErr_Clear();
-        PyErr_SetNone(st->CancelledError);
-    }
     condition_keep(coro);
     return was_cancelled ? condition_relock(coro, result) : condition_end(coro, result);
 }
@@ -174,16 +169,8 @@ condition_wait_start(CoroObj *coro, PyObject **result)
         PyErr_SetString(PyExc_RuntimeError, "cannot wait on un-acquired lock");
         return CORO_ERROR;
     }
-    if (coro->st->condition_passes_on) {
-        if (sync_future(coro, (SyncObj *)cond) < 0 || lock_release(lock) < 0) {
-            return CORO_ERROR;
-        }
-    }
-    else if (lock_release(lock) < 0) {
+    if (sync_future(coro, (SyncObj *)cond) < 0 || lock_release(lock) < 0) {
         return CORO_ERROR;
-    }
-    else if (sync_future(coro, (SyncObj *)cond) < 0) {
-        return condition_wait_failed(coro, result);
     }
     int status = sync_suspend(coro, (SyncObj *)cond, condition_relock, condition_wait_failed, sync_unwait);
     return LIKELY(status == CORO_AWAIT) ? CORO_AWAIT : condition_wait_failed(coro, result);
@@ -464,7 +451,7 @@ condition_setup(PyObject *module, ctask_state *st)
         {"notify", Condition_notify},
         {"notify_all", Condition_notify_all},
     };
-    st->condition_passes_on = (char)PyObject_HasAttr(st->stock_Condition, st->str._notify);
+    st->condition_has_notify = (char)PyObject_HasAttr(st->stock_Condition, st->str._notify);
     return core_add(module,
                     st,
                     "Condition",

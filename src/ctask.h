@@ -355,6 +355,8 @@
     X(newline)                \
     X(sleep_wake)             \
     X(timeout_class)          \
+    X(group_leave)            \
+    X(connection_made)        \
     X(timeout_created)        \
     X(timeout_entered)        \
     X(timeout_expiring)       \
@@ -430,9 +432,9 @@ typedef struct {
         char overridden;      // what that overrides
     } sync_types[SYNC_KINDS];
     unsigned int plain_timeout;     // the same for timeouts
-    char semaphore_wakes_all; // as asyncio's own (semaphore.c)
     unsigned int plain_group;       // the same for task groups
-    char condition_passes_on; // as asyncio's own (condition.c)
+    char condition_has_notify;      // asyncio's, that is (condition.c)
+    char group_exit_is_mended;      // asyncio's (taskgroup.c)
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
     struct list_node pipes; // the open transports of pipe.c, borrowed
     void *clock_keys;         // where time.monotonic was last (clock.c)

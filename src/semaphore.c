@@ -1,8 +1,8 @@
 /* Semaphore and BoundedSemaphore: a number of places, given out in the order in which they are asked for.
 
    release() gives its place to the first who waits, so `value` counts the places that nobody was promised.
-   asyncio's rules of who wakes whom when a wait is cancelled have changed within 3.11 and 3.12: which ones hold
-   is asked of its class when the module is loaded. */
+   asyncio's rules of who wakes whom when a wait is cancelled have changed within 3.11 and 3.12: the later ones
+   hold here. */
 
 #include "sync.h"
 
@@ -95,9 +95,6 @@ semaphore_wake_more(SemaphoreObj *sem)
     int woken = 1;
     while (woken > 0 && sem->value > 0) {
         woken = semaphore_wake_next(sem);
-        if (!sem->st->semaphore_wakes_all) {
-            break;
-        }
     }
     return woken < 0 ? -1 : 0;
 }
@@ -107,16 +104,10 @@ semaphore_cancelled(SemaphoreObj *sem, PyObject *fut)
 {
     ctask_state *st = sem->st;
     int chosen = future_is_cancelled(st, fut);
-    if (chosen == 0 && st->semaphore_wakes_all) {
+    if (chosen == 0) {
         chosen = future_is_done(st, fut);
-    }
-    else if (chosen >= 0) {
-        chosen = !chosen;
-    }
-    if (chosen > 0) {
-        sem->value++; /* the place that it was given, and will not take */
-        if (!st->semaphore_wakes_all) {
-            chosen = semaphore_wake_next(sem);
+        if (chosen > 0) {
+            sem->value++; /* the place that it was given, and will not take */
         }
     }
     return chosen < 0 ? -1 : 0;
@@ -128,8 +119,7 @@ semaphore_acquire_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
     SemaphoreObj *sem = (SemaphoreObj *)coro->owner;
     int was_cancelled = PyErr_ExceptionMatches(coro->st->CancelledError);
     PyObject *raised = PyErr_GetRaisedException();
-    if ((was_cancelled && semaphore_cancelled(sem, coro->waiter) < 0) ||
-        (coro->st->semaphore_wakes_all && semaphore_wake_more(sem) < 0)) {
+    if ((was_cancelled && semaphore_cancelled(sem, coro->waiter) < 0) || semaphore_wake_more(sem) < 0) {
         sync_set_context(raised);
         return CORO_ERROR;
     }
@@ -437,18 +427,6 @@ static PyType_Spec BoundedSemaphore_spec = {
     .slots = BoundedSemaphore_slots,
 };
 
-/* Which rules asyncio's semaphores follow.  With the newer ones _wake_up_next() says whether it woke somebody. */
-static int
-semaphore_ask_stock(ctask_state *st)
-{
-    PyObject *stock = PyObject_CallNoArgs(st->stock_Semaphore);
-    PyObject *res = stock == NULL ? NULL : PyObject_CallMethodNoArgs(stock, st->str._wake_up_next);
-    Py_XDECREF(stock);
-    st->semaphore_wakes_all = res == Py_False;
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
-}
-
 PART int
 semaphore_setup(PyObject *module, ctask_state *st)
 {
@@ -462,15 +440,15 @@ semaphore_setup(PyObject *module, ctask_state *st)
     static const core_method bounded_methods[] = {
         {"release", Semaphore_release},
     };
-    if (semaphore_ask_stock(st) < 0 || core_add(module,
-                                                st,
-                                                "Semaphore",
-                                                &st->SemaphoreType,
-                                                &Semaphore_spec,
-                                                NULL,
-                                                st->stock_Semaphore,
-                                                methods,
-                                                Py_ARRAY_LENGTH(methods)) < 0) {
+    if (core_add(module,
+                 st,
+                 "Semaphore",
+                 &st->SemaphoreType,
+                 &Semaphore_spec,
+                 NULL,
+                 st->stock_Semaphore,
+                 methods,
+                 Py_ARRAY_LENGTH(methods)) < 0) {
         return -1;
     }
     return core_add(module,

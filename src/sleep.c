@@ -1,7 +1,7 @@
 /* sleep(): one turn of the loop, or a timer.
 
    asyncio's is a coroutine in Python over a generator; this one has no frame (coro.h).  A delay that is neither
-   int nor float, and NaN, are left to asyncio's own. */
+   int nor float is left to asyncio's own. */
 
 #include "coro.h"
 #include "standin.h"
@@ -77,6 +77,14 @@ sleep_timer(CoroObj *coro, PyObject **Py_UNUSED(result))
     return status;
 }
 
+/* Up to 3.12 asyncio's own never ends. */
+static int
+sleep_nan(CoroObj *Py_UNUSED(coro), PyObject **Py_UNUSED(result))
+{
+    PyErr_SetString(PyExc_ValueError, "Invalid delay: NaN (not a number)");
+    return CORO_ERROR;
+}
+
 /* sleep(delay, result=None) */
 static PyObject *
 sleep_call(ctask_state *st, PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs,
@@ -96,6 +104,9 @@ sleep_call(ctask_state *st, PyObject *Py_UNUSED(self), PyObject *const *args, Py
         double seconds = NAN;
         if (PyFloat_CheckExact(delay)) {
             seconds = PyFloat_AS_DOUBLE(delay);
+            if (UNLIKELY(isnan(seconds))) {
+                return coro_new(st, NULL, sleep_nan, "sleep", 0, NULL);
+            }
         }
         else if (PyLong_CheckExact(delay)) {
             seconds = PyLong_AsDouble(delay);

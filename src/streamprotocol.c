@@ -188,6 +188,20 @@ protocol_lose(StreamProtocolObj *protocol)
     return 0;
 }
 
+#if PY_VERSION_HEX < 0x030E0000
+/* As later releases have it. */
+static PyObject *
+StreamProtocol_connection_made(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                               PyObject *kwnames, PyObject *stock)
+{
+    PyObject *callback = ((StreamProtocolObj *)self)->client_connected;
+    if (nargs == 2 && kwnames == NULL && callback != NULL && callback != Py_None) {
+        stock = standin_python(&st->connection_made, "ctask._streams", "connection_made");
+    }
+    return stock == NULL ? NULL : PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+}
+#endif
+
 static PyObject *
 StreamProtocol_connection_lost(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args,
                                Py_ssize_t nargs, PyObject *kwnames, PyObject *stock)
@@ -402,6 +416,9 @@ PART int
 streamprotocol_setup(PyObject *module, ctask_state *st)
 {
     static const core_method methods[] = {
+#if PY_VERSION_HEX < 0x030E0000
+        {"connection_made", StreamProtocol_connection_made},
+#endif
         {"connection_lost", StreamProtocol_connection_lost},
         {"data_received", StreamProtocol_data_received},
     };

@@ -3,7 +3,7 @@
    The C core makes tasks, hears of their ends and waits for the last, while all goes well.  Errors, cancellations
    from outside and wrong use are left to asyncio's own methods, which work on our attributes; so is every group
    whose class or instance overrides what the core skips.  On 3.12 and earlier, where __aexit__() does things in
-   another order, all of it is asyncio's. */
+   another order, all of that is asyncio's.  What its first releases did wrong is made good around them. */
 
 #include "core.h"
 #include "coro.h"
@@ -139,7 +139,17 @@ TaskGroup_on_task_done(PyObject *self, PyObject *task)
         res = status < 0 ? NULL : Py_NewRef(Py_None);
     }
     else {
-        res = PyObject_CallFunctionObjArgs(st->stock_on_task_done, self, task, NULL);
+        int known = PySet_Contains(group->tasks, task);
+        if (known > 0) {
+            res = PyObject_CallFunctionObjArgs(st->stock_on_task_done, self, task, NULL);
+        }
+        else if (known == 0 && PySet_Add(group->tasks, task) == 0) {
+            /* It failed in its eager start, and create_task() calls, in early releases.  The parent runs: cancelled
+               now, it would be so once more after the group. */
+            PyObject *method = PyObject_GetAttr(self, st->str._on_task_done);
+            res = method == NULL ? NULL : PyObject_CallMethodOneArg(task, st->str.add_done_callback, method);
+            Py_XDECREF(method);
+        }
     }
 finally:
     if (group_has_no_tasks(group)) {
@@ -270,6 +280,17 @@ TaskGroup_aenter(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssiz
 
 /* ---- leaving ---- */
 
+/* asyncio's __aexit__(), or the same without what early releases have wrong there. */
+static PyObject *
+group_leave(ctask_state *st, PyObject *const *args)
+{
+    PyObject *leave = st->stock_group_aexit;
+    if (!st->group_exit_is_mended) {
+        leave = standin_python(&st->group_leave, "ctask._taskgroups", "leave");
+    }
+    return leave == NULL ? NULL : PyObject_Vectorcall(leave, args, 4, NULL);
+}
+
 #if GROUP_EXITS
 
 static int group_wait(CoroObj *coro, PyObject **result);
@@ -314,7 +335,7 @@ group_end(CoroObj *coro, PyObject **result)
     Py_XDECREF(last);
     PyObject *type = propagated == NULL ? Py_None : (PyObject *)Py_TYPE(propagated);
     PyObject *stack[] = {coro->owner, type, propagated == NULL ? Py_None : propagated, Py_None};
-    PyObject *rest = PyObject_Vectorcall(coro->st->stock_group_aexit, stack, 4, NULL);
+    PyObject *rest = group_leave(coro->st, stack);
     Py_XDECREF(propagated);
     return coro_await(coro, rest, NULL);
 }
@@ -377,18 +398,25 @@ group_exit(CoroObj *coro, PyObject **result)
     return group_wait(coro, result);
 }
 
+#endif
+
 static PyObject *
 TaskGroup_aexit(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
                 PyObject *stock)
 {
-    if (UNLIKELY(nargs != 4 || kwnames != NULL || args[1] != Py_None || args[2] != Py_None ||
-                 !group_is_plain((GroupObj *)self) || !is_set(((GroupObj *)self)->loop))) {
+    if (UNLIKELY(nargs != 4 || kwnames != NULL)) {
         return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
-    return coro_new(st, self, group_exit, "TaskGroup.__aexit__", 0, NULL);
-}
-
+#if GROUP_EXITS
+    if (LIKELY(args[1] == Py_None && args[2] == Py_None && group_is_plain((GroupObj *)self) &&
+               is_set(((GroupObj *)self)->loop))) {
+        return coro_new(st, self, group_exit, "TaskGroup.__aexit__", 0, NULL);
+    }
+#else
+    (void)self;
 #endif
+    return group_leave(st, args);
+}
 
 /* ---- attributes ---- */
 
@@ -531,9 +559,7 @@ taskgroup_setup(PyObject *module, ctask_state *st)
 {
     static const core_method methods[] = {
         {"__aenter__", TaskGroup_aenter},
-#if GROUP_EXITS
         {"__aexit__", TaskGroup_aexit},
-#endif
         {"create_task", TaskGroup_create_task},
     };
     st->stock_group_aenter = PyObject_GetAttrString(st->stock_TaskGroup, "__aenter__");
@@ -542,6 +568,7 @@ taskgroup_setup(PyObject *module, ctask_state *st)
     if (st->stock_group_aenter == NULL || st->stock_group_aexit == NULL || st->stock_on_task_done == NULL) {
         return -1;
     }
+    st->group_exit_is_mended = (char)PyObject_HasAttr(st->stock_TaskGroup, st->str._aexit);
     return core_add(module,
                     st,
                     "TaskGroup",
