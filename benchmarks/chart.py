@@ -120,6 +120,7 @@ def draw_curves(result: dict[str, Any], svg: Path) -> None:
                 )
         axes.set(xscale="log", yscale="log", xlim=(1, 10_000))
         axes.set_xticks([1 / (1 - mark) for mark in marks], [f"{mark * 100:g}" for mark in marks])
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.set_title(result["titles"][key].split(": ", 1)[1], fontsize=9, color=INK, loc="left")
         axes.spines[:].set_visible(False)

@@ -34,7 +34,7 @@ LOADS = {
     "connections": "1000 other busy connections",
     "timers": "100 000 timers, 10 000 a second",
     "calls:50000": "50 000 call_soon_threadsafe() a second",
-    "calls:inf": "as many call_soon_threadsafe() as it takes",
+    "calls:inf": "call_soon_threadsafe() without a pause",
     "clients": "a Redis and a PostgreSQL client",
 }
 KINDS = {

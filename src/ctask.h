@@ -627,7 +627,7 @@ handle_run_is_replaced(ctask_state *st)
 /* The kinds of ring entries: what the subject is, and what is kept with it. */
 enum {
     READY_HANDLE, // a handle of any kind
-    READY_STEP, // a task, and the exception to be thrown or NULL
+    READY_STEP, // a task, the exception to be thrown or NULL, and None if the task let others run, by sleep(0)
     READY_WAKE, // a task or another callback without a context, and the future that is done
     READY_CALL, // a callback, its argument and its context
     READY_APPLY, // a callback, a tuple of arguments and the context or its variables

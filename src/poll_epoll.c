@@ -314,6 +314,28 @@ tell(LoopObj *loop, int fd, uint32_t events)
     return status;
 }
 
+/* What was pushed behind so many entries goes before the tasks at their end that let others run by sleep(0): each of
+   them would delay by what it computes what came from outside during the last turn.  Everything else, as the first
+   step of a task or a wake-up, keeps its place: it may be to pause or to cancel what the kernel tells of. */
+static void
+overtake_yielders(LoopObj *loop, size_t waiting)
+{
+    size_t told = ring_length(&loop->ready) - waiting, yielders = 0;
+    if (told == 0) {
+        return;
+    }
+    while (yielders < waiting) {
+        const ring_entry *entry = ring_at(&loop->ready, waiting - 1 - yielders);
+        if (ring_kind(entry) != READY_STEP || entry->context == NULL) {
+            break;
+        }
+        yielders++;
+    }
+    if (yielders > 0) {
+        ring_overtake(&loop->ready, told, yielders);
+    }
+}
+
 /* Push what the kernel told of.  All of it is gone through, also when memory is short: what was told once would
    not be told again. */
 static int
@@ -321,6 +343,7 @@ tell_all(LoopObj *loop, int n)
 {
     poll_state *poll = &loop->poll;
     int status = 0, stale = 0;
+    size_t waiting = ring_length(&loop->ready);
     struct epoll_event *events = poll->events;
     for (int i = 0; i < n; i++) {
         uint64_t mark = events[i].data.u64;
@@ -336,6 +359,7 @@ tell_all(LoopObj *loop, int n)
             status = -1;
         }
     }
+    overtake_yielders(loop, waiting);
     /* It would be told again and again.  (If there is no descriptor for a new set now, the next time.) */
     if (UNLIKELY(stale)) {
         (void)open_set(poll);

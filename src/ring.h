@@ -1,4 +1,4 @@
-/* The ready queue: a ring of three-word entries, first in, first out.
+/* The ready queue: a ring of three-word entries, first in, first out (but for ring_overtake()).
 
    It knows nothing of Python: who pushes gives references away, who pops gets them (loop.c's entries
    own theirs).  The kind of an entry sits in the low bits of its first word, so a wake-up costs no
@@ -85,6 +85,25 @@ static inline ring_entry
 ring_pop(ring *r)
 {
     return r->entries[r->head++ & r->mask];
+}
+
+static inline void
+ring_reverse(ring *r, size_t from, size_t n)
+{
+    for (size_t i = from, j = from + n; i + 1 < j; i++, j--) {
+        ring_entry *first = &r->entries[i & r->mask], *last = &r->entries[(j - 1) & r->mask], entry = *first;
+        *first = *last;
+        *last = entry;
+    }
+}
+
+/* The n entries that were pushed last go before the m that are in front of them; both stay in their order. */
+static inline void
+ring_overtake(ring *r, size_t n, size_t m)
+{
+    ring_reverse(r, r->tail - n - m, m);
+    ring_reverse(r, r->tail - n, n);
+    ring_reverse(r, r->tail - n - m, n + m);
 }
 
 /* The one pushed last, of at least one. */

@@ -71,6 +71,17 @@ schedule_error(TaskObj *task, ctask_state *st, const char *format, ...)
     return result;
 }
 
+/* The task has let others run, by sleep(0) or a bare yield. */
+static int
+schedule_yielded(TaskObj *task, ctask_state *st)
+{
+    LoopObj *loop = loop_plain(task->loop);
+    if (LIKELY(loop != NULL && context_is(&st->contexts, task->context))) {
+        return loop_ready(loop, Py_NewRef(task), READY_STEP, NULL, Py_NewRef(Py_None));
+    }
+    return schedule_step(task, st, NULL);
+}
+
 /* ---- waiting ---- */
 
 #if FUTURE_CALL_GRAPH
@@ -186,7 +197,7 @@ handle_yield(TaskObj *task, ctask_state *st, PyObject *obj)
 {
     if (obj == Py_None) {
         Py_DECREF(obj);
-        return schedule_step(task, st, NULL);
+        return schedule_yielded(task, st);
     }
     FutureObj *fut = (FutureObj *)obj;
     if (!future_is_exact(obj) || fut->loop != task->loop || !fut->blocking || obj == (PyObject *)task) {

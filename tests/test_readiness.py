@@ -374,3 +374,131 @@ def test_reader_and_sock_sendall_share_a_descriptor(loop, run):
 
     with a, b:
         run(main())
+
+
+# ---- its order among what is ready ----
+
+
+@pytest.fixture
+def readable(loop):
+    """Two socket pairs, the first socket of each being watched."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    yield pairs
+    for a, b in pairs:
+        loop.remove_reader(a)
+        a.close()
+        b.close()
+
+
+def watch_all(loop, pairs, seen):
+    for i, (a, _) in enumerate(pairs):
+        loop.add_reader(a, lambda i=i, a=a: (a.recv(10), seen.append(f"read {i}")))
+
+
+@pytest.mark.ctask_only  # asyncio calls readers last
+@pytest.mark.parametrize("n", [1, 2, 3, 200])
+def test_readers_go_before_tasks_that_yield(loop, run, turn, readable, n):
+    seen = []
+
+    async def work(i):
+        while True:
+            seen.append(i)
+            await asyncio.sleep(0)
+
+    watch_all(loop, readable, seen)
+    tasks = [loop.create_task(work(i)) for i in range(n)]
+    turn(2)
+    del seen[:]
+    for _, b in readable:
+        b.send(b"x")
+    turn()
+    assert seen == ["read 0", "read 1", *range(n)]
+    for task in tasks:
+        task.cancel()
+    run(asyncio.wait(tasks))
+
+
+@pytest.mark.ctask_only
+def test_signal_waits_for_each_task_that_yields_once(loop, run, turn):
+    seen = []
+
+    async def work():
+        while True:
+            seen.append("work")
+            await asyncio.sleep(0)
+
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
+    task = loop.create_task(work())
+    turn(2)
+    del seen[:]
+    os.kill(os.getpid(), signal.SIGUSR1)
+    turn(2)
+    assert seen.index("signal") <= 1
+    loop.remove_signal_handler(signal.SIGUSR1)
+    task.cancel()
+    run(asyncio.wait([task]))
+
+
+def test_readers_go_after_all_else_that_is_ready(loop, turn, readable):
+    seen = []
+
+    async def note(what):
+        seen.append(what)
+
+    async def wait(future):
+        seen.append(await future)
+
+    watch_all(loop, readable, seen)
+    future = loop.create_future()
+    waiting = loop.create_task(wait(future))
+    turn(2)
+    for _, b in readable:
+        b.send(b"x")
+    loop.call_soon(seen.append, "call_soon")
+    started = loop.create_task(note("started"))
+    future.set_result("woken")
+    loop.call_soon_threadsafe(seen.append, "threadsafe")
+    turn()
+    assert seen == ["call_soon", "started", "woken", "threadsafe", "read 0", "read 1"]
+    assert waiting.done() and started.done()
+
+
+def test_tasks_that_yield_and_callbacks_keep_their_order(loop, turn, readable):
+    """Readers go before the tasks that yield at the end of what is ready, and not before others."""
+    seen = []
+
+    async def work(what):
+        for _ in range(2):
+            seen.append(what)
+            await asyncio.sleep(0)
+
+    watch_all(loop, readable, seen)
+    first = loop.create_task(work("first"))
+    loop.call_soon(loop.call_soon, seen.append, "callback")
+    last = loop.create_task(work("last"))
+    turn()
+    del seen[:]
+    for _, b in readable:
+        b.send(b"x")
+    turn()
+    assert [what for what in seen if "read" not in what] == ["first", "callback", "last"]
+    assert seen.index("callback") < seen.index("read 0") < seen.index("read 1")
+    turn()
+    assert first.done() and last.done()
+
+
+def test_step_that_pauses_reading_comes_before_the_bytes(loop, link, turn, settle):
+    """As start_tls() in a new task does: what the peer sends next is not this protocol's."""
+    protocol = Recorder()
+    transport, peer = link(protocol)
+
+    async def pause():
+        transport.pause_reading()
+
+    peer.send(b"x")
+    task = loop.create_task(pause())
+    turn(3)
+    assert protocol.data == b"" and task.done()
+    transport.resume_reading()
+    settle()
+    assert protocol.data == b"x"
