@@ -265,7 +265,7 @@ send_one(DatagramObj *d, PyObject *data, const char *bytes, size_t size, PyObjec
         if (UNLIKELY(known <= 0)) {
             return known < 0 ? -1 : send_by_socket(d, data, to);
         }
-        if (PySys_Audit("socket.sendto", "OO", d->base.sock, to) < 0) {
+        if (d->base.sock != NULL && PySys_Audit("socket.sendto", "OO", d->base.sock, to) < 0) {
             return -1;
         }
     }
@@ -352,7 +352,8 @@ gather_batch(DatagramObj *d, PyObject **held, struct mmsghdr *messages, struct i
         PyObject *receiver = PyTuple_GET_ITEM(chunk.owner, 1);
         if (!goes_to_peer(d, receiver)) {
             int known = address_read(&to[n - 1], d->family, receiver);
-            if (known == 1 && PySys_Audit("socket.sendto", "OO", d->base.sock, receiver) < 0) {
+            if (known == 1 && d->base.sock != NULL &&
+                PySys_Audit("socket.sendto", "OO", d->base.sock, receiver) < 0) {
                 known = -1;
             }
             if (known <= 0) {
@@ -393,6 +394,9 @@ send_batch(DatagramObj *d)
         if (status < 0) {
             PyErr_SetFromErrno(PyExc_OSError);
         }
+    }
+    else if (q->length == 0) {
+        return n; // forgotten by what ran since
     }
     else {
         held[0] = Py_NewRef(q->chunks[q->head].owner);
@@ -813,9 +817,11 @@ datagram_dealloc(PyObject *self)
     if (((TransportObj *)self)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);
     }
+    Py_TRASHCAN_BEGIN(self, datagram_dealloc); /* anything may be its protocol: another transport */
     (void)datagram_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 PyDoc_STRVAR(datagram_pause_doc,
@@ -964,6 +970,7 @@ Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     TransportObj *t = &d->base;
+    PyObject_GC_UnTrack(d); // nobody finds it before it is whole
     t->st = st;
     t->loop = (LoopObj *)Py_NewRef(self);
     t->fd = fd;
@@ -982,6 +989,7 @@ Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     }
     t->sock = Py_NewRef(sock);
     t->open = 1;
+    PyObject_GC_Track(d);
     return (PyObject *)d;
 }
 

@@ -534,12 +534,31 @@ handle_drop_fields(HandleObj *handle)
     Py_XDECREF(handle->source_traceback);
 }
 
-PART void
-handle_dealloc(PyObject *self)
+static inline int
+is_any_handle(PyObject *obj)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    clear_weakrefs(self, type);
+    destructor dealloc = obj == NULL ? NULL : Py_TYPE(obj)->tp_dealloc;
+#if THREADSAFE_HANDLES
+    if (dealloc == threadsafe_dealloc) {
+        return 1;
+    }
+#endif
+    return dealloc == handle_dealloc || dealloc == timer_dealloc;
+}
+
+/* Anything can be put into the slots, so also another handle: a chain of any length. */
+static inline int
+handle_may_go_on(const HandleObj *handle)
+{
+    return PY_VERSION_HEX < 0x030E0000 &&
+           (is_any_handle(handle->args) || is_any_handle(handle->callback) ||
+            is_any_handle(handle->cancelled) || is_any_handle(handle->context) || is_any_handle(handle->loop) ||
+            is_any_handle(handle->repr) || is_any_handle(handle->source_traceback));
+}
+
+static inline void
+handle_free(PyObject *self, PyTypeObject *type)
+{
     if (LIKELY(type->tp_dealloc == handle_dealloc)) {
         ctask_state *st = PyType_GetModuleState(type);
         handle_drop_fields((HandleObj *)self);
@@ -549,6 +568,21 @@ handle_dealloc(PyObject *self)
     (void)handle_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+}
+
+PART void
+handle_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    clear_weakrefs(self, type);
+    if (LIKELY(!handle_may_go_on((HandleObj *)self))) {
+        handle_free(self, type);
+        return;
+    }
+    Py_TRASHCAN_BEGIN(self, handle_dealloc);
+    handle_free(self, type);
+    Py_TRASHCAN_END;
 }
 
 #if THREADSAFE_HANDLES
@@ -568,12 +602,9 @@ threadsafe_clear(PyObject *self)
     return handle_clear(self);
 }
 
-PART void
-threadsafe_dealloc(PyObject *self)
+static inline void
+threadsafe_free(PyObject *self, PyTypeObject *type)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    clear_weakrefs(self, type);
     if (LIKELY(type->tp_dealloc == threadsafe_dealloc)) {
         ctask_state *st = PyType_GetModuleState(type);
         Py_XDECREF(((ThreadSafeObj *)self)->lock);
@@ -585,6 +616,21 @@ threadsafe_dealloc(PyObject *self)
     (void)threadsafe_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+}
+
+PART void
+threadsafe_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    clear_weakrefs(self, type);
+    if (LIKELY(!handle_may_go_on((HandleObj *)self) && !is_any_handle(((ThreadSafeObj *)self)->lock))) {
+        threadsafe_free(self, type);
+        return;
+    }
+    Py_TRASHCAN_BEGIN(self, threadsafe_dealloc);
+    threadsafe_free(self, type);
+    Py_TRASHCAN_END;
 }
 #endif
 
@@ -604,12 +650,9 @@ timer_clear(PyObject *self)
     return handle_clear(self);
 }
 
-PART void
-timer_dealloc(PyObject *self)
+static inline void
+timer_free(PyObject *self, PyTypeObject *type)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    clear_weakrefs(self, type);
     if (LIKELY(type->tp_dealloc == timer_dealloc)) {
         ctask_state *st = PyType_GetModuleState(type);
         Py_XDECREF(((TimerObj *)self)->scheduled);
@@ -621,6 +664,22 @@ timer_dealloc(PyObject *self)
     (void)timer_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+}
+
+PART void
+timer_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    clear_weakrefs(self, type);
+    if (LIKELY(!handle_may_go_on((HandleObj *)self) && !is_any_handle(((TimerObj *)self)->scheduled) &&
+               !is_any_handle(((TimerObj *)self)->when))) {
+        timer_free(self, type);
+        return;
+    }
+    Py_TRASHCAN_BEGIN(self, timer_dealloc);
+    timer_free(self, type);
+    Py_TRASHCAN_END;
 }
 
 /* ---- the types ---- */

@@ -368,7 +368,7 @@ pipe_send_waiting(PipeObj *p)
     if (pipe_send_queue(p, fd) < 0) {
         return pipe_write_failed(p);
     }
-    if (t->queue.length > 0) {
+    if (t->queue.length > 0 || t->loop == NULL || t->conn_lost) { // lost, by another thread
         return 0; // as asyncio, which resumes when all is written, whatever the limits
     }
     pipe_unwatch(p, POLL_WRITE);
@@ -433,9 +433,9 @@ pipe_write_bytes(PipeObj *p, int fd, PyObject *owner, const char *data, size_t s
             Py_XDECREF(owner);
             return 0;
         }
-        if (pipe_watch(p, POLL_WRITE) < 0) {
+        if (t->loop == NULL || pipe_watch(p, POLL_WRITE) < 0) {
             Py_XDECREF(owner);
-            return -1;
+            return t->loop == NULL && !PyErr_Occurred() ? 0 : -1; // lost meanwhile, by another thread
         }
     }
     if (owner == NULL) {
@@ -698,6 +698,7 @@ pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     TransportObj *t = &p->base;
+    PyObject_GC_UnTrack(p); // nobody finds it before it is whole
     t->st = st;
     t->loop = (LoopObj *)Py_NewRef((PyObject *)loop);
     t->lost_ready = pipe_lost_ready;
@@ -718,6 +719,7 @@ pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
     t->sock = Py_NewRef(file);
     t->open = 1;
     list_append(&st->pipes, &p->open);
+    PyObject_GC_Track(p);
     return (PyObject *)p;
 
 failed:
@@ -855,9 +857,11 @@ pipe_dealloc(PyObject *self)
     if (PIPE(self)->base.weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);
     }
+    Py_TRASHCAN_BEGIN(self, pipe_dealloc); /* anything may be its protocol: another transport */
     (void)pipe_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 #define PIPE_OFFSET(field) (void *)(offsetof(PipeObj, base) + offsetof(TransportObj, field))

@@ -30,7 +30,7 @@ static int
 acceptor_watches(LoopObj *loop, AcceptorObj *a)
 {
     poll_state *poll = &loop->poll;
-    return a->fd < poll->n_slots && poll->slots[a->fd].reader == (PyObject *)a;
+    return a->fd < poll->n_slots && poll->slots[a->fd].reader == (PyObject *)a && a->sock != NULL;
 }
 
 /* Have _start_serving() called again in a while, and stop until then. */

@@ -72,19 +72,14 @@ stream_is_unpatched(PyObject *obj)
 
 /* ---- beginning ---- */
 
-/* Who takes the data. */
+/* The protocol, and who takes the data for it: set together, as Python code that is asked may set another one. */
 static int
-choose_feed(StreamObj *s, PyObject *protocol)
+take_protocol(StreamObj *s, PyObject *protocol)
 {
     ctask_state *st = s->base.st;
-    s->feed = NULL;
-    if (tls_protocol_check(protocol)) {
-        s->feed = tls_feed;
-        s->buffered = 0;
-        return 0;
-    }
-    int buffered = PyObject_IsInstance(protocol, st->BufferedProtocol);
-    if (buffered == 0 && !PyObject_HasAttr(protocol, st->str.data_received)) {
+    int is_tls = tls_protocol_check(protocol);
+    int buffered = is_tls ? 0 : PyObject_IsInstance(protocol, st->BufferedProtocol);
+    if (buffered == 0 && !is_tls && !PyObject_HasAttr(protocol, st->str.data_received)) {
         /* Whoever looks like one is taken as one; asyncio would fail at the first byte. */
         buffered = PyObject_HasAttr(protocol, st->str.get_buffer) &&
                    PyObject_HasAttr(protocol, st->str.buffer_updated);
@@ -93,9 +88,8 @@ choose_feed(StreamObj *s, PyObject *protocol)
         return -1;
     }
     s->buffered = (char)buffered;
-    if (!buffered && streamreader_protocol_check(protocol)) {
-        s->feed = streamreader_feed;
-    }
+    s->feed = is_tls ? tls_feed : !buffered && streamreader_protocol_check(protocol) ? streamreader_feed : NULL;
+    Py_XSETREF(s->base.protocol, Py_NewRef(protocol));
     return 0;
 }
 
@@ -131,6 +125,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
         return NULL;
     }
     TransportObj *t = &s->base;
+    PyObject_GC_UnTrack(s); // nobody finds it before it is whole
     t->st = st;
     t->loop = (LoopObj *)Py_NewRef((PyObject *)loop);
     t->fd = fd;
@@ -151,7 +146,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
             goto failed;
         }
     }
-    if (choose_feed(s, protocol) < 0) {
+    if (take_protocol(s, protocol) < 0) {
         goto failed;
     }
     struct sockaddr_storage address;
@@ -164,7 +159,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
     if (peer != NULL && remember(s, &s->peer, st->str.peername, peer, peer_length) < 0) {
         goto failed;
     }
-    t->protocol = Py_NewRef(protocol);
+    PyObject_GC_Track(s);
     if (server != NULL && server != Py_None) {
         PyObject *res = st->server_knows_clients
                             ? PyObject_CallMethodOneArg(server, st->str._attach, (PyObject *)s)
@@ -229,6 +224,9 @@ receive_eof(StreamObj *s)
     TransportObj *t = &s->base;
     if (transport_debug(t, "%r received EOF") < 0) {
         return -1;
+    }
+    if (t->protocol == NULL) {
+        return 0; // connection_lost() was called by who handles the line
     }
     PyObject *protocol = Py_NewRef(t->protocol);
     PyObject *res = PyObject_CallMethodNoArgs(protocol, t->st->str.eof_received);
@@ -811,6 +809,9 @@ write_view(StreamObj *s, PyObject *data)
     else if (buffer->len == 0) {
         status = 0;
     }
+    else if (s->base.conn_lost) { // the view was made by a __buffer__() that ended the connection
+        status = write_to_lost(s);
+    }
     else {
         status = write_chunk(s, buffer->readonly ? view : NULL, buffer->buf, (size_t)buffer->len);
     }
@@ -1152,10 +1153,9 @@ Stream_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyO
 {
     StreamObj *s = (StreamObj *)self;
     PyObject *protocol = single_argument(self, "set_protocol", "protocol", args, nargs, kwnames);
-    if (protocol == NULL || choose_feed(s, protocol) < 0) {
+    if (protocol == NULL || take_protocol(s, protocol) < 0) {
         return NULL;
     }
-    Py_XSETREF(s->base.protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;
 }
 
@@ -1177,6 +1177,15 @@ stream_socket(StreamObj *s)
     }
     if (sock == NULL) {
         return NULL;
+    }
+    if (!Py_IS_TYPE(sock, (PyTypeObject *)t->st->socket_type)) { // its descriptor is read as a field
+        PyErr_Format(PyExc_TypeError, "socket.socket() returned a %.100s", Py_TYPE(sock)->tp_name);
+        Py_DECREF(sock);
+        return NULL;
+    }
+    if (t->sock != NULL) {
+        Py_SETREF(sock, Py_NewRef(t->sock)); // meanwhile made by somebody else
+        return sock;
     }
     if (t->open) {
         t->sock = Py_NewRef(sock);
@@ -1251,9 +1260,9 @@ stream_make_extra(StreamObj *s, PyObject *key)
     return NULL;
 }
 
-/* A borrowed value, NULL if there is none or with an exception. */
+/* The dictionary, which whoever is called from now on may take from the transport. */
 static PyObject *
-stream_extra(StreamObj *s, PyObject *key)
+stream_extra_dict(StreamObj *s)
 {
     TransportObj *t = &s->base;
     if (t->extra == NULL && (t->extra = PyDict_New()) == NULL) {
@@ -1263,17 +1272,22 @@ stream_extra(StreamObj *s, PyObject *key)
         PyErr_SetString(PyExc_TypeError, "the transport's _extra is no dict");
         return NULL;
     }
-    PyObject *value = PyDict_GetItemWithError(t->extra, key);
+    return Py_NewRef(t->extra);
+}
+
+/* NULL without an exception if there is none. */
+static PyObject *
+stream_extra(StreamObj *s, PyObject *extra, PyObject *key)
+{
+    PyObject *value = Py_XNewRef(PyDict_GetItemWithError(extra, key));
     if (value != NULL || PyErr_Occurred() || !PyUnicode_Check(key)) {
         return value;
     }
     value = stream_make_extra(s, key);
-    if (value == NULL) {
-        return NULL;
+    if (value != NULL && PyDict_SetItem(extra, key, value) < 0) {
+        Py_CLEAR(value);
     }
-    int status = PyDict_SetItem(t->extra, key, value);
-    Py_DECREF(value);
-    return status < 0 ? NULL : value;
+    return value;
 }
 
 PyDoc_STRVAR(get_extra_info_doc,
@@ -1311,14 +1325,10 @@ Stream_get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs)
     if (UNLIKELY(loop != NULL && loop->corked == self)) {
         stream_uncork(loop); // whoever has the socket may wait for the answer
     }
-    PyObject *value = stream_extra((StreamObj *)self, name);
-    if (value == NULL) {
-        if (PyErr_Occurred()) {
-            return NULL;
-        }
-        value = fallback;
-    }
-    return Py_NewRef(value);
+    PyObject *extra = stream_extra_dict((StreamObj *)self);
+    PyObject *value = extra == NULL ? NULL : stream_extra((StreamObj *)self, extra, name);
+    Py_XDECREF(extra);
+    return value != NULL || PyErr_Occurred() ? value : Py_NewRef(fallback);
 }
 
 static PyObject *
@@ -1326,12 +1336,14 @@ Stream_get_extra(PyObject *self, void *Py_UNUSED(closure))
 {
     StreamObj *s = (StreamObj *)self;
     PyObject *keys[] = {s->base.st->str.peername, s->base.st->str.sockname, s->base.st->str.socket};
-    for (int i = 0; i < 3; i++) {
-        if (stream_extra(s, keys[i]) == NULL && PyErr_Occurred()) {
-            return NULL;
+    PyObject *extra = stream_extra_dict(s);
+    for (int i = 0; extra != NULL && i < 3; i++) {
+        Py_XDECREF(stream_extra(s, extra, keys[i]));
+        if (PyErr_Occurred()) {
+            Py_CLEAR(extra);
         }
     }
-    return Py_NewRef(s->base.extra);
+    return extra;
 }
 
 /* ---- sendfile ---- */
@@ -1528,9 +1540,11 @@ stream_dealloc(PyObject *self)
     if (((TransportObj *)self)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);
     }
+    Py_TRASHCAN_BEGIN(self, stream_dealloc); /* anything may be its protocol: another transport */
     (void)stream_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 PyDoc_STRVAR(pause_reading_doc,

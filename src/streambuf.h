@@ -165,13 +165,15 @@ static inline int
 streambuf_skip(streambuf *buf, Py_ssize_t n)
 {
     if (buf->shared != NULL) {
-        if (n > 0 && PySequence_DelSlice(buf->shared, 0, n) < 0) {
-            return -1;
+        PyObject *shared = Py_NewRef(buf->shared); /* of a class whose __delitem__() may put another there */
+        int status = n > 0 ? PySequence_DelSlice(shared, 0, n) : 0;
+        if (status == 0 && PyByteArray_GET_SIZE(shared) == 0 && Py_REFCNT(shared) == 2 &&
+            shared == buf->shared) {
+            buf->shared = NULL;
+            Py_DECREF(shared);
         }
-        if (PyByteArray_GET_SIZE(buf->shared) == 0 && Py_REFCNT(buf->shared) == 1) {
-            Py_CLEAR(buf->shared);
-        }
-        return 0;
+        Py_DECREF(shared);
+        return status;
     }
     buf->start += n;
     buf->length -= n;

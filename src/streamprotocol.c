@@ -239,7 +239,8 @@ StreamProtocol_get_closed(PyObject *self, void *Py_UNUSED(closure))
         if (fut == NULL) {
             return NULL;
         }
-        Py_XSETREF(protocol->closed, fut);
+        Py_XSETREF(protocol->closed, Py_NewRef(fut));
+        return fut;
     }
     return Py_NewRef(protocol->closed);
 }
@@ -264,7 +265,8 @@ StreamProtocol_get_drain_waiters(PyObject *self, void *Py_UNUSED(closure))
         if (deque == NULL) {
             return NULL;
         }
-        Py_XSETREF(protocol->drain_waiters, deque);
+        Py_XSETREF(protocol->drain_waiters, Py_NewRef(deque));
+        return deque;
     }
     return Py_NewRef(protocol->drain_waiters);
 }

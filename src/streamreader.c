@@ -286,9 +286,10 @@ reader_read_start(CoroObj *coro, PyObject **result)
 
 static int reader_read_all_start(CoroObj *coro, PyObject **result);
 
-/* One block of a read until EOF; blocks of the limit's size, so that the transport is never left paused. */
+/* One block of a read until EOF; blocks of the limit's size, so that the transport is never left paused.  0: there
+   may be more of them. */
 static int
-reader_read_all_block(CoroObj *coro, PyObject **result)
+reader_read_one_block(CoroObj *coro, PyObject **result)
 {
     StreamReaderObj *reader = (StreamReaderObj *)coro->owner;
     Py_ssize_t length = streambuf_length(&reader->buffer);
@@ -307,23 +308,34 @@ reader_read_all_block(CoroObj *coro, PyObject **result)
     }
     int status = PyList_Append(coro->arg, block);
     Py_DECREF(block);
-    return status < 0 ? -1 : reader_read_all_start(coro, result);
+    return status;
+}
+
+static int
+reader_read_all_block(CoroObj *coro, PyObject **result)
+{
+    int status = reader_read_one_block(coro, result);
+    return status == 0 ? reader_read_all_start(coro, result) : status;
 }
 
 static int
 reader_read_all_start(CoroObj *coro, PyObject **result)
 {
     StreamReaderObj *reader = (StreamReaderObj *)coro->owner;
-    if (reader_raise(reader) < 0) {
-        return -1;
-    }
+    int status = 0;
     if (coro->arg == NULL && (coro->arg = PyList_New(0)) == NULL) {
         return -1;
     }
-    if (streambuf_length(&reader->buffer) == 0 && !reader->eof) {
-        return reader_wait(coro, reader, "read", reader_read_all_block);
+    while (status == 0) {
+        if (reader_raise(reader) < 0) {
+            return -1;
+        }
+        if (streambuf_length(&reader->buffer) == 0 && !reader->eof) {
+            return reader_wait(coro, reader, "read", reader_read_all_block);
+        }
+        status = reader_read_one_block(coro, result);
     }
-    return reader_read_all_block(coro, result);
+    return status;
 }
 
 static int
@@ -697,7 +709,7 @@ StreamReader_get_limit(PyObject *self, void *Py_UNUSED(closure))
     return reader->limit_value != NULL ? Py_NewRef(reader->limit_value) : PyLong_FromSsize_t(reader->limit);
 }
 
-/* What is no int of this size is left to asyncio's methods. */
+/* What is no size is left to asyncio's methods. */
 static int
 StreamReader_set_limit(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
 {
@@ -707,7 +719,7 @@ StreamReader_set_limit(PyObject *self, PyObject *value, void *Py_UNUSED(closure)
         return -1;
     }
     Py_ssize_t limit;
-    if (reader_size(value, &limit)) {
+    if (reader_size(value, &limit) && limit >= 0) {
         reader->limit = limit;
         Py_CLEAR(reader->limit_value);
         return 0;

@@ -262,7 +262,8 @@ StreamWriter_get_complete_fut(PyObject *self, void *Py_UNUSED(closure))
             return NULL;
         }
         Py_DECREF(res);
-        Py_XSETREF(writer->complete_fut, fut);
+        Py_XSETREF(writer->complete_fut, Py_NewRef(fut));
+        return fut;
     }
     return Py_NewRef(writer->complete_fut);
 }

@@ -181,7 +181,9 @@ transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyOb
         callback = Py_NewRef(owner);
     }
     PyErr_SetRaisedException(raised);
-    int status = loop_report(t->loop, callback, arg);
+    LoopObj *loop = (LoopObj *)Py_XNewRef((PyObject *)t->loop);
+    int status = loop == NULL ? -1 : loop_report(loop, callback, arg);
+    Py_XDECREF(loop);
     Py_DECREF(callback);
     return status;
 }
@@ -264,6 +266,7 @@ transport_set_limits(TransportObj *t, PyObject *high, PyObject *low)
     if (limits[0] == NULL) {
         high_water = limits[1] == NULL                ? HIGH_WATER
                      : low_water > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX
+                     : low_water < PY_SSIZE_T_MIN / 4 ? PY_SSIZE_T_MIN
                                                       : 4 * low_water;
     }
     if (limits[1] == NULL) {
@@ -532,6 +535,10 @@ transport_traverse(PyObject *self, visitproc visit, void *arg)
 PART void
 transport_clear(TransportObj *t)
 {
+    /* Whoever finds it through the collector finds a lost connection: nothing below is asked for. */
+    t->closing = 1;
+    t->lost = 1;
+    t->conn_lost += t->conn_lost == 0;
     transport_close_descriptor(t);
     queue_clear(&t->queue);
     Py_CLEAR(t->extra);

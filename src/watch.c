@@ -179,6 +179,8 @@ watch_evict(LoopObj *loop, int fd)
         (void)poll_watch(&loop->poll, fd, 0);
         loop->poll.slots[fd].owner = NULL;
         slot_change(loop, fd, POLL_READ, NULL, NULL, 0);
+    }
+    if (fd < loop->poll.n_slots) { // the loop may have been closed
         slot_change(loop, fd, POLL_WRITE, NULL, NULL, 0);
     }
 }
@@ -289,6 +291,9 @@ watch_remove(LoopObj *loop, uint32_t side, PyObject *obj)
     poll_state *poll = &loop->poll;
     if (fd >= poll->n_slots || *slot_of(&poll->slots[fd], side) == NULL || watch_owner(loop, fd) != NULL) {
         Py_RETURN_FALSE; // a transport's own watching is not for others to end
+    }
+    if (fd >= poll->n_slots) {
+        Py_RETURN_FALSE; // closed by what watch_owner() let go of
     }
     /* A descriptor that the kernel no longer knows has nothing left to change. */
     (void)poll_watch(poll, fd, poll->slots[fd].events & ~side);

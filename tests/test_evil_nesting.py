@@ -141,6 +141,35 @@ def test_a_chain_of(script, link):
 
 
 @own
+@pytest.mark.parametrize("slot", ["_callback", "_loop", "_repr"])
+@pytest.mark.parametrize(
+    "how", ["call_soon(print)", "call_later(9, print)", "call_soon_threadsafe(print)"]
+)
+def test_a_chain_of_handles(script, slot, how):
+    done = nested(
+        script,
+        f"""
+        loop = impl.new_event_loop()
+        gc.disable()
+        last = None
+        for i in range({LONG} // 3):
+            handle = loop.{how}
+            handle.cancel()
+            handle.{slot}, last = last, handle
+            if i % 100 == 0:
+                loop._ready.clear()
+                loop._scheduled.clear()
+        handle = last = None
+        loop._ready.clear()
+        loop._scheduled.clear()
+        loop.close()
+        print("ended")
+        """,
+    )
+    assert done.out == "ended\n"
+
+
+@own
 def test_a_chain_of_tasks(script):
     done = nested(
         script,

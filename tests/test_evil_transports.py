@@ -1,0 +1,507 @@
+"""Whatever Python code does that a transport or a stream calls, the interpreter stands."""
+
+import sys
+
+import pytest
+
+HELPERS = """
+import gc, logging, socket, threading
+if not STOCK:
+    impl.install()
+warnings.simplefilter("ignore")
+logging.disable(logging.CRITICAL)
+loop = impl.new_event_loop()
+loop.set_exception_handler(lambda loop, context: None)
+
+def attempt(function, *args, **kwargs):
+    try:
+        return function(*args, **kwargs)
+    except Exception:
+        return None
+
+def turns(n=3):
+    for _ in range(n):
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+def stream(protocol):
+    mine, theirs = socket.socketpair()
+    mine.setblocking(False)
+    made = loop.create_task(loop.create_connection(lambda: protocol, sock=mine))
+    turns()
+    return protocol.transport, theirs
+
+class Protocol(asyncio.Protocol):
+    transport = None
+    def connection_made(self, transport):
+        self.transport = transport
+"""
+
+END = """
+attempt(loop.close)
+print("stands")
+"""
+
+
+@pytest.fixture
+def stands(script):
+    def run(body):
+        done = script(HELPERS, body + END, code=None)
+        assert done.out.endswith("stands\n"), done.err[-2000:]
+
+    return run
+
+
+buffers_in_python = pytest.mark.skipif(sys.version_info < (3, 12), reason="no __buffer__() before")
+
+
+@pytest.mark.parametrize("low", ["-2**62", "-2**63", "-2**64", "2**63", "2**62"])
+def test_limits_that_overflow(stands, low):
+    stands(f"""
+transport, theirs = stream(Protocol())
+attempt(transport.set_write_buffer_limits, low={low})
+attempt(transport.set_write_buffer_limits, high={low})
+transport.abort()
+turns()
+""")
+
+
+def test_a_protocol_sets_another_while_it_is_asked_what_it_is(stands):
+    stands("""
+class Plain:
+    asked = False
+    @property
+    def __class__(self):
+        if not Plain.asked:
+            Plain.asked = True
+            reader = asyncio.StreamReader(loop=loop)
+            transport.set_protocol(asyncio.StreamReaderProtocol(reader, loop=loop))
+        return Plain
+    def data_received(self, data):
+        print(data)
+    def eof_received(self):
+        pass
+    def connection_lost(self, exc):
+        pass
+
+transport, theirs = stream(Protocol())
+transport.set_protocol(Plain())
+theirs.send(b"abc")
+turns()
+transport.abort()
+turns()
+""")
+
+
+def test_connection_made_ends_the_connection_and_so_does_its_report(stands):
+    stands("""
+class Ends(Protocol):
+    failed = False
+    def connection_made(self, transport):
+        self.transport = transport
+        self.failed = True
+        raise ValueError
+    def __getattribute__(self, name):
+        if name == "connection_made" and object.__getattribute__(self, "failed"):
+            attempt(self.transport._call_connection_lost, None)
+        return object.__getattribute__(self, name)
+
+stream(Ends())
+turns()
+""")
+
+
+def test_the_log_of_an_eof_ends_the_connection(stands):
+    stands("""
+class Handler(logging.Handler):
+    def emit(self, record):
+        if "EOF" in record.msg:
+            attempt(transport._call_connection_lost, None)
+
+transport, theirs = stream(Protocol())
+loop.set_debug(True)
+logging.disable(logging.NOTSET)
+logger = logging.getLogger("asyncio")
+logger.propagate = False
+logger.setLevel(logging.DEBUG)
+logger.addHandler(Handler())
+theirs.close()
+turns()
+""")
+
+
+@buffers_in_python
+def test_what_is_written_ends_the_connection(stands):
+    stands("""
+class Bytes(bytes):
+    def __buffer__(self, flags):
+        attempt(transport._call_connection_lost, None)
+        return memoryview(b"abc")
+
+transport, theirs = stream(Protocol())
+attempt(transport.write, Bytes(b"abc"))
+turns()
+""")
+
+
+@pytest.mark.parametrize("what", ["asked", "made"])
+def test_the_dictionary_of_extra_information_goes_while_it_is(stands, what):
+    stands(f"""
+what = {what!r}
+extra = asyncio.BaseTransport._extra if hasattr(asyncio.BaseTransport, "_extra") else None
+
+def drop():
+    if extra is not None:
+        attempt(extra.__delete__, transport)
+    gc.collect()
+
+class Name:
+    def __hash__(self):
+        return hash("known")
+    def __eq__(self, other):
+        drop()
+        return False
+
+class Seen(socket.socket):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        drop()
+
+before = socket.socket.__init__
+def init(self, *args, **kwargs):
+    before(self, *args, **kwargs)
+    drop()
+
+transports = []
+async def main():
+    def factory():
+        protocol = Protocol()
+        transports.append(protocol)
+        return protocol
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    client, _ = await loop.create_connection(Protocol, *address)
+    while not transports or transports[0].transport is None:
+        await asyncio.sleep(0)
+    server.close()
+    return client
+
+client = loop.run_until_complete(main())
+transport = transports[0].transport
+if what == "made":
+    socket.socket.__init__ = init
+    attempt(transport.get_extra_info, "socket")
+    drop()
+    attempt(getattr, transport, "_extra")
+    socket.socket.__init__ = before
+else:
+    attempt(dict.__setitem__, getattr(transport, "_extra", {{}}), "known", 1)
+    for _ in range(3):
+        attempt(transport.get_extra_info, Name())
+transport.abort()
+client.abort()
+turns()
+""")
+
+
+def test_a_socket_class_that_makes_something_else(stands):
+    stands("""
+transports = []
+async def main():
+    def factory():
+        transports.append(Protocol())
+        return transports[-1]
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    client, _ = await loop.create_connection(Protocol, *server.sockets[0].getsockname())
+    while not transports or transports[0].transport is None:
+        await asyncio.sleep(0)
+    server.close()
+    return client
+
+client = loop.run_until_complete(main())
+transport = transports[0].transport
+socket.socket.__new__ = lambda cls, *args, **kwargs: object()
+attempt(transport.get_extra_info, "socket")
+del socket.socket.__new__
+attempt(transport.write, b"abc")
+transport.abort()
+client.abort()
+turns()
+""")
+
+
+def test_a_hook_forgets_what_a_datagram_transport_has_queued(stands):
+    stands("""
+import os
+mine, theirs = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
+theirs.bind("evil")
+mine.setblocking(False)
+made = loop.create_task(loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=mine))
+turns()
+transport, _ = made.result()
+ends = []
+
+def hook(event, args):
+    if event == "socket.sendto" and ends:
+        transport.abort()
+        raise ValueError
+
+sys.addaudithook(hook)
+to = theirs.getsockname()
+for _ in range(1000):
+    transport.sendto(b"x" * 1000, to)
+    if transport.get_write_buffer_size():
+        break
+transport.sendto(b"x", to)
+ends.append(1)
+theirs.recv(5000)
+turns()
+theirs.close()
+""")
+
+
+@pytest.mark.ctask_only  # asyncio's own need more stack
+@pytest.mark.parametrize("kind", ["stream", "pipe", "datagram"])
+def test_a_chain_of_transports(stands, kind):
+    stands(f"""
+import os
+kind = {kind!r}
+def make():
+    if kind == "pipe":
+        read, write = os.pipe()
+        os.close(write)
+        return loop._make_read_pipe_transport(os.fdopen(read, "rb", 0), asyncio.Protocol())
+    datagram = kind == "datagram"
+    type = socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM
+    mine, theirs = socket.socketpair(type=type)
+    theirs.close()
+    mine.setblocking(False)
+    if datagram:
+        return loop._make_datagram(mine, asyncio.DatagramProtocol())
+    return loop._make_stream(mine, asyncio.Protocol())
+
+gc.disable()
+last = []
+for _ in range(200):
+    made = [make() for _ in range(200)]
+    turns(1)
+    for transport in made:
+        transport.close() if kind == "pipe" else transport.abort()
+    turns(1)
+    for transport in made:
+        transport.set_protocol(last.pop() if last else None)
+        last.append(transport)
+    del made, transport
+threading.stack_size(3 * 1024 * 1024)  # so that so few are enough
+thread = threading.Thread(target=last.clear)
+thread.start()
+thread.join()
+""")
+
+
+def test_reading_all_in_many_small_blocks(stands):
+    stands("""
+async def main():
+    reader = asyncio.StreamReader(limit=1, loop=loop)
+    reader.feed_data(b"x" * 300_000)
+    reader.feed_eof()
+    print(len(await reader.read()))
+
+loop.run_until_complete(main())
+""")
+
+
+def test_a_limit_below_all_sizes(stands):
+    stands("""
+async def main():
+    reader = asyncio.StreamReader(loop=loop)
+    reader.set_transport(asyncio.Transport())
+    for limit in (-2**63, -2**62, -1, 0, 2**63, 2**63 - 1):
+        reader._limit = limit
+        attempt(reader.feed_data, b"a line\\n")
+        for method in (reader.readline, reader.read, lambda: reader.read(2)):
+            try:
+                await asyncio.wait_for(method(), 0)
+            except Exception:
+                pass
+
+loop.run_until_complete(main())
+""")
+
+
+def test_a_buffer_that_is_replaced_while_it_is_read(stands):
+    stands("""
+class Buffer(bytearray):
+    inner = False
+    def __delitem__(self, place):
+        super().__delitem__(place)
+        if not self.inner:
+            Buffer.inner = True
+            reader._buffer = bytearray(b"ab")
+            try:
+                reader.readexactly(2).send(None)
+            except StopIteration:
+                pass
+
+async def main():
+    global reader
+    reader = asyncio.StreamReader(loop=loop)
+    reader._buffer = Buffer(b"abc")
+    print(await reader.readexactly(3))
+    attempt(reader.feed_data, b"abc")
+    reader._buffer
+
+loop.run_until_complete(main())
+""")
+
+
+@pytest.mark.parametrize("name", ["_closed", "_drain_waiters", "_complete_fut"])
+def test_a_lazy_attribute_that_is_made_twice(stands, name):
+    stands(f"""
+name = {name!r}
+inner = []
+subject = None
+
+class Future(asyncio.Future):
+    def __del__(self):
+        attempt(delattr, subject, name)
+
+class Loop(type(loop)):
+    def create_future(self):
+        if subject is not None and not inner:
+            inner.append(1)
+            attempt(getattr, subject, name)
+        return Future(loop=self)
+
+other = Loop()
+reader = asyncio.StreamReader(loop=other)
+protocol = subject = asyncio.StreamReaderProtocol(reader, loop=other)
+if name == "_complete_fut":
+    subject = asyncio.StreamWriter(asyncio.Transport(), protocol, reader, other)
+attempt(getattr, subject, name)
+attempt(getattr, subject, name)
+other.close()
+""")
+
+
+def test_a_descriptor_let_go_of_closes_the_loop(stands):
+    stands("""
+class Closes:
+    def __del__(self):
+        attempt(loop.close)
+    def __call__(self):
+        pass
+
+mine, theirs = socket.socketpair()
+mine.setblocking(False)
+if hasattr(loop, "_make_stream"):
+    transport = loop._make_stream(mine, asyncio.Protocol())
+    loop._add_writer(mine.fileno(), lambda: None)
+    loop._add_reader(mine.fileno(), Closes())
+    attempt(transport._read_ready)
+mine.close()
+theirs.close()
+""")
+
+
+@pytest.mark.parametrize(
+    "kind", ["stream", "datagram", "pipe", "server", "reader", "lock", "queue", "task"]
+)
+def test_what_the_collector_has_cleared_is_used(stands, kind):
+    stands(f"""
+import os
+kind = {kind!r}
+
+class Late:
+    "The collector does not know it, so its end comes while the rest is cleared."
+    __slots__ = ()
+    def __del__(self):
+        for obj in gc.get_objects():
+            module = type(obj).__module__
+            if not isinstance(obj, type) and isinstance(module, str) and module.startswith("ctask"):
+                found.append(type(obj).__name__)
+                for name in dir(type(obj)):
+                    if name.startswith(("__", "run_", "_run_once")):
+                        continue
+                    value = tried(getattr, obj, name)
+                    for args in ((), (None,), (b"abc",), (b"abc", None), (obj, obj)):
+                        if callable(value):
+                            result = tried(value, *args)
+                            if hasattr(result, "send"):
+                                tried(result.send, None)
+                                tried(result.close)
+                tried(repr, obj)
+
+def tried(function, *args):
+    try:
+        return function(*args)
+    except BaseException:
+        return None
+
+sys.unraisablehook = lambda args: None
+found = []
+loop.close()
+loop = None
+
+def make():
+    loop = impl.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    loop.late, loop.self = Late(), loop
+    mine, theirs = socket.socketpair()
+    mine.setblocking(False)
+    protocol = Protocol()
+    protocol.late = Late()
+    task = None
+    if kind == "stream":
+        task = loop.create_task(loop.create_connection(lambda: protocol, sock=mine))
+    elif kind == "datagram":
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        mine.setblocking(False)
+        task = loop.create_task(loop.create_datagram_endpoint(lambda: protocol, sock=mine))
+    elif kind == "pipe":
+        read, write = (os.fdopen(fd, mode, 0) for fd, mode in zip(os.pipe(), ("rb", "wb")))
+        task = loop.create_task(loop.connect_read_pipe(lambda: protocol, read))
+        other = loop.create_task(loop.connect_write_pipe(lambda: protocol, write))
+    elif kind == "server":
+        task = loop.create_task(loop.create_server(lambda: protocol, "127.0.0.1", 0))
+    elif kind == "reader":
+        task = loop.create_task(asyncio.open_connection(sock=mine))
+    elif kind == "lock":
+        locks = [asyncio.Lock(), asyncio.Event(), asyncio.Semaphore(0), asyncio.Condition()]
+        for lock in locks:
+            lock.late, lock.self, lock._loop = Late(), locks, loop
+            loop.create_task(lock.wait() if hasattr(lock, "wait") else lock.acquire())
+    elif kind == "queue":
+        queue = asyncio.Queue(1)
+        queue.put_nowait((queue, Late()))
+        loop.create_task(queue.put(Late()))
+    else:
+        future = loop.create_future()
+        gathered = asyncio.gather(future, loop.create_task(asyncio.sleep(5)))
+        async def waits():
+            async with asyncio.TaskGroup() as group:
+                group.late, group.self = Late(), group
+                group.create_task(asyncio.sleep(3))
+                async with asyncio.timeout(5) as timeout:
+                    for done in asyncio.as_completed([gathered, future]):
+                        await done
+        loop.create_task(waits())
+        loop.create_task(asyncio.wait([future]))
+        loop.create_task(asyncio.wait_for(asyncio.shield(future), 5))
+        future.add_done_callback(lambda fut, late=Late(): late)
+        future.self = future
+    loop.protocol = protocol
+    for _ in range(5):
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    last = [Late()]
+    last.append(last)
+
+for _ in range(3):
+    make()
+    gc.collect()
+class Closed:
+    def close(self): pass
+loop = Closed()
+assert found or STOCK
+""")
