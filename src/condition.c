@@ -299,11 +299,13 @@ Condition_get_export(PyObject *self, void *closure)
             PyErr_SetObject(PyExc_AttributeError, names[i]);
             return NULL;
         }
-        PyObject *method = PyObject_GetAttr((PyObject *)cond->inner, names[i]);
-        if (method == NULL) {
-            return NULL;
+        PyObject *inner = Py_NewRef((PyObject *)cond->inner);
+        PyObject *method = PyObject_GetAttr(inner, names[i]);
+        Py_DECREF(inner);
+        if (method != NULL) {
+            Py_XSETREF(cond->exports[i], Py_NewRef(method));
         }
-        Py_XSETREF(cond->exports[i], method);
+        return method;
     }
     return Py_NewRef(cond->exports[i]);
 }

@@ -566,8 +566,11 @@ core_add(PyObject *module, ctask_state *st, const char *name, PyTypeObject **slo
         return -1;
     }
     PyTypeObject *core = *slot;
-    if (PySet_Add(st->core_types, (PyObject *)core) < 0 || core_wrap_attributes(st, core, stock) < 0 ||
-        add_methods(core, core_methods) < 0 ||
+    /* Two cores look alike to who compares layouts.  Slots of different names do not: __bases__ cannot be set from
+       one to the other, which would have the fields of one read as the other's. */
+    ((PyHeapTypeObject *)core)->ht_slots = Py_BuildValue("(s)", name);
+    if (((PyHeapTypeObject *)core)->ht_slots == NULL || PySet_Add(st->core_types, (PyObject *)core) < 0 ||
+        core_wrap_attributes(st, core, stock) < 0 || add_methods(core, core_methods) < 0 ||
         core_put(core, "__init_subclass__", PyDescr_NewClassMethod(core, core_class_methods)) < 0 ||
         core_put(core, "__new__", PyCFunction_New(&core_new_def, (PyObject *)core)) < 0 ||
         core_put(core, "__init__", standin_for_core(st, core, stock, "__init__", Core_init)) < 0) {

@@ -247,6 +247,7 @@ queues_wake_next(QueueObj *q, PyObject *waiters)
 
 /* ---- the event of join() ---- */
 
+/* Another may be in its place when this returns. */
 static __attribute__((noinline)) PyObject *
 queues_make_finished(QueueObj *q)
 {
@@ -259,7 +260,7 @@ queues_make_finished(QueueObj *q)
         Py_XDECREF(res);
     }
     if (event != NULL) {
-        Py_XSETREF(q->finished, event);
+        Py_XSETREF(q->finished, Py_NewRef(event));
     }
     return event;
 }
@@ -407,7 +408,7 @@ queues_put(QueueObj *q, PyObject *item)
     if (queues_add(q, item) < 0) {
         return -1;
     }
-    q->unfinished++;
+    q->unfinished += LIKELY(q->unfinished < PY_SSIZE_T_MAX);
     if (queues_set_finished(q, 0) < 0) {
         return -1;
     }
@@ -533,14 +534,14 @@ queues_wait(CoroObj *coro, QueueObj *q, PyObject **waiters, coro_step next, coro
         return CORO_ERROR;
     }
     Py_XSETREF(coro->waiter, fut);
-    if (UNLIKELY(*waiters == NULL)) {
-        PyObject *deque = queues_new_deque(st);
+    PyObject *deque = Py_XNewRef(*waiters);
+    if (UNLIKELY(deque == NULL)) {
+        deque = queues_new_deque(st);
         if (deque == NULL) {
             return CORO_ERROR;
         }
-        Py_XSETREF(*waiters, deque);
+        Py_XSETREF(*waiters, Py_NewRef(deque));
     }
-    PyObject *deque = Py_NewRef(*waiters);
     int status = queues_append_waiter(st, deque, fut);
     Py_DECREF(deque);
     if (UNLIKELY(status < 0)) {
@@ -627,10 +628,10 @@ queues_join_step(CoroObj *coro, PyObject **result)
     if (q->unfinished <= 0) {
         return queues_joined(coro, result);
     }
-    if (q->finished == NULL && queues_make_finished(q) == NULL) {
+    PyObject *event = q->finished == NULL ? queues_make_finished(q) : Py_NewRef(q->finished);
+    if (event == NULL) {
         return CORO_ERROR;
     }
-    PyObject *event = Py_NewRef(q->finished);
     PyObject *wait = PyObject_CallMethodNoArgs(event, q->st->str.wait);
     Py_DECREF(event);
     return coro_await(coro, wait, queues_joined);
@@ -804,7 +805,8 @@ Queue_get_waiters(PyObject *self, void *offset)
         if (deque == NULL) {
             return NULL;
         }
-        Py_XSETREF(*waiters, deque);
+        Py_XSETREF(*waiters, Py_NewRef(deque));
+        return deque;
     }
     return Py_NewRef(*waiters);
 }
@@ -879,16 +881,11 @@ static PyObject *
 Queue_get_finished(PyObject *self, void *Py_UNUSED(closure))
 {
     QueueObj *q = (QueueObj *)self;
-    if (q->finished == NULL) {
-        if (q->maxsize == NULL) {
-            return queues_attribute_error("_finished");
-        }
-        if (queues_make_finished(q) == NULL) {
-            return NULL;
-        }
+    if (q->finished == NULL && q->maxsize == NULL) {
+        return queues_attribute_error("_finished");
     }
     q->finished_shown = 1;
-    return Py_NewRef(q->finished);
+    return q->finished == NULL ? queues_make_finished(q) : Py_NewRef(q->finished);
 }
 
 static int

@@ -377,18 +377,19 @@ group_wait(CoroObj *coro, PyObject **result)
     if (group->tasks == NULL || !PySet_CheckExact(group->tasks) || PySet_GET_SIZE(group->tasks) == 0) {
         return group_end(coro, result);
     }
-    if (group->completed == NULL || group->completed == Py_None) {
+    PyObject *fut = Py_XNewRef(group->completed);
+    if (fut == NULL || fut == Py_None) {
         PyObject *loop = PyObject_GetAttr(coro->owner, coro->st->str._loop);
-        PyObject *fut = loop == NULL ? NULL : loop_new_future(coro->st, loop);
+        Py_XSETREF(fut, loop == NULL ? NULL : loop_new_future(coro->st, loop));
         Py_XDECREF(loop);
         if (fut == NULL) {
             group_let_go(group);
             return CORO_ERROR;
         }
-        Py_XSETREF(group->completed, fut);
+        Py_XSETREF(group->completed, Py_NewRef(fut));
     }
     coro->failed = group_failed;
-    return coro_await(coro, Py_NewRef(group->completed), group_woken);
+    return coro_await(coro, fut, group_woken);
 }
 
 static int

@@ -192,8 +192,7 @@ timeout_enter(TimeoutObj *timeout, PyObject *loop)
         return 1;
     }
     Py_XSETREF(timeout->state, Py_NewRef(st->timeout_entered));
-    Py_XSETREF(timeout->task, task);
-    Py_INCREF(task);
+    Py_XSETREF(timeout->task, Py_NewRef(task));
     PyObject *cancelling = task_is_exact(task) ? PyLong_FromLong(((TaskObj *)task)->num_cancels_requested)
                                                : PyObject_CallMethodNoArgs(task, st->str.cancelling);
     Py_DECREF(task);

@@ -14,6 +14,102 @@ def ignore(loop, context):
     pass
 
 
+@pytest.mark.ctask_only
+def test_a_core_for_another():
+    import itertools
+
+    from ctask import _ctask
+
+    names = [
+        "Lock",
+        "Event",
+        "Semaphore",
+        "Condition",
+        "Queue",
+        "TaskGroup",
+        "Timeout",
+        "StreamReader",
+    ]
+    for first, second in itertools.permutations(names, 2):
+        cls = type("cls", (getattr(_ctask, first),), {})
+        obj = cls.__new__(cls)
+        with pytest.raises(TypeError):
+            cls.__bases__ = (getattr(_ctask, second),)
+        repr(obj)
+
+
+MADE_TWICE = """
+made = []
+
+class Evil(asyncio.Event):
+    def __init__(self):
+        super().__init__()
+        if not made:
+            made.append(1)
+            attempt(look)
+    def __del__(self):
+        attempt(drop)
+
+class Lock(asyncio.Lock):
+    def __getattribute__(self, name):
+        if name == "locked" and not made:
+            made.append(1)
+            attempt(look)
+        value = super().__getattribute__(name)
+        return Bound(value) if name == "locked" else value
+
+class Bound:
+    def __init__(self, value):
+        self.value = value
+    def __del__(self):
+        attempt(drop)
+
+def attempt(function):
+    try:
+        function()
+    except Exception:
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    "subject, look, drop",
+    [
+        ("asyncio.Queue()", "subject._finished", "subject.__init__()"),
+        ("asyncio.Queue()", "subject._getters", "subject.__init__()"),
+        ("asyncio.Condition(Lock())", "subject.locked", "del subject.locked"),
+    ],
+)
+def test_a_lazy_attribute_is_dropped_while_it_is_made(script, subject, look, drop):
+    done = script(
+        "if not STOCK: impl.install()\n",
+        MADE_TWICE,
+        f"""
+        def look():
+            {look}
+
+        def drop():
+            {drop}
+
+        subject = {subject}
+        asyncio.locks.Event = Evil
+        for _ in range(3):
+            attempt(look)
+            attempt(drop)
+        print("stands")
+        """,
+    )
+    assert done.out == "stands\n"
+
+
+def test_as_many_unfinished_tasks_as_there_can_be(impl):
+    queue = asyncio.Queue()
+    queue._unfinished_tasks = sys.maxsize
+    queue.put_nowait(1)
+    queue.put_nowait(2)
+    assert queue.qsize() == 2
+
+
 GROUP = ["_loop", "_parent_task", "_tasks", "_errors", "_base_error", "_on_completed_fut"]
 
 
