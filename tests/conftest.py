@@ -32,7 +32,7 @@ from pathlib import Path
 
 import pytest
 import streams
-from tls_peer import begin, session, side, steps, way  # noqa: F401
+from tls_peer import begin, session, shake, side, steps, way  # noqa: F401
 
 # A checkout's ctask/ has no compiled module: tests are about the package that is installed.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

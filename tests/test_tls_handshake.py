@@ -6,15 +6,10 @@ import ssl
 
 import pytest
 from streams import Recorder, make_pair
-from tls_peer import CERTS, client_context, server_context
+from tls_peer import CERTS, client_context, contexts_for, server_context
 
 PLAIN = {name: vars(ssl.SSLObject)[name] for name in ("read", "write")}
 UNDECODABLE = CERTS / "undecodable.pem"  # its own CA; a name in it is no UTF-8
-
-
-def contexts_for(side, way):
-    ours, theirs = client_context, server_context
-    return (ours(way), theirs()) if side == "client" else (theirs(way), ours())
 
 
 # ---- what ssl is asked when it is done ----
@@ -113,18 +108,11 @@ def test_what_the_socket_answered_is_what_get_extra_info_shows(begin, steps, sid
 
 
 @pytest.mark.parametrize("side", ["server"])
-def test_data_that_comes_with_the_last_message_is_delivered_at_once(begin, until, side, way):
+def test_data_that_comes_with_the_last_message_is_delivered_at_once(begin, shake, until, side, way):
     order = []
     app = Recorder(data_received=lambda app, data: order.append(task.done()))
     task, peer = begin(side, app, *contexts_for(side, way))
-    while not peer.shaken:
-        try:
-            peer.receive()
-            peer.tls.do_handshake()
-            peer.shaken = True
-        except ssl.SSLWantReadError:
-            peer.send()
-            until(lambda: peer.receive() or peer.incoming.pending)
+    shake(peer)
     peer.tls.write(b"hello")
     peer.send()
     until(lambda: app.data and task.done())

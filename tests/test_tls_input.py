@@ -1,7 +1,5 @@
 """TLS: what has come from the peer, and what Python code in between can do to it."""
 
-import ssl
-
 import pytest
 from streams import Recorder, make_pair
 from tls_peer import Viewed, client_context, server_context
@@ -37,7 +35,9 @@ def receive_now(loop, sock):
 @pytest.mark.parametrize(
     "where", ["connection_made", "data_received", "buffer_updated", "get_buffer", "eof_received"]
 )
-def test_other_connections_are_read_in_between(loop, begin, until, way, other, protocol, where):
+def test_other_connections_are_read_in_between(
+    loop, begin, shake, until, way, other, protocol, where
+):
     sock, fill = other
 
     def hook(protocol, *args):
@@ -47,14 +47,7 @@ def test_other_connections_are_read_in_between(loop, begin, until, way, other, p
 
     app = protocol(**{where: hook})
     task, peer = begin("server", app, server_context(way), client_context())
-    while not peer.shaken:  # its last message and its data are one read for us
-        try:
-            peer.receive()
-            peer.tls.do_handshake()
-            peer.shaken = True
-        except ssl.SSLWantReadError:
-            peer.send()
-            until(lambda: peer.receive() or peer.incoming.pending)
+    shake(peer)  # its last message and its data are one read for us
     sent = b""
     for i in range(4):
         sent += b"%d" % i * 16000

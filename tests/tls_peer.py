@@ -48,6 +48,12 @@ def server_context(way="direct", ask=False):
     return context
 
 
+def contexts_for(side, way="direct"):
+    """Ours and the peer's."""
+    ours, theirs = client_context, server_context
+    return (ours(way), theirs()) if side == "client" else (theirs(way), ours())
+
+
 class Peer:
     """The other end. step() does what can be done without waiting."""
 
@@ -161,17 +167,30 @@ def steps(until):
 
 
 @pytest.fixture
+def shake(until):
+    """shake(peer): the peer's last message waits for what it sends next."""
+
+    def shake(peer):
+        while not peer.shaken:
+            try:
+                peer.receive()
+                peer.tls.do_handshake()
+                peer.shaken = True
+            except ssl.SSLWantReadError:
+                peer.send()
+                until(lambda: peer.receive() or peer.incoming.pending)
+
+    return shake
+
+
+@pytest.fixture
 def session(begin, steps, way, loop, settle):
     """session(side, protocol, ...) -> a Session after the handshake; aborted at the end."""
     made = []
 
     def session(side, protocol, ours=None, theirs=None, **options):
-        contexts = client_context, server_context
-        if side == "server":
-            contexts = contexts[::-1]
-        task, peer = begin(
-            side, protocol, ours or contexts[0](way), theirs or contexts[1](), **options
-        )
+        contexts = contexts_for(side, way)
+        task, peer = begin(side, protocol, ours or contexts[0], theirs or contexts[1], **options)
         steps(peer, lambda: task.done() and peer.shaken)
         transport, _ = task.result()
         made.append(transport)
