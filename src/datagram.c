@@ -989,6 +989,7 @@ Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     }
     t->sock = Py_NewRef(sock);
     t->open = 1;
+    watch_claim(loop, fd, (PyObject *)d);
     PyObject_GC_Track(d);
     return (PyObject *)d;
 }

@@ -78,6 +78,8 @@ PART int watch_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_
 /* End that, if it is `owner` that watches: the number may be another's by now.  No system call: the kernel hears of
    it when it next tells of the descriptor. */
 PART void watch_forget(LoopObj *loop, int fd, uint32_t side, PyObject *owner);
+/* From now until watch_disown() a transport that is about to call watch_own() has `fd` to itself. */
+PART void watch_claim(LoopObj *loop, int fd, PyObject *owner);
 /* For an object that owns `fd` until watch_disown(), and has `read_ready` called each time there is something to
    read.  -errno if the kernel refuses the descriptor. */
 PART int watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready);

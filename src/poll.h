@@ -23,6 +23,8 @@ PART void poll_close(poll_state *poll);
 
 /* Ask the kernel for exactly these events of `fd` (0: for none any more).  -errno or POLL_NO_MEMORY. */
 PART int poll_watch(poll_state *poll, int fd, uint32_t events);
+/* Have a slot for `fd`, which is a descriptor.  0 or POLL_NO_MEMORY. */
+PART int poll_reserve(poll_state *poll, int fd);
 /* Raise what poll_watch() returned: OSError, or MemoryError.  Returns NULL. */
 PART PyObject *poll_raise(int err);
 

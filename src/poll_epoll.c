@@ -160,6 +160,12 @@ grow_slots(poll_state *poll, int fd)
     return 0;
 }
 
+PART int
+poll_reserve(poll_state *poll, int fd)
+{
+    return fd < poll->n_slots ? 0 : grow_slots(poll, fd);
+}
+
 /* A slot of its own for a descriptor, once the kernel has said that it is one: a number that somebody made up
    must not take memory. */
 static int

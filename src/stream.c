@@ -178,6 +178,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
     }
     t->sock = Py_XNewRef(sock);
     t->open = 1;
+    watch_claim(loop, fd, (PyObject *)s);
     return s;
 
 failed:

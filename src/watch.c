@@ -185,6 +185,15 @@ watch_evict(LoopObj *loop, int fd)
     }
 }
 
+PART void
+watch_claim(LoopObj *loop, int fd, PyObject *owner)
+{
+    (void)watch_owner(loop, fd);
+    if (poll_reserve(&loop->poll, fd) == 0) {
+        loop->poll.slots[fd].owner = owner;
+    }
+}
+
 PART int
 watch_own(LoopObj *loop, int fd, PyObject *owner, io_ready read_ready)
 {

@@ -1206,3 +1206,32 @@ os.wait()
     # Receive, send, receive in vain, ask, wait.
     assert 1000 <= len(calls) <= 2600
     assert calls.count("epoll_ctl") < 510
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_who_comes_before_the_transport_has_begun_is_refused(loop, kind):
+    ours, peer = socket.socketpair(socket.AF_UNIX, kind)
+    ours.setblocking(False)
+    refused = []
+
+    async def main():
+        receiving = loop.create_task(loop.sock_recv(ours, 1))
+        if kind == socket.SOCK_STREAM:
+            opening = loop.create_connection(asyncio.Protocol, sock=ours)
+        else:
+            opening = loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=ours)
+        opening = asyncio.ensure_future(opening)
+        await asyncio.sleep(0)
+        for method in loop.add_reader, loop.remove_reader:
+            try:
+                method(ours, *([print] if method == loop.add_reader else []))
+            except RuntimeError as exc:
+                refused.append(str(exc))
+        transport, _ = await opening
+        receiving.cancel()
+        transport.abort()
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
+    peer.close()
+    assert len(refused) == 2 and all("is used by transport" in text for text in refused)
