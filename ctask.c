@@ -397,6 +397,85 @@ export_the_rest(PyObject *module)
     return result;
 }
 
+#define FREE_ALL(st)                                          \
+    do {                                                      \
+        freelist *lists[] = {FREELISTS(st)};                  \
+        for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) { \
+            freelist_close(lists[i]);                         \
+        }                                                     \
+    } while (0)
+
+/* A collection clears types, module and instances in any order, while a coroutine's `finally` may still call
+   our methods, and our objects use the state.  So module and types have to outlive all of them.  The module
+   keeps itself until the interpreter gives up its dictionary, which is after all modules were cleared and
+   just before its last collection; if one of our objects is alive even then, for good.  It is the interpreter
+   which holds the reference, by a capsule: nothing that a program can reach. */
+
+#if PY_VERSION_HEX >= 0x030C0000
+struct census {
+    PyObject *module;
+    ctask_state *st;
+    int instances;
+};
+
+static int
+census_visit(PyObject *obj, void *arg)
+{
+    struct census *census = arg;
+    ctask_state *st = census->st;
+    PyTypeObject *type = Py_TYPE(obj);
+    if (type == st->StandinType || type == st->CoreAttrType || obj == st->wait_release) {
+        return 1; /* the module's own, and its types' */
+    }
+    /* A class with our fields has ours in its line of `tp_base`, whatever else it is derived from. */
+    for (; type != NULL; type = type->tp_base) {
+        if (type->tp_flags & Py_TPFLAGS_HEAPTYPE && ((PyHeapTypeObject *)type)->ht_module == census->module) {
+            census->instances = 1;
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static void
+module_unpin(PyObject *capsule)
+{
+    PyObject *module = PyCapsule_GetPointer(capsule, NULL);
+    struct census census = {module, PyModule_GetState(module), 0};
+    PyUnstable_GC_VisitObjects(census_visit, &census);
+    if (!census.instances) {
+        /* They are not tracked: a collection would not know whose the references to their types are. */
+        FREE_ALL(census.st);
+        Py_DECREF(module);
+    }
+}
+#endif
+
+static int
+module_pin(PyObject *module)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    PyObject *dict = PyInterpreterState_GetDict(PyInterpreterState_Get()); // borrowed
+    if (dict == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    PyObject *key = PyUnicode_FromFormat("ctask._ctask %p", (void *)module); // it may be imported anew
+    PyObject *capsule = key == NULL ? NULL : PyCapsule_New(module, NULL, NULL);
+    int result = capsule == NULL ? -1 : PyDict_SetItem(dict, key, capsule);
+    if (result == 0) {
+        Py_INCREF(module);
+        result = PyCapsule_SetDestructor(capsule, module_unpin);
+    }
+    Py_XDECREF(capsule);
+    Py_XDECREF(key);
+    return result;
+#else
+    Py_INCREF(module); // for good: nobody tells what is alive
+    return 0;
+#endif
+}
+
 static int
 module_exec(PyObject *module)
 {
@@ -454,11 +533,7 @@ module_exec(PyObject *module)
     if (export_the_rest(module) < 0) {
         return -1;
     }
-    /* A reference that is never given up.  When an interpreter ends, its last collection clears types, module
-       and whatever tasks are left in any order, and a coroutine's `finally` may still call our methods; with
-       this, module and types outlive all of them. */
-    Py_INCREF(module);
-    return 0;
+    return module_pin(module);
 }
 
 static int
@@ -480,15 +555,18 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     return 0;
 }
 
-static int
-module_clear(PyObject *module)
+/* No collection clears the state (`m_clear`): it goes with the last reference to the module, which somebody who
+   uses it still has. */
+static void
+module_free(void *module)
 {
     ctask_state *st = PyModule_GetState(module);
-    context_pool_clear(&st->contexts);
-    freelist *lists[] = {FREELISTS(st)};
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) {
-        freelist_close(lists[i]);
+    if (st == NULL) {
+        return; /* it was not executed */
     }
+    context_pool_clear(&st->contexts);
+    FREE_ALL(st);
+    free(st->tls);
 #define X(name, ...) Py_CLEAR(st->name);
     CTASK_TYPES(X)
     CTASK_IMPORTS(X)
@@ -497,13 +575,6 @@ module_clear(PyObject *module)
 #define X(name) Py_CLEAR(st->str.name);
     CTASK_NAMES(X)
 #undef X
-    return 0;
-}
-
-static void
-module_free(void *module)
-{
-    (void)module_clear(module);
 }
 
 static PyModuleDef_Slot module_slots[] = {
@@ -523,7 +594,6 @@ struct PyModuleDef ctask_module = {
     .m_size = sizeof(ctask_state),
     .m_slots = module_slots,
     .m_traverse = module_traverse,
-    .m_clear = module_clear,
     .m_free = module_free,
 };
 

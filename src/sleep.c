@@ -24,15 +24,14 @@ sleep_turn(CoroObj *coro, PyObject **Py_UNUSED(result))
 
 /* _set_result_unless_cancelled(future, result): what the timer calls. */
 static PyObject *
-sleep_wake(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+sleep_wake(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs)
 {
-    ctask_state *st = PyModule_GetState(module);
     if (nargs != 2 || !future_is_exact(args[0])) {
         PyErr_SetString(PyExc_TypeError, "_wake() takes a ctask.Future and a result");
         return NULL;
     }
     FutureObj *fut = (FutureObj *)args[0];
-    if (fut->state != FUTURE_CANCELLED && future_set_result(fut, st, args[1]) < 0) {
+    if (fut->state != FUTURE_CANCELLED && future_set_result(fut, state_of(args[0]), args[1]) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -129,17 +128,12 @@ sleep_call(ctask_state *st, PyObject *Py_UNUSED(self), PyObject *const *args, Py
     return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
 }
 
-static PyMethodDef sleep_functions[] = {
-    {"_wake", (PyCFunction)(void (*)(void))sleep_wake, METH_FASTCALL, NULL},
-    {NULL, NULL, 0, NULL},
-};
+static PyMethodDef sleep_wake_def = {"_wake", (PyCFunction)(void (*)(void))sleep_wake, METH_FASTCALL, NULL};
 
 PART int
 sleep_setup(PyObject *module, ctask_state *st)
 {
-    if (PyModule_AddFunctions(module, sleep_functions) < 0) {
-        return -1;
-    }
-    st->sleep_wake = PyObject_GetAttrString(module, "_wake");
+    /* Bound to nothing: nobody would break the cycle if the module's own state held a function of the module. */
+    st->sleep_wake = PyCFunction_New(&sleep_wake_def, NULL);
     return st->sleep_wake == NULL ? -1 : standin_function(st, module, st->stock_sleep, "sleep", sleep_call);
 }

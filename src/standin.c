@@ -13,7 +13,8 @@
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    ctask_state *st;     // borrowed from the type's module
+    PyObject *module;    // owned: it may be called when its type has been cleared
+    ctask_state *st;     // the module's
     PyTypeObject *owner; // owned; whose method it is, NULL for a function
     destructor core;     // the owner's, if it is a core
     PyObject *stock;     // owned; asyncio's function
@@ -103,6 +104,7 @@ static int
 standin_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((StandinObj *)self)->module);
     Py_VISIT(((StandinObj *)self)->owner);
     Py_VISIT(((StandinObj *)self)->stock);
     return 0;
@@ -114,6 +116,7 @@ standin_dealloc(PyObject *self)
     StandinObj *standin = (StandinObj *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_DECREF(standin->module);
     Py_XDECREF(standin->owner);
     Py_XDECREF(standin->stock);
     type->tp_free(self);
@@ -164,6 +167,7 @@ standin_new(ctask_state *st, PyTypeObject *owner, PyObject *stock, standin_call 
         return NULL;
     }
     standin->vectorcall = standin_vectorcall;
+    standin->module = Py_NewRef(PyType_GetModule(st->StandinType));
     standin->st = st;
     standin->owner = (PyTypeObject *)Py_XNewRef(owner);
     standin->core = NULL;
