@@ -666,6 +666,7 @@ typedef struct {
     char asking; // a thread is in the kernel, which writes to `events`
     void *events; // the buffer the kernel fills
     int n_events; // its length
+    double asked_at; // in this turn, if what is ready ends with a task that let others run; or 0
     const unsigned *forks; // of the process, in the module's state
     unsigned forks_known; // when our descriptors were made: otherwise they are the parent's as well
 } poll_state;

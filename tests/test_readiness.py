@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from streams import BufferedRecorder, Recorder
@@ -395,14 +396,20 @@ def watch_all(loop, pairs, seen):
         loop.add_reader(a, lambda i=i, a=a: (a.recv(10), seen.append(f"read {i}")))
 
 
+def computes():
+    time.sleep(0.0015)  # longer than a turn is by itself
+
+
 @pytest.mark.ctask_only  # asyncio calls readers last
 @pytest.mark.parametrize("n", [1, 2, 3, 200])
-def test_readers_go_before_tasks_that_yield(loop, run, turn, readable, n):
+def test_readers_go_before_tasks_that_compute_and_yield(loop, run, turn, readable, n):
     seen = []
 
     async def work(i):
         while True:
             seen.append(i)
+            if i == 0:
+                computes()
             await asyncio.sleep(0)
 
     watch_all(loop, readable, seen)
@@ -418,13 +425,39 @@ def test_readers_go_before_tasks_that_yield(loop, run, turn, readable, n):
     run(asyncio.wait(tasks))
 
 
+def test_readers_go_after_tasks_that_yield(loop, run, turn, readable):
+    seen = []
+
+    async def work(i):
+        while True:
+            seen.append(i)
+            await asyncio.sleep(0)
+
+    watch_all(loop, readable, seen)
+    tasks = [loop.create_task(work(i)) for i in range(2)]
+    turn(2)
+    for _ in range(20):  # a turn may take long on a busy machine
+        del seen[:]
+        for _, b in readable:
+            b.send(b"x")
+        turn()
+        if seen == [0, 1, "read 0", "read 1"]:
+            break
+    else:
+        raise AssertionError(seen)
+    for task in tasks:
+        task.cancel()
+    run(asyncio.wait(tasks))
+
+
 @pytest.mark.ctask_only
-def test_signal_waits_for_each_task_that_yields_once(loop, run, turn):
+def test_signal_waits_once_for_each_task_that_computes_and_yields(loop, run, turn):
     seen = []
 
     async def work():
         while True:
             seen.append("work")
+            computes()
             await asyncio.sleep(0)
 
     loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
