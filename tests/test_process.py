@@ -671,7 +671,6 @@ def test_watcher_that_the_program_set_is_used(run):
 
 def test_repr_and_debug_log(run, loop, caplog):
     loop.set_debug(True)
-    loop.slow_callback_duration = 60
 
     async def main():
         with caplog.at_level("DEBUG", "asyncio"):

@@ -350,7 +350,6 @@ def test_factory_that_raises_costs_its_connection_only(
 
     made = []
     loop.set_debug(debug)
-    loop.slow_callback_duration = 60
     listen(factory)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # the socket may wait for the collector

@@ -1193,7 +1193,6 @@ def test_value_set_in_data_received_is_there_at_the_next_and_nowhere_else(link, 
 @pytest.mark.parametrize("debug", [False, True])
 def test_much_in_pieces_of_any_size_through_two_transports(loop, run, kind, debug):
     loop.set_debug(debug)
-    loop.slow_callback_duration = 60
     ours, peer = make_pair("tcp")
     rng = random.Random(1)
     pieces = [rng.randbytes(rng.choice((1, 7, 100, 5000, 70_000, 300_000))) for _ in range(200)]

@@ -308,7 +308,6 @@ def test_other_threads_wait_for_the_end_of_the_callback(
     loop, turn, in_thread, method, result, debug
 ):
     loop.set_debug(debug)
-    loop.slow_callback_duration = 60
     callers = 3
     order, threads = [], []
     calling = threading.Semaphore(0)
