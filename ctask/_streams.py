@@ -30,7 +30,9 @@ class StreamReaderProtocol(_ctask.StreamReaderProtocol, streams.StreamReaderProt
 
     if sys.version_info < (3, 14):
         if TYPE_CHECKING:
-            _stream_reader: Any
+
+            @property
+            def _stream_reader(self) -> Any: ...
 
         # After start_tls() the reader is to stop and start the new transport.
         if sys.version_info >= (3, 13):
