@@ -77,6 +77,14 @@ pipe_is_reading(PipeObj *p)
 
 /* ---- the descriptor ---- */
 
+/* Does the descriptor still stand for the file that it stood for? */
+static int
+pipe_has_file(const PipeObj *p)
+{
+    struct stat status;
+    return fstat(p->base.fd, &status) == 0 && status.st_dev == p->device && status.st_ino == p->inode;
+}
+
 /* The descriptor; -1, with which system calls fail with EBADF, if the file was closed behind the transport and
    another one has the number.  (A file object that says it is closed may have left its descriptor open, and
    another may have been put in its place on purpose.)  May run anything. */
@@ -95,9 +103,7 @@ pipe_fd(PipeObj *p)
         }
         PyErr_Clear();
     }
-    struct stat status;
-    int same = fstat(t->fd, &status) == 0 && status.st_dev == p->device && status.st_ino == p->inode;
-    return same ? t->fd : -1;
+    return pipe_has_file(p) ? t->fd : -1;
 }
 
 /* readv() or writev() that fails with EAGAIN where it would wait, also when somebody who shares the file has made
@@ -606,20 +612,19 @@ static void
 pipe_restore_blocking(PipeObj *p, const LoopObj *closing)
 {
     struct list_node *all = &p->base.st->pipes;
-    struct stat status;
     if (!p->restores) {
         return;
     }
     p->restores = 0;
     int fd = p->base.fd, flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || !(flags & O_NONBLOCK) || fstat(fd, &status) < 0 || status.st_dev != p->device ||
-        status.st_ino != p->inode || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0) {
+    if (flags < 0 || !(flags & O_NONBLOCK) || !pipe_has_file(p) ||
+        fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0) {
         return; // closed by somebody else, or changed
     }
     for (struct list_node *node = all->next; node != all; node = node->next) {
         PipeObj *other = list_entry(node, PipeObj, open);
         if (other == p || other->device != p->device || other->inode != p->inode ||
-            (closing != NULL && other->base.loop == closing)) {
+            (closing != NULL && other->base.loop == closing) || !pipe_has_file(other)) {
             continue;
         }
         flags = fcntl(other->base.fd, F_GETFL);
@@ -638,6 +643,14 @@ pipe_let_go(TransportObj *t)
         list_remove(&p->open);
     }
     pipe_restore_blocking(p, NULL);
+}
+
+PART void
+pipe_leave_to_parent(ctask_state *st)
+{
+    for (struct list_node *node = st->pipes.next; node != &st->pipes; node = node->next) {
+        list_entry(node, PipeObj, open)->restores = 0;
+    }
 }
 
 PART void

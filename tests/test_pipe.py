@@ -1218,3 +1218,60 @@ def test_file_closed_behind_its_transport_is_not_touched(loop, run, pipe):
             os.close(fd)
 
     run(main())
+
+
+@pytest.mark.ctask_only
+def test_file_that_took_the_place_of_another_of_its_transports_is_not_touched(loop, run, ends):
+    (_, writing), (_, other) = ends
+    files = [os.fdopen(os.dup(other), "wb", 0) for _ in range(2)]
+
+    async def main():
+        loop.set_exception_handler(lambda loop, context: None)
+        transports = [(await writer(loop, file))[0] for file in files]
+        number = files[1].fileno()
+        files[1].close()
+        theirs = os.open(os.devnull, os.O_RDONLY)
+        if theirs != number:
+            os.dup2(theirs, number)
+            os.close(theirs)
+        transports[0].close()
+        await some_turns()
+        assert os.get_blocking(number)
+        assert os.get_blocking(other)
+        transports[1].close()
+        await some_turns()
+        os.close(number)
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["closes", "aborts", "closes the loop", "ends"])
+def test_forked_child_leaves_it_to_its_parent_whether_files_block(script, how):
+    script(f"""
+    import os
+    warnings.simplefilter("ignore")
+    r, w = os.pipe()
+    other = os.dup(w)
+    loop = impl.new_event_loop()
+    async def start():
+        return await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(w, "wb", 0))
+    async def end(transport):
+        transport.abort() if {how!r} == "aborts" else transport.close()
+        for _ in range(5):
+            await asyncio.sleep(0)
+    transport, _ = loop.run_until_complete(start())
+    pid = os.fork()
+    if pid == 0:
+        if {how!r} in ("closes", "aborts"):
+            loop.run_until_complete(end(transport))
+            os._exit(0)
+        elif {how!r} == "closes the loop":
+            loop.close()
+            os._exit(0)
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert not os.get_blocking(other)
+    loop.run_until_complete(end(transport))
+    assert STOCK or os.get_blocking(other)
+    loop.close()
+    """)
