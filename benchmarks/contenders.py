@@ -17,7 +17,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from .paths import ROOT
+
 CONTENDERS = ("asyncio", "uvloop", "rloop", "zuvloop", "ctask")  # the order of the tables' columns
 BASELINE = "asyncio"
 # Beside them, for the network only: ctask's loop without ctask.install(); aiofastnet's transports
@@ -69,7 +70,7 @@ def runner(name: str) -> tuple[RunMain, str]:
 
 def run_floor() -> RunMain:
     """Put the floor's names in the place of asyncio's. Raises Absent."""
-    from . import native  # which needs ROOT
+    from . import native
 
     try:
         module = native.extension(FLOOR)

@@ -31,6 +31,7 @@ from typing import Any
 
 from . import contenders, instructions, report
 from .core import SCENARIOS, Scenario
+from .paths import ROOT
 
 RECORD = Path(__file__).with_name("recorded.json")
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -87,7 +88,7 @@ def count(scenarios: list[Scenario]) -> Figures:
 
 def git(*arguments: str) -> bytes:
     """Raises Unknown."""
-    command = ["git", "-C", str(contenders.ROOT), *arguments]
+    command = ["git", "-C", str(ROOT), *arguments]
     try:
         return subprocess.run(command, check=True, capture_output=True).stdout
     except FileNotFoundError:

@@ -12,7 +12,7 @@ import sysconfig
 from pathlib import Path
 from types import ModuleType
 
-from .contenders import ROOT
+from .paths import ROOT
 
 SOURCES = Path(__file__).parent / "c"
 BUILT = ROOT / "build" / "benchmarks"

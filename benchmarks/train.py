@@ -18,8 +18,9 @@ from typing import Any
 
 from . import contenders, servers
 from .core import SCENARIOS
+from .paths import ROOT
 
-CERTS = contenders.ROOT / "tests" / "certs"
+CERTS = ROOT / "tests" / "certs"
 LIMIT = 300  # seconds; a loop that hangs ends the build by SIGALRM
 
 TIMES = 4  # as many operations as one count of instructions has

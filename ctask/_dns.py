@@ -6,10 +6,7 @@ numbers needs no look-up; the C library answers for it without waiting for anyth
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ctask._loop import EventLoop
+from typing import Any
 
 # Only the C library's own answer is known not to wait.  Who replaces socket.getaddrinfo (with a
 # caching or a blocking resolver, with a mock) has it called where asyncio calls it: in a thread.
@@ -49,7 +46,7 @@ def _is_address(host: Any) -> bool:
 
 
 async def getaddrinfo(
-    self: "EventLoop",
+    self: Any,
     host: Any,
     port: Any,
     *,
@@ -71,7 +68,7 @@ async def getaddrinfo(
     )
 
 
-async def getnameinfo(self: "EventLoop", sockaddr: Any, flags: int = 0) -> Any:
+async def getnameinfo(self: Any, sockaddr: Any, flags: int = 0) -> Any:
     """Return what socket.getnameinfo() returns; names are looked up in the default executor.
 
     Raises socket.gaierror as that does.  (asyncio.loop.getnameinfo)

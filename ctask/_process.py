@@ -14,10 +14,7 @@ import threading
 import warnings
 from asyncio import unix_events
 from asyncio.log import logger
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ctask._loop import EventLoop
+from typing import Any
 
 _Base: Any = unix_events._UnixSubprocessTransport  # type: ignore[attr-defined]
 
@@ -107,7 +104,7 @@ class _Child:
 
     __slots__ = ("_loop", "_pidfd", "_transport")
 
-    def __init__(self, loop: "EventLoop", transport: Any) -> None:
+    def __init__(self, loop: Any, transport: Any) -> None:
         self._loop = loop
         self._transport = transport
         self._pidfd = -1
@@ -160,7 +157,7 @@ class _Child:
 
 if sys.version_info >= (3, 14):
 
-    def _watcher_of_program(loop: "EventLoop") -> Any:
+    def _watcher_of_program(loop: Any) -> Any:
         watcher: Any = loop._watcher  # type: ignore[attr-defined]
         default = unix_events._PidfdChildWatcher  # type: ignore[attr-defined]
         return None if type(watcher) is default else watcher
@@ -173,7 +170,7 @@ else:
         unix_events.ThreadedChildWatcher,
     )
 
-    def _watcher_of_program(loop: "EventLoop") -> Any:
+    def _watcher_of_program(loop: Any) -> Any:
         # A watcher of asyncio's that waits for each child as well may go unused; one that takes
         # the exits of all children, or that somebody has written, is the program's choice.
         policy: Any = asyncio.get_event_loop_policy()
@@ -193,7 +190,7 @@ else:
 
 
 async def make_subprocess_transport(
-    self: "EventLoop",
+    self: Any,
     protocol: Any,
     args: Any,
     shell: bool,
@@ -229,7 +226,7 @@ async def make_subprocess_transport(
             else:
                 watcher.add_child_handler(
                     transport.get_pid(),
-                    self._child_watcher_callback,  # type: ignore[attr-defined]
+                    self._child_watcher_callback,
                     transport,
                 )
         except BaseException:
