@@ -435,6 +435,7 @@ typedef struct {
     unsigned int plain_group;       // the same for task groups
     char condition_has_notify;      // asyncio's, that is (condition.c)
     char group_exit_is_mended;      // asyncio's (taskgroup.c)
+    char freeing_handle;            // now (handle.c)
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
     struct list_node pipes; // the open transports of pipe.c, borrowed
     void *clock_keys;         // where time.monotonic was last (clock.c)

@@ -523,8 +523,9 @@ handle_clear(PyObject *self)
 
 /* handle_clear() for an object that nobody sees any more. */
 static inline void
-handle_drop_fields(HandleObj *handle)
+handle_drop_fields(PyObject *self)
 {
+    HandleObj *handle = (HandleObj *)self;
     Py_XDECREF(handle->args);
     Py_XDECREF(handle->callback);
     Py_XDECREF(handle->cancelled);
@@ -534,55 +535,39 @@ handle_drop_fields(HandleObj *handle)
     Py_XDECREF(handle->source_traceback);
 }
 
-static inline int
-is_any_handle(PyObject *obj)
+/* The tp_dealloc (`own`) of each kind.  Anything can be put into the slots, so also another handle: a chain of any
+   length.  Those that are freed while one is take the interpreter's trashcan.  (In any thread: more than need to.) */
+static inline __attribute__((always_inline)) void
+handle_free(PyObject *self, destructor own, inquiry clear, void (*drop_fields)(PyObject *), size_t list_offset)
 {
-    destructor dealloc = obj == NULL ? NULL : Py_TYPE(obj)->tp_dealloc;
-#if THREADSAFE_HANDLES
-    if (dealloc == threadsafe_dealloc) {
-        return 1;
-    }
-#endif
-    return dealloc == handle_dealloc || dealloc == timer_dealloc;
-}
-
-/* Anything can be put into the slots, so also another handle: a chain of any length. */
-static inline int
-handle_may_go_on(const HandleObj *handle)
-{
-    return PY_VERSION_HEX < 0x030E0000 &&
-           (is_any_handle(handle->args) || is_any_handle(handle->callback) ||
-            is_any_handle(handle->cancelled) || is_any_handle(handle->context) || is_any_handle(handle->loop) ||
-            is_any_handle(handle->repr) || is_any_handle(handle->source_traceback));
-}
-
-static inline void
-handle_free(PyObject *self, PyTypeObject *type)
-{
-    if (LIKELY(type->tp_dealloc == handle_dealloc)) {
-        ctask_state *st = PyType_GetModuleState(type);
-        handle_drop_fields((HandleObj *)self);
-        freelist_give(&st->free_handles, self, 0);
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    clear_weakrefs(self, type);
+    if (UNLIKELY(type->tp_dealloc != own)) {
+        (void)clear(self);
+        type->tp_free(self);
+        Py_DECREF(type);
         return;
     }
-    (void)handle_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
+    ctask_state *st = PyType_GetModuleState(type);
+    freelist *list = (freelist *)((char *)st + list_offset);
+    if (PY_VERSION_HEX >= 0x030E0000 || LIKELY(!st->freeing_handle)) { // every tp_dealloc is called so there
+        st->freeing_handle = 1;
+        drop_fields(self);
+        st->freeing_handle = 0;
+        freelist_give(list, self, 0);
+        return;
+    }
+    Py_TRASHCAN_BEGIN(self, own);
+    drop_fields(self);
+    freelist_give(list, self, 0);
+    Py_TRASHCAN_END;
 }
 
 PART void
 handle_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    clear_weakrefs(self, type);
-    if (LIKELY(!handle_may_go_on((HandleObj *)self))) {
-        handle_free(self, type);
-        return;
-    }
-    Py_TRASHCAN_BEGIN(self, handle_dealloc);
-    handle_free(self, type);
-    Py_TRASHCAN_END;
+    handle_free(self, handle_dealloc, handle_clear, handle_drop_fields, offsetof(ctask_state, free_handles));
 }
 
 #if THREADSAFE_HANDLES
@@ -603,34 +588,21 @@ threadsafe_clear(PyObject *self)
 }
 
 static inline void
-threadsafe_free(PyObject *self, PyTypeObject *type)
+threadsafe_drop_fields(PyObject *self)
 {
-    if (LIKELY(type->tp_dealloc == threadsafe_dealloc)) {
-        ctask_state *st = PyType_GetModuleState(type);
-        Py_XDECREF(((ThreadSafeObj *)self)->lock);
-        Py_XDECREF(((ThreadSafeObj *)self)->gate);
-        handle_drop_fields((HandleObj *)self);
-        freelist_give(&st->free_threadsafe, self, 0);
-        return;
-    }
-    (void)threadsafe_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
+    Py_XDECREF(((ThreadSafeObj *)self)->lock);
+    Py_XDECREF(((ThreadSafeObj *)self)->gate);
+    handle_drop_fields(self);
 }
 
 PART void
 threadsafe_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    clear_weakrefs(self, type);
-    if (LIKELY(!handle_may_go_on((HandleObj *)self) && !is_any_handle(((ThreadSafeObj *)self)->lock))) {
-        threadsafe_free(self, type);
-        return;
-    }
-    Py_TRASHCAN_BEGIN(self, threadsafe_dealloc);
-    threadsafe_free(self, type);
-    Py_TRASHCAN_END;
+    handle_free(self,
+                threadsafe_dealloc,
+                threadsafe_clear,
+                threadsafe_drop_fields,
+                offsetof(ctask_state, free_threadsafe));
 }
 #endif
 
@@ -651,35 +623,17 @@ timer_clear(PyObject *self)
 }
 
 static inline void
-timer_free(PyObject *self, PyTypeObject *type)
+timer_drop_fields(PyObject *self)
 {
-    if (LIKELY(type->tp_dealloc == timer_dealloc)) {
-        ctask_state *st = PyType_GetModuleState(type);
-        Py_XDECREF(((TimerObj *)self)->scheduled);
-        Py_XDECREF(((TimerObj *)self)->when);
-        handle_drop_fields((HandleObj *)self);
-        freelist_give(&st->free_timers, self, 0);
-        return;
-    }
-    (void)timer_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
+    Py_XDECREF(((TimerObj *)self)->scheduled);
+    Py_XDECREF(((TimerObj *)self)->when);
+    handle_drop_fields(self);
 }
 
 PART void
 timer_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    clear_weakrefs(self, type);
-    if (LIKELY(!handle_may_go_on((HandleObj *)self) && !is_any_handle(((TimerObj *)self)->scheduled) &&
-               !is_any_handle(((TimerObj *)self)->when))) {
-        timer_free(self, type);
-        return;
-    }
-    Py_TRASHCAN_BEGIN(self, timer_dealloc);
-    timer_free(self, type);
-    Py_TRASHCAN_END;
+    handle_free(self, timer_dealloc, timer_clear, timer_drop_fields, offsetof(ctask_state, free_timers));
 }
 
 /* ---- the types ---- */
