@@ -69,6 +69,14 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
         else:
             self._abandon_pipes()
 
+    def _may_be_killed(self) -> bool:
+        """Return False for a child that runs as somebody else."""
+        try:
+            self._proc.send_signal(0)
+        except PermissionError:
+            return False
+        return True
+
     def _abandon_pipes(self) -> None:
         """Close the pipes that close() did not see, with a transport or without."""
         if self._proc is None or self._loop.is_closed():  # all is over already
@@ -236,8 +244,11 @@ async def make_subprocess_transport(
         await waiter
     except (SystemExit, KeyboardInterrupt):
         raise
-    except BaseException:
+    except BaseException as exc:
         transport._give_up()
-        await asyncio.shield(transport._wait())
+        # Not for a child that was not killed, which may run for ever; nor in a coroutine that was
+        # closed, which cannot wait.
+        if transport._may_be_killed() and not isinstance(exc, GeneratorExit):
+            await asyncio.shield(transport._wait())
         raise
     return transport

@@ -592,6 +592,54 @@ def test_nothing_is_printed_when_the_program_ends_before_the_pipes(script):
     assert done.err == ""
 
 
+@pytest.mark.ctask_only  # asyncio waits for the child's end, or raises PermissionError
+@pytest.mark.parametrize("turns", range(1, 5))
+def test_nobody_waits_for_a_child_that_may_not_be_killed(run, loop, keeper, monkeypatch, turns):
+    started = []
+
+    def refused(process, number):
+        started.append(process)
+        raise PermissionError
+
+    async def main():
+        task = loop.create_task(asyncio.create_subprocess_shell(**keeper, stdin=PIPE))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        with monkeypatch.context() as patched:
+            patched.setattr(subprocess.Popen, "send_signal", refused)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert started[0].poll() is None
+
+    run(main())
+    started[0].kill()
+    started[0].wait()
+
+
+@pytest.mark.ctask_only  # asyncio awaits in a coroutine that is closed
+@pytest.mark.parametrize("turns", range(5))
+def test_start_whose_coroutine_is_closed_half_way_ends_there(script, turns):
+    done = script(f"""
+        from subprocess import PIPE as P
+        warnings.simplefilter("ignore")
+        loop = impl.new_event_loop()
+        start = asyncio.create_subprocess_exec("/bin/sleep", "60", stdin=P, stdout=P)
+        async def turns():
+            for _ in range({turns}):
+                await asyncio.sleep(0)
+        task = loop.create_task(start)
+        loop.run_until_complete(turns())
+        task._log_destroy_pending = False
+        start.close()
+        loop.run_until_complete(turns())
+        del task, start
+        gc.collect()
+        loop.close()
+    """)
+    assert "Traceback" not in done.err
+
+
 @pytest.mark.ctask_only  # up to 3.13.0 asyncio signals whoever has the number by then
 def test_signals_to_a_child_that_has_ended_are_dropped(run, monkeypatch, keeper):
     sent = []
