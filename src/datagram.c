@@ -984,7 +984,7 @@ Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         fill_extra(d, sock, nargs > 4 ? args[4] : NULL) < 0 || loop_check_open(loop) < 0 ||
         loop_ready(loop, Py_NewRef((PyObject *)d), READY_READ, (PyObject *)(void *)datagram_read_ready, NULL) <
             0) {
-        Py_DECREF(d);
+        transport_discard(t);
         return NULL;
     }
     t->sock = Py_NewRef(sock);

@@ -737,7 +737,7 @@ pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 failed:
     pipe_restore_blocking(p, NULL);
-    Py_DECREF(p);
+    transport_discard(t);
     return NULL;
 }
 

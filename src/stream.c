@@ -182,7 +182,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
     return s;
 
 failed:
-    Py_DECREF(s);
+    transport_discard(t);
     return NULL;
 }
 

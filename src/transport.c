@@ -554,6 +554,16 @@ transport_clear(TransportObj *t)
     Py_CLEAR(t->context);
 }
 
+/* Give up one that could not be made.  A finalizer is called of what the collector knows. */
+PART void
+transport_discard(TransportObj *t)
+{
+    if (!PyObject_GC_IsTracked((PyObject *)t)) {
+        PyObject_GC_Track(t);
+    }
+    Py_DECREF(t);
+}
+
 /* A transport that nobody closed: say so, and close it. */
 PART void
 transport_finalize(PyObject *self)

@@ -136,6 +136,7 @@ PART int transport_watch(TransportObj *t, uint32_t side, io_ready ready);
 PART int transport_set_limits(TransportObj *t, PyObject *high, PyObject *low);
 PART int transport_traverse(PyObject *self, visitproc visit, void *arg);
 PART void transport_clear(TransportObj *t);
+PART void transport_discard(TransportObj *t);
 PART void transport_finalize(PyObject *self);
 PART PyObject *transport_check_data(PyObject *data);
 PART int transport_debug(TransportObj *t, const char *format);
