@@ -174,7 +174,7 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
             flags: int = 0,
             reuse_port: bool | None = None,
             allow_broadcast: bool | None = None,
-            sock: socket.socket | None = None,
+            sock: Any = None,
         ) -> Any:
             """Return a transport for datagrams, and its protocol."""
             given = (local_addr, remote_addr, family, proto, flags, reuse_port, allow_broadcast)

@@ -355,7 +355,6 @@
     X(newline)                \
     X(sleep_wake)             \
     X(timeout_class)          \
-    X(group_leave)            \
     X(connection_made)        \
     X(timeout_created)        \
     X(timeout_entered)        \

@@ -280,15 +280,56 @@ TaskGroup_aenter(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssiz
 
 /* ---- leaving ---- */
 
+#if PY_VERSION_HEX < 0x030E0000
+/* It has raised.  Early releases leave that in a variable of the frame, from where it refers to itself. */
+static int
+group_leave_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *res = PyObject_CallMethodNoArgs(coro->subject, coro->st->str.clear);
+    Py_XDECREF(res);
+    PyErr_SetRaisedException(raised); // instead of an error of clear(), which nobody could do anything about
+    return CORO_ERROR;
+}
+
+static int
+group_leave_start(CoroObj *coro, PyObject **Py_UNUSED(result))
+{
+    PyObject *args = coro->arg;
+    coro->arg = NULL;
+    PyObject *kind = PyTuple_GET_ITEM(args, 1);
+    if (PyType_Check(kind) &&
+        PyType_IsSubtype((PyTypeObject *)kind, (PyTypeObject *)coro->st->CancelledError)) {
+        kind = coro->st->CancelledError; // they take no class derived from it for a cancellation
+    }
+    PyObject *stack[] = {coro->owner, kind, PyTuple_GET_ITEM(args, 2), PyTuple_GET_ITEM(args, 3)};
+    PyObject *rest = PyObject_Vectorcall(coro->st->stock_group_aexit, stack, 4, NULL);
+    Py_DECREF(args);
+    PyObject *frame = rest == NULL ? NULL : PyObject_GetAttrString(rest, "cr_frame");
+    if (frame == NULL) {
+        Py_XDECREF(rest);
+        return CORO_ERROR;
+    }
+    Py_XSETREF(coro->subject, frame);
+    coro->failed = group_leave_failed;
+    return coro_await(coro, rest, NULL);
+}
+#endif
+
 /* asyncio's __aexit__(), or the same without what early releases have wrong there. */
 static PyObject *
 group_leave(ctask_state *st, PyObject *const *args)
 {
-    PyObject *leave = st->stock_group_aexit;
+#if PY_VERSION_HEX < 0x030E0000
     if (!st->group_exit_is_mended) {
-        leave = standin_python(&st->group_leave, "ctask._taskgroups", "leave");
+        PyObject *all = PyTuple_Pack(4, args[0], args[1], args[2], args[3]);
+        PyObject *coro = all == NULL ? NULL
+                                     : coro_new(st, args[0], group_leave_start, "TaskGroup.__aexit__", 0, all);
+        Py_XDECREF(all);
+        return coro;
     }
-    return leave == NULL ? NULL : PyObject_Vectorcall(leave, args, 4, NULL);
+#endif
+    return PyObject_Vectorcall(st->stock_group_aexit, args, 4, NULL);
 }
 
 #if GROUP_EXITS
