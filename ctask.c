@@ -125,6 +125,25 @@ state_of(PyObject *self)
     return PyModule_GetState(PyType_GetModuleByDef(type, &ctask_module));
 }
 
+PART __attribute__((noinline)) PyObject *
+freelist_more(PyTypeObject *type)
+{
+    state_keep(PyType_GetModuleState(type));
+    return (PyObject *)_PyObject_GC_New(type);
+}
+
+PART PyObject *
+instance_alloc(PyTypeObject *type, Py_ssize_t n)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &ctask_module);
+    if (module == NULL) {
+        return NULL;
+    }
+    ctask_state *st = PyModule_GetState(module);
+    state_keep(st);
+    return PyType_GenericAlloc(type, n);
+}
+
 /* The argument of a method that takes one, by position or by name; borrowed. */
 PART PyObject *
 single_argument(PyObject *self, const char *method, const char *name, PyObject *const *args, Py_ssize_t nargs,
@@ -168,6 +187,7 @@ add_type(PyObject *module, const char *name, PyTypeObject **slot, PyType_Spec *s
     if (*slot == NULL) {
         return -1;
     }
+    (*slot)->tp_alloc = instance_alloc;
     return name == NULL ? 0 : PyModule_AddObjectRef(module, name, (PyObject *)*slot);
 }
 
@@ -446,6 +466,7 @@ module_unpin(PyObject *capsule)
     if (!census.instances) {
         /* They are not tracked: a collection would not know whose the references to their types are. */
         FREE_ALL(census.st);
+        census.st->given_up = module;
         Py_DECREF(module);
     }
 }

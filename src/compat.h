@@ -50,6 +50,14 @@
 
 #include "list.h"
 
+/* Built as one translation unit (ctask.c includes the parts) the parts see each other's functions as
+   static, and the compiler inlines across them.  With CTASK_SPLIT each part is compiled by itself. */
+#ifdef CTASK_SPLIT
+#define PART __attribute__((visibility("hidden")))
+#else
+#define PART static
+#endif
+
 typedef enum { FUTURE_PENDING, FUTURE_CANCELLED, FUTURE_FINISHED } future_state;
 
 /* ---- Future and Task: the fields, in `_asyncio`'s order ---- */

@@ -380,6 +380,7 @@ PART PyObject *
 core_make(ctask_state *st, PyTypeObject *type, size_t size)
 {
     core_claim(type);
+    state_keep(st);
 #if PY_VERSION_HEX >= 0x030C0000
     PyObject *self = PyUnstable_Object_GC_NewWithExtraData(type, size - (size_t)type->tp_basicsize);
     if (self != NULL) {

@@ -15,14 +15,6 @@
 #include "ring.h"
 #include "timers.h"
 
-/* Built as one translation unit (ctask.c includes the parts) the parts see each other's functions as
-   static, and the compiler inlines across them.  With CTASK_SPLIT each part is compiled by itself. */
-#ifdef CTASK_SPLIT
-#define PART __attribute__((visibility("hidden")))
-#else
-#define PART static
-#endif
-
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
@@ -447,6 +439,7 @@ typedef struct {
     int openssl_known;              // 0 until it was looked for, then 1 or -1
     int thread_state_checked; // 3.14+: the offsets in compat.h are this interpreter's
     int server_knows_clients; // 3.13+: Server._attach() takes the transport
+    PyObject *given_up; // borrowed; the module once it has given itself up (ctask.c), else NULL
     unsigned forks;           // between the process that loaded the module and this one (fork.c)
 } ctask_state;
 
@@ -458,6 +451,20 @@ PART ctask_state *state_of(PyObject *self);
 PART PyObject *single_argument(PyObject *self, const char *method, const char *name, PyObject *const *args,
                                Py_ssize_t nargs, PyObject *kwnames);
 PART int add_methods(PyTypeObject *type, PyMethodDef *methods);
+
+/* An object is made that uses the state until it ends: should the interpreter's last collection be to come, module and
+   types must not be in it. */
+static inline void
+state_keep(ctask_state *st)
+{
+    if (UNLIKELY(st->given_up != NULL)) {
+        Py_INCREF(st->given_up); // for good
+        st->given_up = NULL;
+    }
+}
+
+/* tp_alloc of our types; for a subclass made in Python it is to be called by name. */
+PART PyObject *instance_alloc(PyTypeObject *type, Py_ssize_t n);
 PART int add_type(PyObject *module, const char *name, PyTypeObject **slot, PyType_Spec *spec, PyObject *base);
 
 /* ---- future.c ---- */

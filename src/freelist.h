@@ -15,6 +15,9 @@ typedef struct {
     int limit;       // 0 when the module is being cleared
 } freelist;
 
+/* A new object of one of our types (ctask.c). */
+PART PyObject *freelist_more(PyTypeObject *type);
+
 static inline PyObject **
 freelist_link(PyObject *obj)
 {
@@ -26,7 +29,7 @@ freelist_take(freelist *list, PyTypeObject *type)
 {
     PyObject *obj = list->first;
     if (obj == NULL) {
-        return (PyObject *)_PyObject_GC_New(type);
+        return freelist_more(type);
     }
     list->first = *freelist_link(obj);
     list->length--;

@@ -1175,7 +1175,7 @@ static PyGetSetDef loop_getset[] = {
 static PyObject *
 Loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    LoopObj *loop = (LoopObj *)type->tp_alloc(type, 0);
+    LoopObj *loop = (LoopObj *)instance_alloc(type, 0);
     if (loop == NULL) {
         return NULL;
     }

@@ -706,7 +706,7 @@ pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     ctask_state *st = loop->st;
-    PipeObj *p = (PipeObj *)type->tp_alloc(type, 0);
+    PipeObj *p = (PipeObj *)instance_alloc(type, 0);
     if (p == NULL) {
         return NULL;
     }

@@ -812,7 +812,9 @@ Task___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     if (refuse_second_init((FutureObj *)self) < 0) {
         return -1;
     }
-    return task_init((TaskObj *)self, state_of(self), coro, loop, name, context, eager);
+    ctask_state *st = state_of(self);
+    state_keep(st);
+    return task_init((TaskObj *)self, st, coro, loop, name, context, eager);
 }
 
 PyDoc_STRVAR(Task_cancel_doc,

@@ -524,7 +524,7 @@ Tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (tls_load_ssl(st) < 0) {
         return NULL;
     }
-    TlsObj *self = (TlsObj *)type->tp_alloc(type, 0);
+    TlsObj *self = (TlsObj *)instance_alloc(type, 0);
     if (self == NULL) {
         return NULL;
     }

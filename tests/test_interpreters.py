@@ -54,6 +54,19 @@ LEFT = {
         atexit.register(impl.new_event_loop)
         atexit.register(lambda: impl.run(asyncio.sleep(0)))
     """,
+    "by_the_finalizer_of_a_fork_hook": """
+        import os
+        class Loop:
+            def get_debug(self): return False
+            def call_soon(self, *args, **kwargs): pass
+        class Hook:
+            def __call__(self): pass
+            def __del__(self, Future=impl.Future, loop=Loop()):
+                left = [Future(loop=loop), Future(loop=loop)]
+                left[0].add_done_callback(left.append)
+                left.append(left)
+        os.register_at_fork(before=Hook())
+    """,
     "with_a_finalizer": """
         loop = impl.new_event_loop()
         class Left:
