@@ -176,6 +176,9 @@ coro_answered(CoroObj *coro, PySendResult outcome, PyObject **result)
             coro->state = CORO_SUSPENDED;
             return PYGEN_NEXT;
         }
+        if (UNLIKELY(coro->unwait != NULL)) {
+            coro_end_wait(coro); /* the step has failed when all was ready for a wait */
+        }
         coro_end(coro);
         return status == CORO_RETURN ? PYGEN_RETURN : PYGEN_ERROR;
     }

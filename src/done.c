@@ -59,7 +59,9 @@ done_remove_exact(DoneObj *done, FutureObj *fut)
     if (callbacks != NULL) {
         Py_INCREF(callbacks);
         for (Py_ssize_t i = PyList_GET_SIZE(callbacks) - 1; i >= 0; i--) {
-            if (PyTuple_GET_ITEM(PyList_GET_ITEM(callbacks, i), 0) == (PyObject *)done &&
+            /* The end of a context, which goes with it, may remove others. */
+            if (i < PyList_GET_SIZE(callbacks) &&
+                PyTuple_GET_ITEM(PyList_GET_ITEM(callbacks, i), 0) == (PyObject *)done &&
                 PyList_SetSlice(callbacks, i, i + 1, NULL) < 0) {
                 Py_DECREF(callbacks);
                 return -1;

@@ -447,7 +447,7 @@ try_connect(CoroObj *op, PyObject **result)
     PyObject *sock = op->subject, *address = op->arg;
     int type = socket_int(sock, op->st->sockets.type), proto = socket_int(sock, op->st->sockets.proto);
     socket_address to;
-    if ((type != SOCK_STREAM && type != SOCK_DGRAM) ||
+    if ((type != SOCK_STREAM && type != SOCK_DGRAM) || op_family(op) == AF_UNIX ||
         (proto != 0 && proto != IPPROTO_TCP && proto != IPPROTO_UDP)) {
         return TRY_OTHER;
     }

@@ -505,3 +505,72 @@ class Closed:
 loop = Closed()
 assert found or STOCK
 """)
+
+
+def test_a_sock_operation_is_collected_whose_future_cannot_be_awaited(script):
+    script(
+        """
+        import gc, socket
+        class Other:
+            def add_done_callback(self, callback): pass
+        class Loop(type(impl.new_event_loop())):
+            def create_future(self): return Other()
+        loop = Loop()
+        a, b = socket.socketpair()
+        a.setblocking(False)
+        coro = loop.sock_recv(a, 10)
+        try:
+            coro.send(None)
+        except TypeError:
+            pass
+        cycle = [coro]
+        cycle.append(cycle)
+        del coro, cycle
+        gc.collect()
+        a.close(); b.close(); loop.close()
+        """
+    )
+
+
+def test_a_socket_changes_its_family_before_and_while_it_connects(script):
+    script(
+        """
+        import asyncio, os, socket
+        loop = impl.new_event_loop()
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind("s")
+        listener.listen(0)
+        held = []
+        try:
+            while True:
+                held.append(socket.socket(socket.AF_UNIX))
+                held[-1].setblocking(False)
+                held[-1].connect("s")
+        except BlockingIOError:
+            pass
+        probe = socket.create_server(("127.0.0.1", 0))
+        address = probe.getsockname()
+        probe.close()
+        sock = socket.socket()
+        sock.setblocking(False)
+        coro = loop.sock_connect(sock, "s")
+        sock.__init__(socket.AF_UNIX)
+        sock.setblocking(False)
+
+        async def main():
+            task = loop.create_task(coro)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            refused = socket.socket()
+            refused.setblocking(False)
+            refused.connect_ex(address)
+            os.set_inheritable(sock.detach(), False)
+            sock.__init__(socket.AF_INET6, socket.SOCK_STREAM, 0, refused.detach())
+            listener.accept()
+            await asyncio.wait([task], timeout=0.1)
+            task.cancel()
+
+        loop.run_until_complete(main())
+        """,
+        code=None,
+    )
