@@ -242,6 +242,7 @@ def test_a_child_writes_behind_what_was_written(used_to_two, until):
     assert now(peer) == b"abc\n"
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # has threads
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_a_process_that_exits_in_the_callback_has_sent_its_writes(loop, link, until, pieces):
     proto = Recorder()
