@@ -35,6 +35,18 @@ class Protocol(asyncio.Protocol):
     transport = None
     def connection_made(self, transport):
         self.transport = transport
+
+def accepted():
+    '''A server's transport, whose socket object nobody has asked for yet, and its client's.'''
+    protocol = Protocol()
+    async def main():
+        server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+        client, _ = await loop.create_connection(Protocol, *server.sockets[0].getsockname())
+        while protocol.transport is None:
+            await asyncio.sleep(0)
+        server.close()
+        return protocol.transport, client
+    return loop.run_until_complete(main())
 """
 
 END = """
@@ -162,32 +174,12 @@ class Name:
         drop()
         return False
 
-class Seen(socket.socket):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        drop()
-
 before = socket.socket.__init__
 def init(self, *args, **kwargs):
     before(self, *args, **kwargs)
     drop()
 
-transports = []
-async def main():
-    def factory():
-        protocol = Protocol()
-        transports.append(protocol)
-        return protocol
-    server = await loop.create_server(factory, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    client, _ = await loop.create_connection(Protocol, *address)
-    while not transports or transports[0].transport is None:
-        await asyncio.sleep(0)
-    server.close()
-    return client
-
-client = loop.run_until_complete(main())
-transport = transports[0].transport
+transport, client = accepted()
 if what == "made":
     socket.socket.__init__ = init
     attempt(transport.get_extra_info, "socket")
@@ -206,20 +198,7 @@ turns()
 
 def test_a_socket_class_that_makes_something_else(stands):
     stands("""
-transports = []
-async def main():
-    def factory():
-        transports.append(Protocol())
-        return transports[-1]
-    server = await loop.create_server(factory, "127.0.0.1", 0)
-    client, _ = await loop.create_connection(Protocol, *server.sockets[0].getsockname())
-    while not transports or transports[0].transport is None:
-        await asyncio.sleep(0)
-    server.close()
-    return client
-
-client = loop.run_until_complete(main())
-transport = transports[0].transport
+transport, client = accepted()
 socket.socket.__new__ = lambda cls, *args, **kwargs: object()
 attempt(transport.get_extra_info, "socket")
 del socket.socket.__new__
