@@ -935,6 +935,7 @@ tls_do_flush(TlsObj *self)
 PART int
 tls_start_shutdown(TlsObj *self)
 {
+    /* The peer has ended it, the application had not read what came before, and never will. */
     int ended = self->eof_received && self->discarding && self->state == TLS_FLUSHING;
     if (!tls_takes_writes(self) && !ended) {
         return 0;
@@ -947,9 +948,6 @@ tls_start_shutdown(TlsObj *self)
     }
     if (self->state == TLS_HANDSHAKE) {
         return tls_abort(self, Py_None);
-    }
-    if (ended) { // the peer has ended it, the application had not read what came before, and never will
-        return start_shutdown_timer(self) < 0 || tls_do_flush(self) < 0 ? -1 : 0;
     }
     self->state = TLS_FLUSHING;
     return start_shutdown_timer(self) < 0 || tls_do_flush(self) < 0 ? -1 : 0;
