@@ -139,8 +139,7 @@ instance_alloc(PyTypeObject *type, Py_ssize_t n)
     if (module == NULL) {
         return NULL;
     }
-    ctask_state *st = PyModule_GetState(module);
-    state_keep(st);
+    state_keep(PyModule_GetState(module));
     return PyType_GenericAlloc(type, n);
 }
 

@@ -24,7 +24,6 @@
     X(Event)                    \
     X(Task)                     \
     X(_abort)                   \
-    X(_accept_connection2)      \
     X(_aexit)                   \
     X(_asyncio_future_blocking) \
     X(_attach)                  \
@@ -133,7 +132,6 @@
     X(msg)                      \
     X(name)                     \
     X(notify)                   \
-    X(notify_all)               \
     X(pause_reading)            \
     X(pause_writing)            \
     X(peercert)                 \
@@ -172,7 +170,6 @@
     X(uncancel)                 \
     X(unwrap)                   \
     X(wait)                     \
-    X(warning)                  \
     X(when)                     \
     X(wrap_bio)                 \
     X(write)
@@ -788,6 +785,16 @@ call_vector(PyObject *callable, PyObject *const *args, Py_ssize_t nargs)
         }
     }
     return PyObject_Vectorcall(callable, args, (size_t)nargs, NULL);
+}
+
+/* What __aexit__() is given as the type of an exception, for asyncio's own: early releases take no class derived from
+   CancelledError for a cancellation.  Borrowed. */
+static inline PyObject *
+cancellation_or(ctask_state *st, PyObject *kind)
+{
+    return PyType_Check(kind) && PyType_IsSubtype((PyTypeObject *)kind, (PyTypeObject *)st->CancelledError)
+               ? st->CancelledError
+               : kind;
 }
 
 /* ---- type tests that need no state ---- */

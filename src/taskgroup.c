@@ -297,11 +297,7 @@ group_leave_start(CoroObj *coro, PyObject **Py_UNUSED(result))
 {
     PyObject *args = coro->arg;
     coro->arg = NULL;
-    PyObject *kind = PyTuple_GET_ITEM(args, 1);
-    if (PyType_Check(kind) &&
-        PyType_IsSubtype((PyTypeObject *)kind, (PyTypeObject *)coro->st->CancelledError)) {
-        kind = coro->st->CancelledError; // they take no class derived from it for a cancellation
-    }
+    PyObject *kind = cancellation_or(coro->st, PyTuple_GET_ITEM(args, 1));
     PyObject *stack[] = {coro->owner, kind, PyTuple_GET_ITEM(args, 2), PyTuple_GET_ITEM(args, 3)};
     PyObject *rest = PyObject_Vectorcall(coro->st->stock_group_aexit, stack, 4, NULL);
     Py_DECREF(args);

@@ -270,10 +270,7 @@ leave_step(CoroObj *coro, PyObject **result)
     for (Py_ssize_t i = 0; coro->arg != NULL && i < 3; i++) {
         stack[i + 1] = PyTuple_GET_ITEM(coro->arg, i);
     }
-    if (stack[1] != Py_None && PyType_Check(stack[1]) &&
-        PyType_IsSubtype((PyTypeObject *)stack[1], (PyTypeObject *)coro->st->CancelledError)) {
-        stack[1] = coro->st->CancelledError; /* early releases look for no other class */
-    }
+    stack[1] = cancellation_or(coro->st, stack[1]);
     return coro_await(coro, PyObject_Vectorcall(coro->st->stock_timeout_aexit, stack, 4, NULL), NULL);
 }
 
