@@ -670,7 +670,6 @@ typedef struct {
     char asking; // a thread is in the kernel, which writes to `events`
     void *events; // the buffer the kernel fills
     int n_events; // its length
-    double asked_at; // in this turn, if what is ready ends with a task that let others run; or 0
     const unsigned *forks; // of the process, in the module's state
     unsigned forks_known; // when our descriptors were made: otherwise they are the parent's as well
 } poll_state;
@@ -708,6 +707,8 @@ struct LoopObj {
     PyObject *transports; // owned; the dictionary within `_transports`, NULL until it was looked up
     char *heap_end; // of the C library's, when the loop was made
     double trim_at; // when the heap may be trimmed again (loop.c)
+    double yielded_at; // when this turn began, if what was ready ended with a task that let others run; or 0
+    double turn_average; // seconds: of the last turns that began so (loop.c)
     char *read_buffer; // owned; to receive into, NULL while somebody has taken it (loop_take_read_buffer())
     void *entry_keys; // 3.13 and earlier: where our entry in current_tasks was last (registry.c)
     Py_ssize_t entry_index;

@@ -732,15 +732,77 @@ poll_events(LoopObj *loop, PyThreadState *ts)
     return poll_wait(loop, trim_heap(loop, timeout));
 }
 
+/* Tasks compute and let others run by sleep(0), as their authors were told to.  What came during such a turn, and what
+   is due since, would wait for all that they compute in the next turn, too; it goes before them if that is long. */
+#define LONG_TURN 1e-3 // seconds
+#define TURNS 64 // what the average is over
+#define LONG_AVERAGE (0.96 * LONG_TURN / TURNS) // one long turn is enough, or some of 20 us
+
+static int
+is_yielder(const ring_entry *entry)
+{
+    return ring_kind(entry) == READY_STEP && entry->context != NULL;
+}
+
+static int
+yielders_compute(LoopObj *loop)
+{
+    double before = loop->yielded_at, took = 0;
+    size_t ready = ring_length(&loop->ready);
+    if (loop->poll.watched == 0 && loop->timers.length == 0) {
+        loop->yielded_at = 0; // nothing can come
+        return 0;
+    }
+    if (LIKELY(ready == 0 || !is_yielder(ring_last(&loop->ready)))) {
+        loop->yielded_at = 0;
+        if (ready == 0) {
+            loop->turn_average = 0;
+        }
+        if (LIKELY(loop->turn_average == 0)) {
+            return 0;
+        }
+    }
+    else {
+        loop->yielded_at = poll_clock();
+        if (before != 0) {
+            took = fmin(loop->yielded_at - before, LONG_TURN);
+        }
+    }
+    loop->turn_average += (took - loop->turn_average) / TURNS;
+    return loop->yielded_at != 0 && loop->turn_average > LONG_AVERAGE;
+}
+
+/* What was pushed behind so many entries goes before the yielding tasks at their end.  Everything else keeps its place:
+   the first step of a task and a wake-up may be to pause or to cancel what the kernel tells of. */
+static void
+overtake_yielders(LoopObj *loop, size_t waiting)
+{
+    size_t yielders = 0;
+    if (ring_length(&loop->ready) <= waiting) {
+        return; // nothing came; or this loop ran in a signal handler
+    }
+    while (yielders < waiting && is_yielder(ring_at(&loop->ready, waiting - 1 - yielders))) {
+        yielders++;
+    }
+    if (yielders > 0) {
+        ring_overtake(&loop->ready, ring_length(&loop->ready) - waiting, yielders);
+    }
+}
+
 static int
 run_iteration(LoopObj *loop, PyThreadState *ts)
 {
+    size_t waiting = ring_length(&loop->ready);
+    int compute = yielders_compute(loop);
     /* After an interruption the ring has what the kernel told of then, and would tell again. */
-    if (LIKELY(!loop->interrupted || ring_length(&loop->ready) == 0) && poll_events(loop, ts) < 0) {
+    if (LIKELY(!loop->interrupted || waiting == 0) && poll_events(loop, ts) < 0) {
         return -1;
     }
     if (loop->timers.length > 0 && push_due_timers(loop) < 0) {
         return -1;
+    }
+    if (UNLIKELY(compute)) {
+        overtake_yielders(loop, waiting);
     }
     loop->runs_replaced = (char)handle_run_is_replaced(loop->st);
     return drain(loop, ts);

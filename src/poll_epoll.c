@@ -21,7 +21,6 @@
 
 #define EVENTS_AT_FIRST 256
 #define WAKE_MARK UINT64_MAX
-#define LONG_TURN 1e-3 // seconds
 
 static int
 control(int set, int op, int fd, uint32_t generation, uint32_t events)
@@ -321,48 +320,13 @@ tell(LoopObj *loop, int fd, uint32_t events)
     return status;
 }
 
+/* Push what the kernel told of.  All of it is gone through, also when memory is short: what was told once would not
+   be told again. */
 static int
-is_yielder(const ring_entry *entry)
-{
-    return ring_kind(entry) == READY_STEP && entry->context != NULL;
-}
-
-/* Has the turn before this one taken long, and will this one, as what is ready last let others run by sleep(0)? */
-static int
-tasks_compute(LoopObj *loop)
-{
-    double before = loop->poll.asked_at;
-    if (LIKELY(ring_length(&loop->ready) == 0 || !is_yielder(ring_last(&loop->ready)))) {
-        loop->poll.asked_at = 0;
-        return 0;
-    }
-    loop->poll.asked_at = poll_clock();
-    return before != 0 && loop->poll.asked_at - before > LONG_TURN;
-}
-
-/* What was pushed behind so many entries goes before the tasks at their end that let others run by sleep(0): each of
-   them would delay by what it computes what came from outside during the last turn.  Everything else, as the first
-   step of a task or a wake-up, keeps its place: it may be to pause or to cancel what the kernel tells of. */
-static void
-overtake_yielders(LoopObj *loop, size_t waiting)
-{
-    size_t told = ring_length(&loop->ready) - waiting, yielders = 0;
-    while (yielders < waiting && is_yielder(ring_at(&loop->ready, waiting - 1 - yielders))) {
-        yielders++;
-    }
-    if (told > 0 && yielders > 0) {
-        ring_overtake(&loop->ready, told, yielders);
-    }
-}
-
-/* Push what the kernel told of, before tasks that compute.  All of it is gone through, also when memory is short: what
-   was told once would not be told again. */
-static int
-tell_all(LoopObj *loop, int n, int compute)
+tell_all(LoopObj *loop, int n)
 {
     poll_state *poll = &loop->poll;
     int status = 0, stale = 0;
-    size_t waiting = ring_length(&loop->ready);
     struct epoll_event *events = poll->events;
     for (int i = 0; i < n; i++) {
         uint64_t mark = events[i].data.u64;
@@ -377,9 +341,6 @@ tell_all(LoopObj *loop, int n, int compute)
         if (UNLIKELY(tell(loop, fd, events[i].events) < 0)) {
             status = -1;
         }
-    }
-    if (UNLIKELY(compute)) {
-        overtake_yielders(loop, waiting);
     }
     /* It would be told again and again.  (If there is no descriptor for a new set now, the next time.) */
     if (UNLIKELY(stale)) {
@@ -400,7 +361,7 @@ PART int
 poll_wait(LoopObj *loop, int64_t timeout)
 {
     poll_state *poll = &loop->poll;
-    int n = 0, err = 0, compute = 0;
+    int n = 0, err = 0;
     if (UNLIKELY(poll->asking)) {
         PyErr_SetString(PyExc_RuntimeError, "another thread waits for this loop's events");
         return -1;
@@ -413,20 +374,18 @@ poll_wait(LoopObj *loop, int64_t timeout)
         if (poll->watched > 0) {
             n = wait_for_events(poll, 0);
             err = errno;
-            compute = tasks_compute(loop);
         }
     }
     else {
         loop->sleeping = 1;
         poll->asking = 1;
-        poll->asked_at = 0;
         Py_BEGIN_ALLOW_THREADS n = wait_for_events(poll, timeout);
         err = errno;
         Py_END_ALLOW_THREADS poll->asking = 0;
         loop->sleeping = 0;
     }
     /* Before signal handlers run: they may raise, and what was told once is not told again. */
-    if (n > 0 && UNLIKELY(tell_all(loop, n, compute) < 0)) {
+    if (n > 0 && UNLIKELY(tell_all(loop, n) < 0)) {
         return -1;
     }
     if (breathe(PyThreadState_Get()) < 0) {

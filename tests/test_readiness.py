@@ -400,29 +400,54 @@ def computes():
     time.sleep(0.0015)  # longer than a turn is by itself
 
 
-@pytest.mark.ctask_only  # asyncio calls readers last
-@pytest.mark.parametrize("n", [1, 2, 3, 200])
-def test_readers_go_before_tasks_that_compute_and_yield(loop, run, turn, readable, n):
+@pytest.mark.ctask_only  # asyncio calls readers and timers last
+@pytest.mark.parametrize(
+    "n, seconds, turns", [(1, 1.5e-3, 2), (2, 1.5e-3, 2), (200, 1.5e-3, 2), (3, 5e-5, 80)]
+)
+def test_others_go_before_tasks_that_compute(loop, run, turn, readable, n, seconds, turns):
+    """After one long turn, or after many of a length that a turn does not have by itself."""
     seen = []
 
     async def work(i):
         while True:
             seen.append(i)
             if i == 0:
-                computes()
+                time.sleep(seconds)
             await asyncio.sleep(0)
 
     watch_all(loop, readable, seen)
     tasks = [loop.create_task(work(i)) for i in range(n)]
-    turn(2)
+    turn(turns)
     del seen[:]
     for _, b in readable:
         b.send(b"x")
+    loop.call_at(loop.time(), seen.append, "timer")
     turn()
-    assert seen == ["read 0", "read 1", *range(n)]
+    assert seen == ["read 0", "read 1", "timer", *range(n)]
     for task in tasks:
         task.cancel()
     run(asyncio.wait(tasks))
+
+
+@pytest.mark.ctask_only
+def test_due_timers_go_before_tasks_that_compute_though_nothing_is_watched(loop, run, turn):
+    seen = []
+
+    async def work():
+        while True:
+            seen.append("work")
+            computes()
+            await asyncio.sleep(0)
+
+    task = loop.create_task(work())
+    loop.call_later(3600, seen.append, "never")
+    turn(3)
+    del seen[:]
+    loop.call_at(loop.time(), seen.append, "timer")
+    turn()
+    assert seen == ["timer", "work"]
+    task.cancel()
+    run(asyncio.wait([task]))
 
 
 def test_readers_go_after_tasks_that_yield(loop, run, turn, readable):
