@@ -707,6 +707,7 @@ struct LoopObj {
     PyObject *transports; // owned; the dictionary within `_transports`, NULL until it was looked up
     char *heap_end; // of the C library's, when the loop was made
     double trim_at; // when the heap may be trimmed again (loop.c)
+    long trimmed_to; // pages of the process in memory after that; 0 before the first time
     double yielded_at; // when this turn began, if what was ready ended with a task that let others run; or 0
     double turn_average; // seconds: of the last turns that began so (loop.c)
     char *read_buffer; // owned; to receive into, NULL while somebody has taken it (loop_take_read_buffer())
@@ -715,7 +716,7 @@ struct LoopObj {
     char left_entered; // 3.13 and earlier: our entry in current_tasks is a left-over (registry.c)
     unsigned int type_version; // tp_version_tag for which `overridden` holds
     char is_open; // not closed
-    char trimmed; // the heap was, and nothing has run since
+    char trimmed; // the heap was, or need not be, and nothing has run since
     char debug;
     char runs_replaced; // Handle._run was, when the iteration began
     char stopping;

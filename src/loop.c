@@ -12,8 +12,10 @@
 #include "pipe.h"
 #include "stream.h"
 
+#include <fcntl.h>
 #include <malloc.h>
 #include <math.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -684,10 +686,29 @@ push_due_timers(LoopObj *loop)
 /* What was read are blocks of the C library's heap, which gives back by itself what is free at its end only: one
    small block that stays keeps all that is below it.  (In asyncio each large message is a mapping of its own, at the
    price of two system calls and a trap for every page.)  So when the heap has grown by so much, its free pages are
-   given back before the loop sleeps, at most so often, and never for more than a fiftieth of the time. */
+   given back before the loop sleeps: at most so often, never for more than a fiftieth of the time, and again only when
+   the process has taken so many pages since, as a heap in many pieces takes long though there is nothing to gain. */
 #define HEAP_IS_LARGE (16 << 20)
+#define WORTH_TRIMMING (8 << 20)
 #define TRIM_SECONDS 0.25
 #define TRIM_SHARE 50
+
+#ifdef __GLIBC__
+/* The pages of the process that are in memory (proc_pid_statm(5)); 0 if that cannot be read. */
+static long
+resident_pages(void)
+{
+    char text[64];
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    long pages;
+    if (fd >= 0) {
+        close(fd);
+    }
+    text[n > 0 ? n : 0] = 0;
+    return sscanf(text, "%*d %ld", &pages) == 1 ? pages : 0;
+}
+#endif
 
 /* Returns for how long to sleep at most: `timeout`, or less to come back to this once. */
 static int64_t
@@ -702,7 +723,11 @@ trim_heap(LoopObj *loop, int64_t timeout)
         int64_t wait = (int64_t)((loop->trim_at - now) * 1e9) + 1;
         return (uint64_t)wait < (uint64_t)timeout ? wait : timeout; // -1 is without end
     }
-    (void)malloc_trim(0);
+    long pages = resident_pages();
+    if (pages == 0 || pages - loop->trimmed_to >= WORTH_TRIMMING / sysconf(_SC_PAGESIZE)) {
+        (void)malloc_trim(0);
+        loop->trimmed_to = resident_pages();
+    }
     double end = poll_clock();
     loop->trim_at = end + fmax(TRIM_SECONDS, TRIM_SHARE * (end - now));
     loop->trimmed = 1;

@@ -47,3 +47,38 @@ def test_what_was_read_and_dropped_goes_back(memory_script, size):
     with asyncio.Runner(loop_factory=impl.new_event_loop) as runner:
         runner.run(main())
     """)
+
+
+@pytest.mark.ctask_only  # it is about what the loop does with the C library's heap
+def test_heap_is_not_trimmed_for_little(memory_script):
+    memory_script("""
+    import time
+    MIB = 1 << 20
+    async def main():
+        await asyncio.sleep(0)
+        before = resident()
+        blocks, records = [], []
+        for _ in range(1000):
+            blocks.append(bytes(100_000))
+            records.append(bytearray(700))  # so that what is below it does not go back by itself
+        blocks.clear()
+        end = time.monotonic() + 10
+        while resident() > before + 20 * MIB:
+            assert time.monotonic() < end, resident()
+            await asyncio.sleep(0.01)
+        trimmed = resident()
+        blocks = [bytes(100_000) for _ in range(40)]
+        blocks.clear()
+        assert resident() > trimmed + 3 * MIB
+        for _ in range(20):
+            await asyncio.sleep(0.05)
+        assert resident() > trimmed + 3 * MIB
+        blocks = [bytes(100_000) for _ in range(400)]
+        blocks.clear()
+        end = time.monotonic() + 10
+        while resident() > trimmed + 3 * MIB:
+            assert time.monotonic() < end, resident()
+            await asyncio.sleep(0.01)
+    with asyncio.Runner(loop_factory=impl.new_event_loop) as runner:
+        runner.run(main())
+    """)
