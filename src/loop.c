@@ -15,7 +15,6 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <math.h>
-#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -701,12 +700,12 @@ resident_pages(void)
     char text[64];
     int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-    long pages;
     if (fd >= 0) {
         close(fd);
     }
     text[n > 0 ? n : 0] = 0;
-    return sscanf(text, "%*d %ld", &pages) == 1 ? pages : 0;
+    const char *second = strchr(text, ' ');
+    return second == NULL ? 0 : strtol(second, NULL, 10);
 }
 #endif
 
