@@ -396,27 +396,26 @@ def watch_all(loop, pairs, seen):
         loop.add_reader(a, lambda i=i, a=a: (a.recv(10), seen.append(f"read {i}")))
 
 
-def computes():
-    time.sleep(0.0015)  # longer than a turn is by itself
+LONG = 0.0015  # seconds: more than a turn takes by itself
+
+
+async def work(seen, what, seconds=0.0):
+    while True:
+        seen.append(what)
+        if seconds:
+            time.sleep(seconds)
+        await asyncio.sleep(0)
 
 
 @pytest.mark.ctask_only  # asyncio calls readers and timers last
 @pytest.mark.parametrize(
-    "n, seconds, turns", [(1, 1.5e-3, 2), (2, 1.5e-3, 2), (200, 1.5e-3, 2), (3, 5e-5, 80)]
+    "n, seconds, turns", [(1, LONG, 2), (2, LONG, 2), (3, LONG, 2), (200, LONG, 2), (3, 5e-5, 80)]
 )
 def test_others_go_before_tasks_that_compute(loop, run, turn, readable, n, seconds, turns):
     """After one long turn, or after many of a length that a turn does not have by itself."""
     seen = []
-
-    async def work(i):
-        while True:
-            seen.append(i)
-            if i == 0:
-                time.sleep(seconds)
-            await asyncio.sleep(0)
-
     watch_all(loop, readable, seen)
-    tasks = [loop.create_task(work(i)) for i in range(n)]
+    tasks = [loop.create_task(work(seen, i, 0 if i else seconds)) for i in range(n)]
     turn(turns)
     del seen[:]
     for _, b in readable:
@@ -432,14 +431,7 @@ def test_others_go_before_tasks_that_compute(loop, run, turn, readable, n, secon
 @pytest.mark.ctask_only
 def test_due_timers_go_before_tasks_that_compute_though_nothing_is_watched(loop, run, turn):
     seen = []
-
-    async def work():
-        while True:
-            seen.append("work")
-            computes()
-            await asyncio.sleep(0)
-
-    task = loop.create_task(work())
+    task = loop.create_task(work(seen, "work", LONG))
     loop.call_later(3600, seen.append, "never")
     turn(3)
     del seen[:]
@@ -452,14 +444,8 @@ def test_due_timers_go_before_tasks_that_compute_though_nothing_is_watched(loop,
 
 def test_readers_go_after_tasks_that_yield(loop, run, turn, readable):
     seen = []
-
-    async def work(i):
-        while True:
-            seen.append(i)
-            await asyncio.sleep(0)
-
     watch_all(loop, readable, seen)
-    tasks = [loop.create_task(work(i)) for i in range(2)]
+    tasks = [loop.create_task(work(seen, i)) for i in range(2)]
     turn(2)
     for _ in range(20):  # a turn may take long on a busy machine
         del seen[:]
@@ -478,15 +464,8 @@ def test_readers_go_after_tasks_that_yield(loop, run, turn, readable):
 @pytest.mark.ctask_only
 def test_signal_waits_once_for_each_task_that_computes_and_yields(loop, run, turn):
     seen = []
-
-    async def work():
-        while True:
-            seen.append("work")
-            computes()
-            await asyncio.sleep(0)
-
     loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
-    task = loop.create_task(work())
+    task = loop.create_task(work(seen, "work", LONG))
     turn(2)
     del seen[:]
     os.kill(os.getpid(), signal.SIGUSR1)
