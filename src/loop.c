@@ -760,6 +760,7 @@ poll_events(LoopObj *loop, PyThreadState *ts)
    is due since, would wait for all that they compute in the next turn, too; it goes before them if that is long. */
 #define LONG_TURN 1e-3 // seconds
 #define TURNS 64 // what the average is over
+#define NO_AVERAGE 1e-9 // below it there is none: by itself it would only become a denormal number
 #define LONG_AVERAGE (0.96 * LONG_TURN / TURNS) // one long turn is enough, or some of 20 us
 
 static int
@@ -779,10 +780,8 @@ yielders_compute(LoopObj *loop)
     }
     if (LIKELY(ready == 0 || !is_yielder(ring_last(&loop->ready)))) {
         loop->yielded_at = 0;
-        if (ready == 0) {
+        if (LIKELY(ready == 0 || loop->turn_average < NO_AVERAGE)) {
             loop->turn_average = 0;
-        }
-        if (LIKELY(loop->turn_average == 0)) {
             return 0;
         }
     }
