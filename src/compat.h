@@ -317,17 +317,23 @@ Py_IsFinalizing(void)
 #define Py_READONLY READONLY
 #endif
 
+/* Does anybody wait for the interpreter to breathe()? */
+static inline int
+must_breathe(PyThreadState *ts)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return (__atomic_load_n(&ts->eval_breaker, __ATOMIC_RELAXED) & 0xFF) != 0; // above are a monitor's
+#else
+    return __atomic_load_n(&ts->interp->ceval.eval_breaker._value, __ATOMIC_RELAXED) != 0;
+#endif
+}
+
 /* What the interpreter does between two instructions of Python code, for turns of the loop that run none: let another
    thread have the lock if one asks for it, and call signal handlers.  -1 if one of these raised. */
 static inline int
 breathe(PyThreadState *ts)
 {
-#if PY_VERSION_HEX >= 0x030D0000
-    uintptr_t asked = __atomic_load_n(&ts->eval_breaker, __ATOMIC_RELAXED) & 0xFF; // above are a monitor's
-#else
-    int asked = __atomic_load_n(&ts->interp->ceval.eval_breaker._value, __ATOMIC_RELAXED);
-#endif
-    if (__builtin_expect(asked == 0, 1)) {
+    if (__builtin_expect(!must_breathe(ts), 1)) {
         return 0;
     }
     Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS return PyErr_CheckSignals();

@@ -753,6 +753,14 @@ poll_events(LoopObj *loop, PyThreadState *ts)
     if (UNLIKELY(loop->corked != NULL)) {
         stream_uncork(loop); // this run is nested in the callback that wrote
     }
+    /* A signal that came since Python code ran last: its handler may be what the program waits for. */
+    if (UNLIKELY(must_breathe(ts)) && (breathe(ts) < 0 || time_to_wait(loop, &timeout) < 0)) {
+        return -1;
+    }
+    /* Made ready meanwhile, by that handler, another thread or a time() in Python: nobody was asleep to be woken. */
+    if (UNLIKELY(ring_length(&loop->ready) > 0 || loop->stopping)) {
+        return poll_wait(loop, 0);
+    }
     return poll_wait(loop, trim_heap(loop, timeout));
 }
 

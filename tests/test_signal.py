@@ -1,6 +1,8 @@
 """Signal handlers, and Ctrl-C while a loop runs."""
 
 import asyncio
+import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -405,3 +407,30 @@ def test_signal_that_a_subprocess_gets_as_well(loop, later):
     assert seen == [1]
     loop.remove_signal_handler(signal.SIGINT)
     loop.run_until_complete(asyncio.sleep(0))
+
+
+@pytest.mark.parametrize("does", ["stop", "call_soon", "call_later", "raise"])
+def test_signal_that_comes_before_the_wait_while_no_python_code_runs(loop, does):
+    """The C library sends it, in a callback: the kernel interrupts nothing."""
+
+    def handler(signum, frame):
+        seen.append("signal")
+        if does == "stop":
+            loop.stop()
+        elif does == "call_soon":
+            loop.call_soon(loop.stop)
+        elif does == "call_later":
+            loop.call_later(0.001, loop.stop)
+        else:
+            raise KeyboardInterrupt
+
+    seen = []
+    signal.signal(signal.SIGUSR1, handler)
+    start = loop.time()
+    late = loop.call_later(30, lambda: (seen.append("late"), loop.stop()))
+    loop.call_soon(getattr(ctypes.CDLL(None), "raise"), int(signal.SIGUSR1))
+    with pytest.raises(KeyboardInterrupt) if does == "raise" else contextlib.nullcontext():
+        loop.run_forever()
+    assert seen == ["signal"]
+    assert loop.time() - start < 20
+    late.cancel()
