@@ -320,7 +320,11 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         Raises ValueError, RuntimeError and TypeError as asyncio.loop.add_signal_handler does.
         """
         if self._csock is None and not self.is_closed():
-            super()._make_self_pipe()  # type: ignore[misc]
+            try:
+                super()._make_self_pipe()  # type: ignore[misc]
+            except BaseException:  # or nobody would read of the next handler's signals
+                self._close_self_pipe()
+                raise
         super().add_signal_handler(sig, callback, *args)
 
     def _make_self_pipe(self) -> None:

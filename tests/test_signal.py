@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -434,3 +435,20 @@ def test_signal_that_comes_before_the_wait_while_no_python_code_runs(loop, does)
     assert seen == ["signal"]
     assert loop.time() - start < 20
     late.cancel()
+
+
+@pytest.mark.ctask_only  # asyncio's pair of sockets is made with the loop
+def test_a_handler_that_could_not_be_added_is_added_later(loop, until):
+    def fails(*args):
+        raise OSError(errno.ENOSPC, "no more descriptors can be watched")
+
+    seen = []
+    loop._add_reader = fails
+    with pytest.raises(OSError, match="no more descriptors"):
+        loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+    del loop._add_reader
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, 2)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    until(lambda: seen)
+    assert seen == [2]
+    loop.remove_signal_handler(signal.SIGUSR1)
