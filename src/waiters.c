@@ -37,8 +37,8 @@ waiters_check(const waiter_list *waiters, unsigned changes)
 PART int
 waiters_add(waiter_list *waiters, CoroObj *coro)
 {
-    PyObject *shown = waiters->shown;
-    if (UNLIKELY(shown != NULL)) {
+    while (UNLIKELY(waiters->shown != NULL)) {
+        PyObject *shown = waiters->shown;
         ctask_state *st = coro->st;
         if (Py_REFCNT(shown) > 1 || (PyObject *)Py_TYPE(shown) != st->deque || PyObject_Size(shown) != 0) {
             Py_INCREF(shown);
@@ -48,7 +48,7 @@ waiters_add(waiter_list *waiters, CoroObj *coro)
             return res == NULL ? -1 : 0;
         }
         waiters->shown = NULL;
-        Py_DECREF(shown);
+        Py_DECREF(shown); /* who hears of its end may ask for another */
     }
     Py_INCREF(coro->waiter);
     list_append(&waiters->list, &coro->node);
@@ -103,13 +103,14 @@ waiters_copy(waiter_list *waiters)
             Py_CLEAR(copy);
             break;
         }
-        node = node->next;
         if (UNLIKELY(waiters->changes != changes)) {
             /* Memory was asked for, and a collection has ended one of them. */
+            Py_SETREF(copy, PyList_New(0));
             changes = waiters->changes;
             node = waiters->list.next;
-            Py_SETREF(copy, PyList_New(0));
+            continue;
         }
+        node = node->next;
     }
     return copy;
 }
@@ -168,10 +169,20 @@ waiters_set(waiter_list *waiters, ctask_state *st, PyObject *value)
 
 /* ---- questions and answers ---- */
 
+/* iter(_waiters), which may put another in its place. */
+static PyObject *
+waiters_iter_shown(waiter_list *waiters)
+{
+    PyObject *shown = Py_NewRef(waiters->shown);
+    PyObject *iter = PyObject_GetIter(shown);
+    Py_DECREF(shown);
+    return iter;
+}
+
 static __attribute__((noinline)) int
 waiters_shown_cancelled(waiter_list *waiters, ctask_state *st)
 {
-    PyObject *iter = PyObject_GetIter(waiters->shown), *fut;
+    PyObject *iter = waiters_iter_shown(waiters), *fut;
     int cancelled = iter == NULL ? -1 : 1;
     while (cancelled > 0 && (fut = PyIter_Next(iter)) != NULL) {
         cancelled = future_is_cancelled(st, fut);
@@ -202,7 +213,7 @@ waiters_all_cancelled(waiter_list *waiters, ctask_state *st)
 static __attribute__((noinline)) Py_ssize_t
 waiters_wake_shown(waiter_list *waiters, ctask_state *st, Py_ssize_t n, PyObject *value)
 {
-    PyObject *iter = PyObject_GetIter(waiters->shown), *fut;
+    PyObject *iter = waiters_iter_shown(waiters), *fut;
     Py_ssize_t woken = iter == NULL ? -1 : 0;
     while (woken >= 0 && woken < n && (fut = PyIter_Next(iter)) != NULL) {
         int status = future_wake(st, fut, value);
@@ -249,7 +260,7 @@ waiters_wake_first(waiter_list *waiters, ctask_state *st)
 {
     PyObject *fut = NULL;
     if (UNLIKELY(waiters->shown != NULL)) {
-        PyObject *iter = PyObject_GetIter(waiters->shown);
+        PyObject *iter = waiters_iter_shown(waiters);
         fut = iter == NULL ? NULL : PyIter_Next(iter);
         Py_XDECREF(iter);
         if (fut == NULL) {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import gc
 import inspect
+import io
 import random
 import types
 import warnings
@@ -1345,4 +1347,51 @@ def test_an_awaitable_of_the_loops_that_is_none(sync, run, loop, monkeypatch):
                 await lock.acquire()
         assert lock._waiters == collections.deque()
 
+    run(main())
+
+
+@pytest.mark.parametrize("method", ["acquire", "release", "set"])
+def test_waiters_that_go_when_they_are_gone_through(sync, run, method):
+    class Last(io.IOBase):
+        @property
+        def closed(self):
+            obj._waiters = collections.deque()
+            return False
+
+    async def main():
+        nonlocal obj
+        obj = sync.Event() if method == "set" else sync.Lock()
+        if method == "release":
+            await obj.acquire()
+        obj._waiters = Last()
+        with contextlib.suppress(Exception):
+            res = getattr(obj, method)()
+            if res is not None:
+                await res
+        obj = None
+
+    obj = None
+    run(main())
+    gc.collect()
+
+
+def test_waiters_are_looked_at_when_their_deque_goes(sync, run, loop):
+    def look(ref):
+        if event is not None:
+            seen.append(event._waiters)
+
+    async def main():
+        nonlocal event
+        event = sync.Event()
+        ref = weakref.ref(event._waiters, look)
+        waiting = asyncio.ensure_future(event.wait())
+        await asyncio.sleep(0)
+        event.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert waiting.done()
+        event = None
+        del ref
+
+    event, seen = None, []
     run(main())
