@@ -347,13 +347,15 @@ Condition___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     else {
         Py_INCREF(lock);
     }
-    if (waiters_set(&cond->waiters, st, NULL) < 0) {
+    int is_ours = core_is(lock, lock_dealloc);
+    if ((is_ours && core_check(lock) < 0) || waiters_set(&cond->waiters, st, NULL) < 0) {
         Py_DECREF(lock);
         return -1;
     }
     cond->waiters.kind = WAITERS_DEQUE;
     cond->ready = 1;
-    if (core_is(lock, lock_dealloc) && core_check(lock) == 0 && !sync_overridden((SyncObj *)lock, lock_look) &&
+    /* Making the lock, or letting go of what was there, may have called __init__() as well. */
+    if (is_ours && cond->inner == NULL && !sync_overridden((SyncObj *)lock, lock_look) &&
         !(sync_overridden((SyncObj *)cond, condition_look) & SYNC_INTERNALS)) {
         cond->inner = (LockObj *)Py_NewRef(lock);
         Py_XSETREF(cond->lock, lock);

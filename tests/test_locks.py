@@ -1395,3 +1395,30 @@ def test_waiters_are_looked_at_when_their_deque_goes(sync, run, loop):
 
     event, seen = None, []
     run(main())
+
+
+def test_a_condition_over_a_lock_that_cannot_tell_its_state(sync):
+    class Locked:
+        def __bool__(self):
+            raise KeyError
+
+    lock = sync.Lock()
+    vars(lock)["_locked"] = Locked()
+    with contextlib.suppress(KeyError):
+        sync.Condition(lock)
+
+
+def test_a_condition_that_is_initialised_while_it_is(sync):
+    class Last:
+        def __del__(self):
+            condition.__init__(locks.pop())
+
+    condition = sync.Condition.__new__(sync.Condition)
+    locks = [sync.Lock(), sync.Lock()]
+    refs = [weakref.ref(lock) for lock in locks]
+    condition._waiters = Last()
+    condition.__init__(locks.pop(0))
+    assert not locks
+    condition = None
+    gc.collect()
+    assert [ref() for ref in refs] == [None, None]
