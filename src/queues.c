@@ -192,6 +192,22 @@ queues_new_deque(ctask_state *st)
     return PyObject_CallNoArgs(st->deque);
 }
 
+/* One of the two, made when it is first needed; a collection may have it made meanwhile. */
+static PyObject *
+queues_waiters(QueueObj *q, PyObject **waiters)
+{
+    if (UNLIKELY(*waiters == NULL)) {
+        PyObject *deque = queues_new_deque(q->st);
+        if (deque == NULL || *waiters != NULL) {
+            Py_XDECREF(deque);
+        }
+        else {
+            *waiters = deque;
+        }
+    }
+    return Py_XNewRef(*waiters);
+}
+
 static int
 queues_append_waiter(ctask_state *st, PyObject *waiters, PyObject *waiter)
 {
@@ -247,7 +263,6 @@ queues_wake_next(QueueObj *q, PyObject *waiters)
 
 /* ---- the event of join() ---- */
 
-/* Another may be in its place when this returns. */
 static __attribute__((noinline)) PyObject *
 queues_make_finished(QueueObj *q)
 {
@@ -259,8 +274,11 @@ queues_make_finished(QueueObj *q)
         }
         Py_XDECREF(res);
     }
-    if (event != NULL) {
-        Py_XSETREF(q->finished, Py_NewRef(event));
+    if (event != NULL && q->finished == NULL) {
+        q->finished = Py_NewRef(event);
+    }
+    else if (event != NULL) {
+        Py_SETREF(event, Py_NewRef(q->finished)); /* made meanwhile, by what is in the place of asyncio's */
     }
     return event;
 }
@@ -534,13 +552,9 @@ queues_wait(CoroObj *coro, QueueObj *q, PyObject **waiters, coro_step next, coro
         return CORO_ERROR;
     }
     Py_XSETREF(coro->waiter, fut);
-    PyObject *deque = Py_XNewRef(*waiters);
+    PyObject *deque = queues_waiters(q, waiters);
     if (UNLIKELY(deque == NULL)) {
-        deque = queues_new_deque(st);
-        if (deque == NULL) {
-            return CORO_ERROR;
-        }
-        Py_XSETREF(*waiters, Py_NewRef(deque));
+        return CORO_ERROR;
     }
     int status = queues_append_waiter(st, deque, fut);
     Py_DECREF(deque);
@@ -797,18 +811,10 @@ Queue_get_waiters(PyObject *self, void *offset)
 {
     QueueObj *q = (QueueObj *)self;
     PyObject **waiters = (PyObject **)((char *)self + (size_t)offset);
-    if (*waiters == NULL) {
-        if (q->maxsize == NULL) {
-            return queues_attribute_error(waiters == &q->getters ? "_getters" : "_putters");
-        }
-        PyObject *deque = queues_new_deque(q->st);
-        if (deque == NULL) {
-            return NULL;
-        }
-        Py_XSETREF(*waiters, Py_NewRef(deque));
-        return deque;
+    if (*waiters == NULL && q->maxsize == NULL) {
+        return queues_attribute_error(waiters == &q->getters ? "_getters" : "_putters");
     }
-    return Py_NewRef(*waiters);
+    return queues_waiters(q, waiters);
 }
 
 static int
@@ -829,12 +835,19 @@ Queue_get_items(PyObject *self, void *Py_UNUSED(closure))
     return items == NULL ? queues_attribute_error("_queue") : Py_NewRef(items);
 }
 
+/* Steals `items`.  What is under way may know the queue's kind already: by the hooks any items will do. */
+static void
+queues_set_items(QueueObj *q, PyObject *items)
+{
+    q->type_version = 0;
+    q->kind = QUEUE_HOOKS;
+    Py_XSETREF(q->items, items);
+}
+
 static int
 Queue_set_items(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
 {
-    QueueObj *q = (QueueObj *)self;
-    q->type_version = 0;
-    Py_XSETREF(q->items, Py_XNewRef(value));
+    queues_set_items((QueueObj *)self, Py_XNewRef(value));
     return 0;
 }
 
@@ -954,7 +967,7 @@ Queue___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED
 
 /* _init(maxsize): what holds the items is made here unless the class has a way of its own. */
 static int
-queues_make_items(QueueObj *q)
+queues_make_items(QueueObj *q, PyObject *maxsize)
 {
     ctask_state *st = q->st;
     queues_kind kind = queues_kind_known(st, Py_TYPE(q));
@@ -963,10 +976,10 @@ queues_make_items(QueueObj *q)
         if (items == NULL) {
             return -1;
         }
-        Py_XSETREF(q->items, items);
+        queues_set_items(q, items);
         return 0;
     }
-    PyObject *res = PyObject_CallMethodOneArg((PyObject *)q, st->str._init, q->maxsize);
+    PyObject *res = PyObject_CallMethodOneArg((PyObject *)q, st->str._init, maxsize);
     Py_XDECREF(res);
     return res == NULL ? -1 : 0;
 }
@@ -983,7 +996,7 @@ Queue___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     maxsize = maxsize == NULL ? PyLong_FromLong(0) : Py_NewRef(maxsize);
     PyObject *before[] = {q->maxsize, q->getters, q->putters, q->finished};
-    q->maxsize = maxsize;
+    q->maxsize = Py_NewRef(maxsize);
     q->limit = queues_limit(maxsize);
     q->getters = q->putters = q->finished = NULL;
     q->is_finished = 1;
@@ -994,7 +1007,9 @@ Queue___init__(PyObject *self, PyObject *args, PyObject *kwargs)
     for (size_t i = 0; i < Py_ARRAY_LENGTH(before); i++) {
         Py_XDECREF(before[i]);
     }
-    return queues_make_items(q);
+    int status = queues_make_items(q, maxsize);
+    Py_DECREF(maxsize);
+    return status;
 }
 
 static int

@@ -1,6 +1,7 @@
 """Private attributes deleted or replaced in the midst of things: an exception or nothing."""
 
 import asyncio
+import collections
 import contextlib
 import gc
 import sys
@@ -100,6 +101,91 @@ def test_a_lazy_attribute_is_dropped_while_it_is_made(script, subject, look, dro
         """,
     )
     assert done.out == "stands\n"
+
+
+@pytest.mark.ctask_only  # asyncio makes it at once
+def test_the_event_of_join_is_asked_for_while_it_is_made(monkeypatch):
+    class Event(asyncio.Event):
+        def __init__(self):
+            super().__init__()
+            if not asked:
+                asked.append(None)
+                asked[0] = queue._finished
+
+    asked = []
+    queue = asyncio.Queue()
+    monkeypatch.setattr(asyncio.locks, "Event", Event)
+    assert queue._finished is asked[0] is queue._finished
+
+
+@pytest.mark.parametrize("what", ["_getters", "_putters", "_children"])
+def test_a_collection_asks_for_what_is_being_made(run, loop, what):
+    """Up to 3.11 memory that is asked for may start one."""
+
+    class Last:
+        def __init__(self):
+            self.self = self
+
+        def __del__(self):
+            asked.append(getattr(obj, what))
+
+    async def make():
+        return asyncio.gather(loop.create_future()) if what == "_children" else asyncio.Queue()
+
+    obj = run(make())
+    asked = []
+    before = gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    Last()
+    gc.set_threshold(1)
+    gc.enable()
+    try:
+        asked.append(getattr(obj, what))
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert asked[0] is asked[1] is getattr(obj, what)
+
+
+@pytest.mark.parametrize(
+    "kind, items, others",
+    [("Queue", collections.deque([1]), 5), ("LifoQueue", [1], collections.deque())],
+)
+def test_items_are_replaced_when_the_queue_asks_for_their_number(kind, items, others):
+    class Items:
+        def __len__(self):
+            queue._queue = items
+            queue.qsize()
+            queue._queue = others
+            return length
+
+    queue = getattr(asyncio, kind)(1)
+    for method, args, length in (("get_nowait", (), 1), ("put_nowait", (1,), 0)):
+        queue._queue = Items()
+        with contextlib.suppress(AttributeError, IndexError):
+            getattr(queue, method)(*args)
+
+
+def test_the_size_of_a_queue_is_replaced_while_it_is_initialised():
+    class Init:
+        def __get__(self, queue, cls):
+            queue._maxsize = 0
+            gc.collect()
+            return sizes.append
+
+    class Queue(asyncio.Queue):
+        _init = Init()
+
+    class Last:
+        def __del__(self):
+            queue._maxsize = object()
+
+    sizes = []
+    queue = Queue.__new__(Queue)
+    queue._getters = Last()
+    queue.__init__(7)
+    assert sizes == [7]
 
 
 def test_as_many_unfinished_tasks_as_there_can_be(impl):
