@@ -114,18 +114,19 @@ TaskGroup_on_task_done(PyObject *self, PyObject *task)
     ctask_state *st = group->st;
     TaskObj *ours = (TaskObj *)task;
     PyObject *completed = group->completed;
-    PyObject *parent = group->parent_task;
+    PyObject *parent = group->parent_task, *tasks = group->tasks;
     PyObject *res = NULL;
-    if (UNLIKELY(parent == NULL || group->tasks == NULL || !PySet_CheckExact(group->tasks))) {
+    if (UNLIKELY(parent == NULL || tasks == NULL || !PySet_CheckExact(tasks))) {
         return PyObject_CallFunctionObjArgs(st->stock_on_task_done, self, task, NULL);
     }
     Py_INCREF(self);
     Py_INCREF(parent);
+    Py_INCREF(tasks); /* who is in it may compare as it likes */
     if (LIKELY(
             task_is_exact(task) && completed != NULL && (completed == Py_None || future_is_exact(completed)) &&
             (ours->state == FUTURE_CANCELLED || (ours->state == FUTURE_FINISHED && ours->exception == NULL)))) {
         /* Nothing but the end of a task: no error to remember. */
-        if (PySet_Discard(group->tasks, task) < 0 || awaited_by_discard(st, task, (TaskObj *)parent) < 0) {
+        if (PySet_Discard(tasks, task) < 0 || awaited_by_discard(st, task, (TaskObj *)parent) < 0) {
             goto finally;
         }
         completed = group->completed;
@@ -139,11 +140,11 @@ TaskGroup_on_task_done(PyObject *self, PyObject *task)
         res = status < 0 ? NULL : Py_NewRef(Py_None);
     }
     else {
-        int known = PySet_Contains(group->tasks, task);
+        int known = PySet_Contains(tasks, task);
         if (known > 0) {
             res = PyObject_CallFunctionObjArgs(st->stock_on_task_done, self, task, NULL);
         }
-        else if (known == 0 && PySet_Add(group->tasks, task) == 0) {
+        else if (known == 0 && PySet_Add(tasks, task) == 0) {
             /* It failed in its eager start, and create_task() calls, in early releases.  The parent runs: cancelled
                now, it would be so once more after the group. */
             PyObject *method = PyObject_GetAttr(self, st->str._on_task_done);
@@ -158,12 +159,29 @@ finally:
         Py_CLEAR(group->context);
         PyErr_SetRaisedException(raised);
     }
+    Py_DECREF(tasks);
     Py_DECREF(parent);
     Py_DECREF(self);
     return res;
 }
 
 static PyMethodDef on_task_done_def = {"_on_task_done", TaskGroup_on_task_done, METH_O, NULL};
+
+/* Take the task, which has its callback, among the others.  Those may compare as they like. */
+static inline int
+group_add(GroupObj *group, TaskObj *task)
+{
+    PyObject *tasks = Py_NewRef(group->tasks);
+    int status = PySet_Add(tasks, (PyObject *)task);
+    Py_DECREF(tasks);
+    if (UNLIKELY(status < 0)) {
+        PyObject *callback = task->callback0, *context = task->context0;
+        task->callback0 = task->context0 = NULL;
+        Py_XDECREF(callback);
+        Py_XDECREF(context);
+    }
+    return status;
+}
 
 /* create_task() where nobody has a say in it.  NULL without an exception if that is not so. */
 static PyObject *
@@ -185,7 +203,7 @@ group_create(GroupObj *group, PyObject *coro, PyObject *name, PyObject *context)
         if (group->context == NULL) {
             return NULL;
         }
-        group->task_done = PyCFunction_New(&on_task_done_def, (PyObject *)group);
+        Py_XSETREF(group->task_done, PyCFunction_New(&on_task_done_def, (PyObject *)group));
         if (group->task_done == NULL) {
             return NULL;
         }
@@ -196,19 +214,20 @@ group_create(GroupObj *group, PyObject *coro, PyObject *name, PyObject *context)
     }
     TaskObj *task = (TaskObj *)obj;
     if (UNLIKELY(group->task_done == NULL || group->context == NULL || group->tasks == NULL ||
-                 !PySet_CheckExact(group->tasks) || task->callback0 != NULL || task->callbacks != NULL ||
-                 PySet_Add(group->tasks, obj) < 0)) {
-        /* Out of memory, or str(name) has done strange things. */
+                 !PySet_CheckExact(group->tasks) || task->callback0 != NULL || task->callbacks != NULL)) {
+        /* str(name) has done strange things. */
         Py_DECREF(obj);
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_RuntimeError, "the TaskGroup was changed while it made a task");
-        }
+        PyErr_SetString(PyExc_RuntimeError, "the TaskGroup was changed while it made a task");
         return NULL;
     }
     awaited_by_parent(group, task);
     /* task.add_done_callback(self._on_task_done).  The callback has no use for a context: one does for all. */
     task->callback0 = Py_NewRef(group->task_done);
     task->context0 = Py_NewRef(group->context);
+    if (UNLIKELY(group_add(group, task) < 0)) {
+        Py_DECREF(obj);
+        return NULL;
+    }
     return obj;
 }
 

@@ -188,6 +188,79 @@ def test_the_size_of_a_queue_is_replaced_while_it_is_initialised():
     assert sizes == [7]
 
 
+class Twin:
+    """Looks like the task to a set that looks for it, and is asked whether it is."""
+
+    def __init__(self, number, asked):
+        self.number, self.asked = number, asked
+
+    def __hash__(self):
+        return self.number
+
+    def __eq__(self, other):
+        if self is not other and self.asked:
+            self.asked.pop()()
+        return False
+
+
+@pytest.mark.parametrize("end", ["result", "exception"])
+@pytest.mark.parametrize("spoil", ["set()", "None", "deleted"])
+def test_the_set_of_a_group_goes_when_it_is_looked_into(run, loop, end, spoil):
+    async def ends():
+        if end == "exception":
+            raise ValueError
+
+    def spoils():
+        if spoil == "deleted":
+            del group._tasks
+        else:
+            group._tasks = None if spoil == "None" else set()
+
+    async def main():
+        await group.__aenter__()
+        task = asyncio.ensure_future(ends())
+        await asyncio.wait([task])
+        task.exception()
+        group._tasks.add(Twin(hash(task), [spoils]))
+        with contextlib.suppress(AttributeError, TypeError):
+            group._on_task_done(task)
+
+    group = asyncio.TaskGroup()
+    loop.set_exception_handler(ignore)
+    with contextlib.suppress(asyncio.CancelledError):
+        run(main())
+
+
+@pytest.mark.parametrize("spoil", ["set()", "deleted"])
+def test_the_set_of_a_group_goes_when_a_task_comes(run, loop, spoil):
+    def spoils():
+        if spoil == "deleted":
+            del group._tasks
+        else:
+            group._tasks = set()
+        seen.append(spoil)
+
+    async def main():
+        await group.__aenter__()
+        for _ in range(20):  # until one is where the one before was
+            task = group.create_task(asyncio.sleep(0))
+            number = hash(task)
+            await task
+            del task
+            await asyncio.sleep(0)
+            group._tasks.add(Twin(number, [spoils]))
+            with contextlib.suppress(AttributeError):
+                await group.create_task(asyncio.sleep(0))
+            if seen:
+                break
+            group._tasks = set()
+
+    seen = []
+    group = asyncio.TaskGroup()
+    loop.set_exception_handler(ignore)
+    run(main())
+
+
 def test_as_many_unfinished_tasks_as_there_can_be(impl):
     queue = asyncio.Queue()
     queue._unfinished_tasks = sys.maxsize
