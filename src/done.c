@@ -51,6 +51,14 @@ done_add(DoneObj *done, PyObject *fut, PyObject *context)
     return res == NULL ? -1 : 0;
 }
 
+/* The list may hold anything where `_asyncio`'s getter gives it away. */
+static inline int
+is_pair_of(DoneObj *done, PyObject *pair)
+{
+    return PyTuple_CheckExact(pair) && PyTuple_GET_SIZE(pair) > 0 &&
+           PyTuple_GET_ITEM(pair, 0) == (PyObject *)done;
+}
+
 /* By identity: no code of others' runs. */
 static int
 done_remove_exact(DoneObj *done, FutureObj *fut)
@@ -60,8 +68,7 @@ done_remove_exact(DoneObj *done, FutureObj *fut)
         Py_INCREF(callbacks);
         for (Py_ssize_t i = PyList_GET_SIZE(callbacks) - 1; i >= 0; i--) {
             /* The end of a context, which goes with it, may remove others. */
-            if (i < PyList_GET_SIZE(callbacks) &&
-                PyTuple_GET_ITEM(PyList_GET_ITEM(callbacks, i), 0) == (PyObject *)done &&
+            if (i < PyList_GET_SIZE(callbacks) && is_pair_of(done, PyList_GET_ITEM(callbacks, i)) &&
                 PyList_SetSlice(callbacks, i, i + 1, NULL) < 0) {
                 Py_DECREF(callbacks);
                 return -1;

@@ -1,5 +1,6 @@
 """Private attributes deleted or replaced in the midst of things: an exception or nothing."""
 
+import _asyncio
 import asyncio
 import collections
 import contextlib
@@ -258,6 +259,26 @@ def test_the_set_of_a_group_goes_when_a_task_comes(run, loop, spoil):
     seen = []
     group = asyncio.TaskGroup()
     loop.set_exception_handler(ignore)
+    run(main())
+
+
+@pytest.mark.ctask_only  # asyncio's crashes up to 3.13
+@pytest.mark.parametrize("pair", [5, ()])
+def test_what_is_written_to_the_list_of_callbacks_while_somebody_waits(run, loop, pair):
+    async def main():
+        fut = loop.create_future()
+        fut.add_done_callback(print)
+        fut.add_done_callback(repr)
+        fut.remove_done_callback(print)
+        waiting = asyncio.ensure_future(asyncio.wait([fut]))
+        await asyncio.sleep(0)
+        shown = _asyncio.Future._callbacks.__get__(fut)
+        shown.append(pair)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        shown.clear()
+        fut.cancel()
+
     run(main())
 
 
