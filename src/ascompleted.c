@@ -214,7 +214,8 @@ one_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
         raised = error;
     }
 #if ASCOMPLETED_CLASS /* not in 3.13.0; the generator of earlier ones never did */
-    ((AsCompletedObj *)coro->owner)->left++;
+    AsCompletedObj *all = (AsCompletedObj *)coro->owner;
+    all->left += LIKELY(all->left < PY_SSIZE_T_MAX);
 #endif
     PyErr_SetRaisedException(raised);
     return CORO_ERROR;
@@ -707,24 +708,28 @@ static PyObject *
 AsCompleted_get_done(PyObject *self, void *Py_UNUSED(closure))
 {
     AsCompletedObj *all = (AsCompletedObj *)self;
-    if (all->queue != NULL) {
-        return Py_NewRef(all->queue);
-    }
-    PyObject *queue = PyObject_CallNoArgs(all->st->stock_Queue);
-    if (queue == NULL || ascompleted_fill_queue(all, queue) < 0) {
+    while (all->queue == NULL) {
+        Py_ssize_t head = all->head, tail = all->tail;
+        PyObject *queue = PyObject_CallNoArgs(all->st->stock_Queue);
+        int status = queue == NULL ? -1 : ascompleted_fill_queue(all, queue);
+        /* asyncio's queue may have been replaced by what asks for another, or takes an item. */
+        if (status == 0 && all->queue == NULL && all->head == head && all->tail == tail) {
+            all->queue = Py_NewRef(queue);
+            if (all->done != NULL) {
+                all->done->silent = 0;
+            }
+            while (all->head < all->tail) {
+                Py_XDECREF(ascompleted_take(all));
+            }
+        }
         PyObject *raised = PyErr_GetRaisedException(); /* without memory a deque that ends would clear it */
         Py_XDECREF(queue);
         PyErr_SetRaisedException(raised);
-        return NULL;
+        if (status < 0) {
+            return NULL;
+        }
     }
-    if (all->done != NULL) {
-        all->done->silent = 0;
-    }
-    all->queue = Py_NewRef(queue);
-    while (all->head < all->tail) {
-        Py_XDECREF(ascompleted_take(all));
-    }
-    return queue;
+    return Py_NewRef(all->queue);
 }
 
 static PyObject *
@@ -804,6 +809,7 @@ ascompleted_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, ascompleted_dealloc); /* an attribute may be the next of many */
 #if ASCOMPLETED_CLASS
     clear_weakrefs(self, type);
 #endif
@@ -811,6 +817,7 @@ ascompleted_dealloc(PyObject *self)
     PyMem_Free(((AsCompletedObj *)self)->items);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 PyDoc_STRVAR(AsCompleted_doc,

@@ -860,6 +860,53 @@ def test_the_queue_is_asked_for_between_a_wake_and_its_cancellation(run, loop, a
     run(body())
 
 
+@has_class
+@pytest.mark.ctask_only
+def test_the_queue_is_asked_for_while_it_is_made(run, loop, as_completed, monkeypatch):
+    def init(queue, maxsize):
+        stock(queue, maxsize)
+        made.append(weakref.ref(queue))
+        if len(made) == 1:
+            future.set_result(1)
+            asked.append(iterator._done)
+
+    async def body():
+        nonlocal iterator
+        iterator = as_completed([future])
+        waiting = asyncio.ensure_future(next(iterator))
+        await turns(2)
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.Queue, "_init", init)
+            asked.append(iterator._done)
+        assert asked[0] is asked[1] is iterator._done
+        assert await waiting == 1
+        iterator = None
+
+    future, iterator, made, asked = loop.create_future(), None, [], []
+    stock = asyncio.Queue._init
+    run(body())
+    asked.clear()
+    gc.collect()
+    assert {ref() for ref in made} == {None}
+
+
+@has_class
+def test_more_are_left_than_there_can_be(run, loop, as_completed):
+    async def body():
+        future = loop.create_future()
+        iterator = as_completed([future])
+        coming = next(iterator)
+        coming.send(None)
+        iterator._todo_left = sys.maxsize
+        with pytest.raises(asyncio.CancelledError):
+            coming.throw(asyncio.CancelledError())
+        future.set_result(1)
+        await turns(2)
+        assert await next(iterator) == 1
+
+    run(body())
+
+
 def test_the_coroutines_looks(run, as_completed):
     async def body():
         coro = next(iter(as_completed([turns(1, 1)])))
