@@ -4,6 +4,7 @@
    connection (connection_made(), ...) is asyncio's.  A transport of ours asks
    streamreader_protocol_check() and then calls streamreader_feed() with the bytes where they are. */
 
+#include "futures.h"
 #include "streams.h"
 
 /* ---- overrides ---- */
@@ -185,6 +186,13 @@ protocol_lose(StreamProtocolObj *protocol)
 #endif
     protocol_forget(&protocol->task);
     protocol_forget(&protocol->transport);
+    if (UNLIKELY(protocol->closed != NULL)) {
+        /* feed_eof() may be anybody's, and have asked for it. */
+        PyObject *closed = Py_NewRef(protocol->closed);
+        int status = future_wake(protocol->st, closed, Py_None);
+        Py_DECREF(closed);
+        return status < 0 ? -1 : 0;
+    }
     return 0;
 }
 
@@ -239,7 +247,12 @@ StreamProtocol_get_closed(PyObject *self, void *Py_UNUSED(closure))
         if (fut == NULL) {
             return NULL;
         }
-        Py_XSETREF(protocol->closed, Py_NewRef(fut));
+        if (LIKELY(protocol->closed == NULL)) {
+            protocol->closed = Py_NewRef(fut);
+        }
+        else {
+            Py_SETREF(fut, Py_NewRef(protocol->closed)); /* create_future() may have asked for it, too */
+        }
         return fut;
     }
     return Py_NewRef(protocol->closed);
@@ -265,7 +278,12 @@ StreamProtocol_get_drain_waiters(PyObject *self, void *Py_UNUSED(closure))
         if (deque == NULL) {
             return NULL;
         }
-        Py_XSETREF(protocol->drain_waiters, Py_NewRef(deque));
+        if (LIKELY(protocol->drain_waiters == NULL)) {
+            protocol->drain_waiters = Py_NewRef(deque);
+        }
+        else {
+            Py_SETREF(deque, Py_NewRef(protocol->drain_waiters)); /* a collection has had it made */
+        }
         return deque;
     }
     return Py_NewRef(protocol->drain_waiters);
@@ -307,6 +325,17 @@ StreamProtocol___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *
     return core_new(type, streamprotocol_dealloc, sizeof(StreamProtocolObj));
 }
 
+/* Was nothing set before __init__()? */
+static inline int
+protocol_is_bare(const StreamProtocolObj *protocol)
+{
+    return protocol->loop == NULL && protocol->reader_ref == NULL && protocol->strong_reader == NULL &&
+           protocol->stream_writer == NULL && protocol->client_connected == NULL && protocol->task == NULL &&
+           protocol->transport == NULL && protocol->closed == NULL && protocol->drain_waiters == NULL &&
+           !protocol->paused && !protocol->connection_lost && !protocol->reject_connection &&
+           !protocol->over_ssl;
+}
+
 /* The ordinary case here; asyncio's own __init__ fills the same attributes in all others. */
 static int
 StreamProtocol___init__(PyObject *self, PyObject *args, PyObject *kwargs)
@@ -319,7 +348,7 @@ StreamProtocol___init__(PyObject *self, PyObject *args, PyObject *kwargs)
         PyErr_Clear();
         return core_init_stock(self, args, kwargs, protocol->st->stock_StreamReaderProtocol);
     }
-    if (protocol->loop != NULL || loop_plain(loop) == NULL || streamreader_cast(reader) == NULL) {
+    if (!protocol_is_bare(protocol) || loop_plain(loop) == NULL || streamreader_cast(reader) == NULL) {
         PyObject *stack[] = {self, reader, callback, loop};
         PyObject *res = PyObject_Vectorcall(protocol->st->stock_protocol_init, stack, 4, NULL);
         Py_XDECREF(res);

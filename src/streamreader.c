@@ -754,6 +754,15 @@ StreamReader___new__(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py
     return core_new(type, streamreader_dealloc, sizeof(StreamReaderObj));
 }
 
+/* Was nothing set before __init__()? */
+static inline int
+reader_is_bare(const StreamReaderObj *reader)
+{
+    return reader->loop == NULL && reader->waiter == NULL && reader->exception == NULL &&
+           reader->transport == NULL && reader->limit_value == NULL && reader->buffer.store == NULL &&
+           reader->buffer.shared == NULL && !reader->eof && !reader->paused;
+}
+
 /* The ordinary case here; asyncio's own __init__ fills the same attributes in all others. */
 static int
 StreamReader___init__(PyObject *self, PyObject *args, PyObject *kwargs)
@@ -766,7 +775,7 @@ StreamReader___init__(PyObject *self, PyObject *args, PyObject *kwargs)
         PyErr_Clear();
         return core_init_stock(self, args, kwargs, reader->st->stock_StreamReader);
     }
-    if (reader->loop == NULL && loop_plain(loop) != NULL && (limit == NULL || reader_size(limit, &size)) &&
+    if (reader_is_bare(reader) && loop_plain(loop) != NULL && (limit == NULL || reader_size(limit, &size)) &&
         size > 0) {
         reader->loop = Py_NewRef(loop);
         reader->waiter = Py_NewRef(Py_None);

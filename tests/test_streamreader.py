@@ -8,6 +8,7 @@ import gc
 import inspect
 import sys
 import warnings
+import weakref
 from unittest import mock
 
 import pytest
@@ -758,6 +759,71 @@ def test_without_init(impl):
             call()
         except (AttributeError, StopIteration):
             pass
+
+
+@pytest.mark.parametrize(
+    "name, after",
+    [
+        ("_waiter", None),
+        ("_exception", None),
+        ("_transport", None),
+        ("_eof", False),
+        ("_paused", False),
+        ("_buffer", b""),
+    ],
+)
+def test_what_was_set_before_init(impl, loop, name, after):
+    reader = impl.StreamReader.__new__(impl.StreamReader)
+    before = Transport() if after is None else True if after is False else bytearray(b"before")
+    setattr(reader, name, before)
+    ref = weakref.ref(before) if after is None else bool
+    del before
+    reader.__init__(loop=loop)
+    assert getattr(reader, name) == after
+    assert not ref()
+
+
+@pytest.mark.parametrize(
+    "name", ["_task", "_transport", "_client_connected_cb", "_stream_reader_wr", "_paused"]
+)
+def test_what_was_set_before_init_of_a_protocol(impl, loop, make, name):
+    protocol = impl.StreamReaderProtocol.__new__(impl.StreamReaderProtocol)
+    before = True if name == "_paused" else Transport()
+    setattr(protocol, name, before)
+    ref = bool if name == "_paused" else weakref.ref(before)
+    del before
+    reader = make()
+    protocol.__init__(reader, loop=loop)
+    assert not ref()
+    assert protocol._stream_reader_wr() is reader
+    assert not protocol._paused
+    assert protocol._task is protocol._transport is protocol._client_connected_cb is None
+
+
+def test_the_end_of_a_connection_is_asked_for_when_it_comes(impl, loop, make):
+    reader = make()
+    protocol = impl.StreamReaderProtocol(reader, loop=loop)
+    waiters = []
+    reader.feed_eof = lambda: waiters.append(protocol._get_close_waiter(None))
+    protocol.connection_lost(None)
+    assert waiters[0].done()
+    del reader.feed_eof
+
+
+@pytest.mark.ctask_only
+def test_the_end_is_asked_for_while_its_future_is_made(impl, loop, make, monkeypatch):
+    def create_future():
+        if not asked:
+            asked.append(None)
+            asked[0] = protocol._closed
+        return stock()
+
+    reader = make()
+    protocol = impl.StreamReaderProtocol(reader, loop=loop)
+    stock, asked = loop.create_future, []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "create_future", create_future)
+        assert protocol._closed is asked[0] is protocol._closed
 
 
 def test_attributes_may_be_patched_and_deleted(make, run):
