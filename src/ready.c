@@ -14,6 +14,12 @@ ready_length(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromSize_t(ring_length(&((LoopObj *)self)->ready));
 }
 
+static void
+set_mutated(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "deque mutated during iteration");
+}
+
 /* The handle of an entry, which it is from now on; owned. */
 static PyObject *
 ready_show(LoopObj *loop, size_t i)
@@ -22,8 +28,17 @@ ready_show(LoopObj *loop, size_t i)
     if (ring_kind(&shown) == READY_HANDLE) {
         return Py_NewRef(ring_subject(&shown));
     }
+    /* Of these a method is looked up, which may be anybody's. */
+    PyObject *subject = ring_kind(&shown) == READY_READ || ring_kind(&shown) == READY_WRITE
+                            ? Py_NewRef(ring_subject(&shown))
+                            : NULL;
     int collects = PyGC_Disable(); // a collection may run anything, and the ring would be another
     PyObject *handle = entry_as_handle(loop, &shown);
+    if (handle != NULL &&
+        (i >= ring_length(&loop->ready) || memcmp(ring_at(&loop->ready, i), &shown, sizeof(shown)) != 0)) {
+        set_mutated();
+        Py_CLEAR(handle);
+    }
     if (handle != NULL) {
         *ring_at(&loop->ready, i) = ring_make(Py_NewRef(handle), READY_HANDLE, NULL, NULL);
     }
@@ -33,6 +48,7 @@ ready_show(LoopObj *loop, size_t i)
     if (handle != NULL) {
         entry_forget(&shown);
     }
+    Py_XDECREF(subject);
     return handle;
 }
 
@@ -76,7 +92,7 @@ ready_take(PyObject *self, PyObject *arg)
         return NULL;
     }
     if (i >= ring_length(ready) || ring_subject(ring_at(ready, i)) != handle) {
-        PyErr_SetString(PyExc_RuntimeError, "deque mutated during iteration"); // by what dropping the entry ran
+        set_mutated(); // by what dropping the entry ran
         Py_DECREF(handle);
         return NULL;
     }

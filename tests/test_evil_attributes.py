@@ -624,3 +624,73 @@ def test_a_callback_whose_comparison(impl, loop, turn, evil):
         if not fut.done():
             fut.set_result(None)
         turn()
+
+
+@pytest.mark.ctask_only
+@pytest.mark.parametrize(
+    "changes",
+    [
+        "loop._ready.clear()",
+        "loop._ready.popleft()",
+        "loop._ready.appendleft(loop.call_soon(int))",
+        "loop._ready.rotate(1)",
+    ],
+)
+def test_a_look_at_what_is_ready_changes_it(script, changes):
+    """The handles of transports and of operations on sockets are made of their methods."""
+    done = script(
+        f"""
+    import socket
+    changing = []
+    def change():
+        if not changing:
+            changing.append(1)
+            try:
+                {changes}
+            except RuntimeError:
+                pass
+            changing.clear()
+        return print
+    """,
+        """
+    warnings.simplefilter("ignore")
+
+    class Loop(impl.EventLoop):
+        @property
+        def _sock_ready(self):
+            return change()
+
+    loop = Loop()
+    loop.set_exception_handler(lambda *args: None)
+    for n in range(20):
+        a, b = socket.socketpair()
+        a.setblocking(False)
+        coro = loop.sock_recv(a, 10)
+        coro.send(None)
+        b.send(b"x")
+        loop._poll(0)
+        loop.call_soon(int)
+        try:
+            list(loop._ready)
+        except RuntimeError as exc:
+            assert str(exc) == "deque mutated during iteration"
+        coro.close()
+        loop._ready.clear()
+        a.close()
+        a = b.dup()
+        a.setblocking(False)
+        transport = loop._make_socket_transport(a, asyncio.Protocol())
+        type(transport)._read_ready = property(lambda self: change())
+        del transport
+        loop.call_soon(int)
+        try:
+            list(loop._ready)
+        except RuntimeError as exc:
+            assert str(exc) == "deque mutated during iteration"
+        loop._ready.clear()
+        b.close()
+    loop.close()
+    print("stands")
+    """,
+    )
+    assert done.out == "stands\n"
