@@ -344,6 +344,10 @@ try_sendall(CoroObj *op, PyObject **result)
     if (PyObject_GetBuffer(op->arg, &view, PyBUF_SIMPLE) < 0) {
         return TRY_FAILED;
     }
+    if (UNLIKELY(op->n > view.len)) { // asked a second time, an object in Python may give another buffer
+        PyErr_SetString(PyExc_BufferError, "the data has become shorter while it was sent");
+        tried = TRY_FAILED;
+    }
     for (int i = 0; i < SENDS_AT_ONCE && tried == TRY_TURN; i++) {
         ssize_t n = op_send_some(op_fd(op), (const char *)view.buf + op->n, (size_t)(view.len - op->n));
         if (UNLIKELY(n < 0)) {

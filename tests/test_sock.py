@@ -374,6 +374,26 @@ def test_sendall_holds_the_buffer_while_it_waits(loop, run, pair):
     data.append(1)
 
 
+@pytest.mark.ctask_only  # asyncio sends nothing again and again
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no __buffer__()")
+def test_sendall_of_what_becomes_shorter(loop, run, pair):
+    class Shorter:
+        def __buffer__(self, flags):
+            return memoryview(bytes(sizes.pop(0)))
+
+    a, b = pair
+    sizes = [1 << 22, 10]
+
+    async def main():
+        task = loop.create_task(loop.sock_sendall(a, Shorter()))
+        await settle()
+        await loop.sock_recv(b, 1 << 22)
+        with pytest.raises(BufferError, match="the data has become shorter while it was sent"):
+            await task
+
+    run(main())
+
+
 def test_sendall_errors(loop, run, pair):
     a, b = pair
     with pytest.raises(TypeError, match="a bytes-like object is required, not 'str'"):
