@@ -1046,7 +1046,8 @@ PyDoc_STRVAR(get_debug_doc,
 static PyObject *
 Loop_get_debug(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return Py_NewRef(((LoopObj *)self)->debug_value);
+    PyObject *value = ((LoopObj *)self)->debug_value;
+    return Py_NewRef(value == NULL ? Py_False : value); // the collector has cleared it
 }
 
 PyDoc_STRVAR(stop_doc,

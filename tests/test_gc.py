@@ -558,3 +558,38 @@ def test_attributes_do_not_show_up_on_a_later_object(impl, loop, turn, how):
     del thing
     gc.collect()
     assert ref() is None
+
+
+@pytest.mark.ctask_only
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no __release_buffer__()")
+def test_a_loop_that_the_collector_has_emptied_can_be_asked(script):
+    """A buffer is released when the memoryview of it is let go, by no finalizer; tuples are
+    not emptied."""
+    done = script("""
+    warnings.simplefilter("ignore")
+
+    class Buffer(tuple):
+        __slots__ = ()
+        def __buffer__(self, flags):
+            return memoryview(bytearray(1))
+        def __release_buffer__(self, view):
+            loop = self[0]
+            for name in dir(loop):
+                if name in ("run_forever", "__class__", "__init__"):
+                    continue
+                try:
+                    value = getattr(loop, name)
+                    if callable(value):
+                        asyncio.iscoroutine(result := value()) and result.close()
+                except BaseException:
+                    pass
+            print("released", flush=True)
+
+    gc.disable()
+    loop = impl.new_event_loop()
+    cycle = [memoryview(Buffer([loop]))]
+    cycle.append(cycle)
+    del loop, cycle
+    gc.collect()
+    """)
+    assert done.out == "released\n"
