@@ -33,6 +33,14 @@ watched_name(ctask_state *st, int i)
 
 /* ---- overrides ---- */
 
+/* What stands behind a method of _ctask.Loop; NULL if a program has put something else in its place. */
+static PyMethodDef *
+method_behind(ctask_state *st, PyObject *ours)
+{
+    int is_one = Py_IS_TYPE(ours, &PyMethodDescr_Type) && PyDescr_TYPE(ours) == st->LoopType;
+    return is_one ? ((PyMethodDescrObject *)ours)->d_method : NULL;
+}
+
 /* Is `name` still our own method on this loop?  (A bound method of ours: looking it up does not create the
    instance's dictionary, without which the interpreter finds methods faster.) */
 static int
@@ -42,7 +50,7 @@ is_our_method(LoopObj *loop, PyObject *name)
     PyObject *theirs = PyObject_GetAttr((PyObject *)loop, name);
     int result = ours != NULL && theirs != NULL && PyCFunction_CheckExact(theirs) &&
                  PyCFunction_GET_SELF(theirs) == (PyObject *)loop &&
-                 ((PyCFunctionObject *)theirs)->m_ml == ((PyMethodDescrObject *)ours)->d_method;
+                 ((PyCFunctionObject *)theirs)->m_ml == method_behind(loop->st, ours);
     Py_XDECREF(theirs);
     Py_XDECREF(ours);
     return result;
@@ -1086,13 +1094,14 @@ Loop_adopt_methods(PyObject *cls, PyObject *Py_UNUSED(ignored))
         PyObject *ours = PyObject_GetAttrString((PyObject *)st->LoopType, names[i]);
         PyObject *theirs = ours == NULL ? NULL : PyObject_GetAttrString(cls, names[i]);
         PyObject *method = NULL;
-        if (theirs != NULL && theirs == ours) {
-            method = PyDescr_NewMethod((PyTypeObject *)cls, ((PyMethodDescrObject *)ours)->d_method);
+        PyMethodDef *def = theirs != NULL && theirs == ours ? method_behind(st, ours) : NULL;
+        if (def != NULL) {
+            method = PyDescr_NewMethod((PyTypeObject *)cls, def);
             if (method != NULL && PyObject_SetAttrString(cls, names[i], method) < 0) {
                 Py_CLEAR(method);
             }
         }
-        int failed = theirs == NULL || (theirs == ours && method == NULL);
+        int failed = theirs == NULL || (def != NULL && method == NULL);
         Py_XDECREF(method);
         Py_XDECREF(theirs);
         Py_XDECREF(ours);

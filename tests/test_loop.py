@@ -1148,3 +1148,25 @@ def test_runner_keeps_its_loop_and_context(impl):
     assert loop.is_closed()
     with pytest.raises(RuntimeError, match="^Runner is closed$"):
         runner.get_loop()
+
+
+@pytest.mark.ctask_only
+def test_methods_of_the_class_in_c_are_replaced(script):
+    done = script("""
+    from ctask import _ctask
+
+    class Mine(_ctask.Loop):
+        pass
+
+    for name in ("call_soon", "call_at", "time", "get_debug", "create_future", "create_task"):
+        for value in (5, "text", print, str.upper, lambda *args: None):
+            saved = getattr(_ctask.Loop, name)
+            setattr(_ctask.Loop, name, value)
+            Mine._adopt_methods()
+            loop = impl.new_event_loop()
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+            setattr(_ctask.Loop, name, saved)
+    print("done")
+    """)
+    assert done.out == "done\n"
