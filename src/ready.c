@@ -172,6 +172,9 @@ ready_poll(PyObject *self, PyObject *timeout)
         }
         nanoseconds = seconds > 0 ? (int64_t)ceil(fmin(seconds, MAXIMUM_WAIT) * 1e9) : 0;
     }
+    if (ring_length(&loop->ready) > 0) {
+        nanoseconds = 0; // a thread that found nobody asleep has not woken us
+    }
     if (loop_check_open(loop) < 0 || poll_wait(loop, nanoseconds) < 0) {
         return NULL;
     }

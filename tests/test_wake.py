@@ -498,3 +498,36 @@ def test_a_subclass_of_the_handles_class(loop, turn):
     mine._run()
     turn()
     assert seen == [0, "run", 1, "run"]
+
+
+# ---- while nobody is asleep yet
+
+
+def test_what_the_clock_makes_ready_is_not_waited_out(impl):
+    class Loop(impl.EventLoop):
+        def time(self):
+            if armed:
+                armed.pop()
+                self.call_soon_threadsafe(seen.append, "soon")
+                self.call_soon_threadsafe(self.stop)
+            return super().time()
+
+    armed, seen = [], []
+    loop = Loop()
+    timer = loop.call_later(30, seen.append, "late")
+    armed.append(1)
+    loop.run_forever()
+    assert seen == ["soon"]
+    timer.cancel()
+    loop.close()
+
+
+def test_what_a_thread_made_ready_is_not_waited_out_by_who_runs_the_loop(loop, turn):
+    """As nest_asyncio does: the thread came after it had looked, and before it waits."""
+    seen = []
+    loop.call_soon_threadsafe(seen.append, 1)
+    start = loop.time()
+    loop._selector.select(30)
+    assert loop.time() - start < 20
+    turn()
+    assert seen == [1]
