@@ -238,6 +238,9 @@ Acceptor_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
     PyObject *loop = PyObject_CallMethod(((AcceptorObj *)self)->server, "get_loop", NULL);
     LoopObj *ours = loop == NULL ? NULL : loop_cast(loop);
     int status = ours == NULL ? -1 : accept_ready(ours, self);
+    if (loop != NULL && ours == NULL) {
+        PyErr_SetString(PyExc_TypeError, "the server's loop is none of ctask's");
+    }
     Py_XDECREF(loop);
     if (status < 0) {
         return NULL;

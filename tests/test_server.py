@@ -298,6 +298,16 @@ def test_errors_of_accept_that_is_patched_while_serving(listen, until, reports, 
     until(lambda: len(listen.protocols) == 3 and listen.protocols[2].data)
 
 
+@pytest.mark.ctask_only
+def test_a_server_that_has_another_loop(listen, loop):
+    server = listen()
+    acceptor, _ = loop._selector.get_key(server.sockets[0]).data
+    server.get_loop = object
+    with pytest.raises(TypeError, match="the server's loop is none of ctask's"):
+        acceptor._read_ready()
+    del server.get_loop
+
+
 def test_a_listening_socket_that_is_closed_behind_the_server_accepts_from_no_other(
     loop, run, until, settle, reports
 ):
