@@ -32,6 +32,7 @@ from pathlib import Path
 
 import pytest
 import streams
+from evil import stands  # noqa: F401
 from tls_peer import begin, session, shake, side, steps, way  # noqa: F401
 
 # A checkout's ctask/ has no compiled module: tests are about the package that is installed.
