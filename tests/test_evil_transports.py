@@ -324,11 +324,11 @@ theirs.close()
 
 
 @pytest.mark.parametrize(
-    "kind", ["stream", "datagram", "pipe", "server", "reader", "lock", "queue", "task"]
+    "kind", ["stream", "tls", "datagram", "pipe", "server", "reader", "lock", "queue", "task"]
 )
 def test_what_the_collector_has_cleared_is_used(stands, kind):
     stands(f"""
-import os
+import os, ssl
 kind = {kind!r}
 
 class Late:
@@ -373,6 +373,10 @@ def make():
     task = None
     if kind == "stream":
         task = loop.create_task(loop.create_connection(lambda: protocol, sock=mine))
+    elif kind == "tls":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        task = loop.create_task(loop.create_connection(
+            lambda: protocol, sock=mine, ssl=context, server_hostname="x"))
     elif kind == "datagram":
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         mine.setblocking(False)
