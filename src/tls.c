@@ -513,11 +513,11 @@ tls_read_copied(TlsObj *self)
 static int
 tls_read_buffered(TlsObj *self)
 {
-    PyObject *protocol = self->app_protocol;
     Py_ssize_t hint = tls_incoming_size(self);
     if (hint < 0) {
         return -1;
     }
+    PyObject *protocol = self->app_protocol;
     if (protocol == NULL) {
         return 0;
     }
@@ -831,7 +831,10 @@ shutdown_complete(TlsObj *self)
     if (start_shutdown_timer(self) < 0) {
         return -1;
     }
-    return self->transport == NULL ? 0 : tls_call_method_soon(self, self->transport, self->st->str.close, NULL);
+    PyObject *transport = Py_XNewRef(self->transport);
+    int result = transport == NULL ? 0 : tls_call_method_soon(self, transport, self->st->str.close, NULL);
+    Py_XDECREF(transport);
+    return result;
 }
 
 /* Was what could not be read the peer's end?  An alert is a goodbye, too. */

@@ -21,8 +21,10 @@ static PyObject *
 Tls_connection_made(PyObject *op, PyObject *transport)
 {
     TlsObj *self = (TlsObj *)op;
-    Py_XSETREF(self->transport, Py_NewRef(transport));
+    PyObject *before = self->transport; // whose end may have something written to the new one
+    self->transport = Py_NewRef(transport);
     self->over_stream = (char)stream_is_exact(transport);
+    Py_XDECREF(before);
     PyObject *context = NULL;
     if (self->over_stream) {
         context = ((StreamObj *)transport)->base.context;

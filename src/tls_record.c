@@ -69,23 +69,27 @@ output_settle(TlsObj *self)
     return 0;
 }
 
+/* What a MemoryBIO says it has; ssl's may have been replaced, and this one say anything. */
+static Py_ssize_t
+bio_size(TlsObj *self, PyObject *bio)
+{
+    PyObject *pending = PyObject_GetAttr(bio, self->st->str.pending);
+    Py_ssize_t n = pending == NULL ? -1 : PyLong_AsSsize_t(pending);
+    Py_XDECREF(pending);
+    if (UNLIKELY(n < 0)) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    return Py_MIN(n, PY_SSIZE_T_MAX / 2); // something is added to it
+}
+
 PART Py_ssize_t
 tls_outgoing_size(TlsObj *self)
 {
-    Py_ssize_t size = self->backlog_bytes;
-    if (self->ssl != NULL) {
-        size += (Py_ssize_t)(self->pipe.out_end - self->pipe.out_start);
+    if (LIKELY(self->ssl != NULL)) {
+        return self->backlog_bytes + (Py_ssize_t)(self->pipe.out_end - self->pipe.out_start);
     }
-    else if (self->outgoing != NULL) {
-        PyObject *pending = PyObject_GetAttr(self->outgoing, self->st->str.pending);
-        Py_ssize_t n = pending == NULL ? -1 : PyLong_AsSsize_t(pending);
-        Py_XDECREF(pending);
-        if (n < 0) {
-            return -1;
-        }
-        size += n;
-    }
-    return size;
+    Py_ssize_t n = self->outgoing == NULL ? 0 : bio_size(self, self->outgoing);
+    return n < 0 ? -1 : n + self->backlog_bytes;
 }
 
 /* To a transport of our own: it sends from our memory and copies what the kernel does not take. */
@@ -109,16 +113,35 @@ output_to_stream(TlsObj *self, Py_ssize_t length)
     return result;
 }
 
+/* The ciphertext, which is no longer here then; NULL without an exception if there is none. */
+static PyObject *
+output_take(TlsObj *self)
+{
+    openssl_pipe *pipe = &self->pipe;
+    PyObject *data;
+    if (self->ssl != NULL) {
+        data = PyBytes_FromStringAndSize(pipe->out + pipe->out_start,
+                                         (Py_ssize_t)(pipe->out_end - pipe->out_start));
+        if (data != NULL) {
+            tls_output_release(self);
+        }
+        return data;
+    }
+    data = PyObject_CallMethodNoArgs(self->outgoing, self->st->str.read);
+    if (data != NULL && PyObject_Size(data) <= 0) {
+        Py_CLEAR(data);
+    }
+    return data;
+}
+
 /* Hand the ciphertext to the transport below, unless it has asked for a pause. */
 static int
 output_flush(TlsObj *self)
 {
     openssl_pipe *pipe = &self->pipe;
-    PyObject *transport = self->transport;
-    if (self->writing_paused || transport == NULL) {
+    if (self->writing_paused || self->transport == NULL) {
         return output_settle(self);
     }
-    PyObject *data;
     if (self->ssl != NULL) {
         size_t length = pipe->out_end - pipe->out_start;
         if (length == 0) {
@@ -127,24 +150,17 @@ output_flush(TlsObj *self)
         if (self->over_stream) {
             return output_to_stream(self, (Py_ssize_t)length);
         }
-        data = PyBytes_FromStringAndSize(pipe->out + pipe->out_start, (Py_ssize_t)length);
-        if (data == NULL) {
-            return -1;
-        }
-        tls_output_release(self);
     }
-    else {
-        data = PyObject_CallMethodNoArgs(self->outgoing, self->st->str.read);
-        Py_ssize_t length = data == NULL ? -1 : PyObject_Size(data);
-        if (length <= 0) {
-            Py_XDECREF(data);
-            return (int)length;
-        }
+    PyObject *transport = Py_NewRef(self->transport), *data = output_take(self);
+    int result = 0;
+    if (data != NULL) {
+        result = tls_drop(PyObject_CallMethodOneArg(transport, self->st->str.write, data));
     }
-    Py_INCREF(transport);
-    int result = tls_drop(PyObject_CallMethodOneArg(transport, self->st->str.write, data));
+    else if (PyErr_Occurred()) {
+        result = -1;
+    }
+    Py_XDECREF(data);
     Py_DECREF(transport);
-    Py_DECREF(data);
     return result;
 }
 
@@ -297,10 +313,7 @@ tls_incoming_size(TlsObj *self)
     if (LIKELY(self->ssl != NULL || self->incoming == NULL)) {
         return (Py_ssize_t)self->pipe.in_len;
     }
-    PyObject *pending = PyObject_GetAttr(self->incoming, self->st->str.pending);
-    Py_ssize_t n = pending == NULL ? -1 : PyLong_AsSsize_t(pending);
-    Py_XDECREF(pending);
-    return n;
+    return bio_size(self, self->incoming);
 }
 
 PART int

@@ -15,6 +15,13 @@ tls_protocol_of(PyObject *op)
     return ((TlsTransportObj *)op)->protocol;
 }
 
+/* A new reference, for what may call others: close() lets go of it. */
+static TlsObj *
+tls_protocol_hold(PyObject *op)
+{
+    return (TlsObj *)Py_XNewRef((PyObject *)tls_protocol_of(op));
+}
+
 PyDoc_STRVAR(tls_transport_get_extra_info_doc,
 "get_extra_info($self, name, default=None)\n--\n\n"
 "Return what is known of the connection: 'peercert', 'cipher', 'compression', 'sslcontext', 'ssl_object',\n"
@@ -47,8 +54,10 @@ TlsTransport_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     if (protocol == NULL) {
         return NULL;
     }
-    return tls_protocol_of(op) == NULL ? Py_NewRef(Py_None)
-                                       : NONE_OR_NULL(tls_set_app_protocol(tls_protocol_of(op), protocol));
+    TlsObj *tls = tls_protocol_hold(op);
+    int result = tls == NULL ? 0 : tls_set_app_protocol(tls, protocol);
+    Py_XDECREF(tls);
+    return NONE_OR_NULL(result);
 }
 
 PyDoc_STRVAR(tls_transport_get_protocol_doc, "get_protocol($self, /)\n--\n\n(asyncio.BaseTransport.get_protocol)");
@@ -69,7 +78,9 @@ TlsTransport_is_closing(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (self->closed || self->protocol == NULL) {
         Py_RETURN_TRUE;
     }
-    int closing = tls_transport_below_closing(self->protocol);
+    TlsObj *protocol = tls_protocol_hold(op);
+    int closing = tls_transport_below_closing(protocol);
+    Py_DECREF(protocol);
     return closing < 0 ? NULL : PyBool_FromLong(closing);
 }
 
@@ -152,7 +163,10 @@ PyDoc_STRVAR(tls_transport_resume_reading_doc, "resume_reading($self, /)\n--\n\n
 static PyObject *
 TlsTransport_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return NONE_OR_NULL(tls_protocol_of(op) == NULL ? 0 : tls_resume_reading(tls_protocol_of(op)));
+    TlsObj *protocol = tls_protocol_hold(op);
+    int result = protocol == NULL ? 0 : tls_resume_reading(protocol);
+    Py_XDECREF(protocol);
+    return NONE_OR_NULL(result);
 }
 
 static int
@@ -172,18 +186,18 @@ static PyObject *
 TlsTransport_set_write_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     PyObject *high, *low;
-    TlsObj *protocol = tls_protocol_of(op);
     if (tls_parse_limits(args, kwargs, "|OO:set_write_buffer_limits", &high, &low) < 0) {
         return NULL;
     }
+    TlsObj *protocol = tls_protocol_hold(op);
     if (protocol == NULL) {
         Py_RETURN_NONE;
     }
-    if (tls_set_limits(high, low, TLS_WRITE_HIGH_KIB, &protocol->outgoing_high, &protocol->outgoing_low) < 0) {
-        return NULL;
+    int result = tls_set_limits(
+        high, low, TLS_WRITE_HIGH_KIB, &protocol->outgoing_high, &protocol->outgoing_low);
+    if (result == 0) {
+        result = tls_control_writing(protocol);
     }
-    Py_INCREF(protocol);
-    int result = tls_control_writing(protocol);
     Py_DECREF(protocol);
     return NONE_OR_NULL(result);
 }
@@ -197,18 +211,18 @@ static PyObject *
 TlsTransport_set_read_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     PyObject *high, *low;
-    TlsObj *protocol = tls_protocol_of(op);
     if (tls_parse_limits(args, kwargs, "|OO:set_read_buffer_limits", &high, &low) < 0) {
         return NULL;
     }
+    TlsObj *protocol = tls_protocol_hold(op);
     if (protocol == NULL) {
         Py_RETURN_NONE;
     }
-    if (tls_set_limits(high, low, TLS_READ_HIGH_KIB, &protocol->incoming_high, &protocol->incoming_low) < 0) {
-        return NULL;
+    int result = tls_set_limits(
+        high, low, TLS_READ_HIGH_KIB, &protocol->incoming_high, &protocol->incoming_low);
+    if (result == 0) {
+        result = tls_control_reading(protocol);
     }
-    Py_INCREF(protocol);
-    int result = tls_control_reading(protocol);
     Py_DECREF(protocol);
     return NONE_OR_NULL(result);
 }
@@ -236,8 +250,11 @@ TlsTransport_get_read_buffer_limits(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-tls_size_or_null(Py_ssize_t size)
+tls_size_of(PyObject *op, Py_ssize_t (*size_of)(TlsObj *))
 {
+    TlsObj *protocol = tls_protocol_hold(op);
+    Py_ssize_t size = protocol == NULL ? 0 : size_of(protocol);
+    Py_XDECREF(protocol);
     return size < 0 ? NULL : PyLong_FromSsize_t(size);
 }
 
@@ -247,7 +264,7 @@ PyDoc_STRVAR(tls_transport_get_write_buffer_size_doc,
 static PyObject *
 TlsTransport_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return tls_size_or_null(tls_protocol_of(op) == NULL ? 0 : tls_outgoing_size(tls_protocol_of(op)));
+    return tls_size_of(op, tls_outgoing_size);
 }
 
 PyDoc_STRVAR(tls_transport_get_read_buffer_size_doc,
@@ -256,7 +273,7 @@ PyDoc_STRVAR(tls_transport_get_read_buffer_size_doc,
 static PyObject *
 TlsTransport_get_read_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return tls_size_or_null(tls_protocol_of(op) == NULL ? 0 : tls_incoming_size(tls_protocol_of(op)));
+    return tls_size_of(op, tls_incoming_size);
 }
 
 PyDoc_STRVAR(tls_transport_write_doc, "write($self, /, data)\n--\n\nEncrypt and send `data`.  (asyncio.WriteTransport.write)");
@@ -336,7 +353,10 @@ PyDoc_STRVAR(tls_transport_append_doc, "_test__append_write_backlog($self, data,
 static PyObject *
 TlsTransport_append(PyObject *op, PyObject *data)
 {
-    return NONE_OR_NULL(tls_protocol_of(op) == NULL ? 0 : tls_backlog_append(tls_protocol_of(op), data));
+    TlsObj *protocol = tls_protocol_hold(op);
+    int result = protocol == NULL ? 0 : tls_backlog_append(protocol, data);
+    Py_XDECREF(protocol);
+    return NONE_OR_NULL(result);
 }
 
 static PyMethodDef tls_transport_methods[] = {

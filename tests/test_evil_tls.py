@@ -1,0 +1,266 @@
+"""Whatever Python code does that TLS calls, the interpreter stands."""
+
+import sys
+
+import pytest
+
+buffers_in_python = pytest.mark.skipif(sys.version_info < (3, 12), reason="no __buffer__() before")
+
+TLS = """
+import ssl, weakref
+
+class Session:
+    '''In the place of an ssl.SSLObject: no TLS at all.'''
+    to_read = b""
+    def do_handshake(self): pass
+    def getpeercert(self): pass
+    def cipher(self): pass
+    def compression(self): pass
+    def pending(self): return 0
+    def unwrap(self): pass
+    def read(self, size, *buffer):
+        if not self.to_read:
+            raise ssl.SSLWantReadError
+        data, self.to_read = self.to_read[:size], self.to_read[size:]
+        return data
+    def write(self, data):
+        self.outgoing.write(data)
+        return len(data)
+
+class Context(ssl.SSLContext):
+    def wrap_bio(self, incoming, outgoing, **options):
+        session = self.make()
+        session.outgoing = outgoing
+        return session
+
+def context_of(make):
+    context = Context(ssl.PROTOCOL_TLS_CLIENT)
+    context.make = make
+    return context
+
+class Wire(asyncio.Transport):
+    _start_tls_compatible = True
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+    def set_protocol(self, protocol): self.protocol = protocol
+    def write(self, data): self.sent.append(bytes(data))
+    def pause_reading(self): pass
+    def resume_reading(self): pass
+    def is_closing(self): return False
+    def close(self): pass
+    def _force_close(self, exc): pass
+
+def deliver(protocol, data):
+    while data:
+        buffer = protocol.get_buffer(len(data))
+        n = min(len(buffer), len(data))
+        buffer[:n] = data[:n]
+        protocol.buffer_updated(n)
+        data = data[n:]
+
+def tls(make=Session, app=None, wire=None):
+    '''A connection: its transport and its SSLProtocol, which alone has the wire.'''
+    transport = loop.run_until_complete(loop.start_tls(
+        wire or Wire(), app or Protocol(), context_of(make), server_hostname="x"))
+    return transport, transport._ssl_protocol
+
+def lost():
+    '''The transport of a connection that is lost, which alone has the SSLProtocol.'''
+    transport, protocol = tls()
+    protocol.connection_lost(None)
+    turns()
+    gc.collect()
+    return transport, weakref.ref(protocol)
+
+def real():
+    '''The same as tls() of a real connection.'''
+    import tls_peer
+    wire, peer = Wire(), tls_peer.Peer(None, tls_peer.server_context(), True)
+    task = loop.create_task(loop.start_tls(
+        wire, Protocol(), tls_peer.client_context(), server_hostname="localhost"))
+    turns()
+    while not (task.done() and peer.shaken):
+        peer.incoming.write(b"".join(wire.sent))
+        wire.sent.clear()
+        try:
+            peer.tls.do_handshake()
+            peer.shaken = True
+        except ssl.SSLWantReadError:
+            pass
+        deliver(wire.protocol, peer.outgoing.read())
+        turns()
+    transport = task.result()
+    return transport, transport._ssl_protocol
+"""
+
+
+# ---- what is used when it has gone ----
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "transport.set_write_buffer_limits(high=Ends())",
+        "transport.set_read_buffer_limits(low=Ends())",
+        "transport.set_protocol(Ends())",
+        pytest.param("transport._test__append_write_backlog(Ends())", marks=buffers_in_python),
+    ],
+)
+def test_the_argument_lets_go_of_the_connection(stands, call):
+    stands(f"""{TLS}
+class Ends:
+    def __index__(self):
+        transport.close()
+        return 3
+    @property
+    def __class__(self):
+        transport.close()
+        return Ends
+    def __buffer__(self, flags):
+        transport.close()
+        return memoryview(b"abc")
+
+transport, gone = lost()
+attempt(lambda: {call})
+assert STOCK or gone() is None
+""")
+
+
+BIO = """
+class Bio:
+    '''In the place of ssl.MemoryBIO, which no class can have as its base.'''
+    def __init__(self):
+        self.bio = MemoryBIO()
+        self.write, self.write_eof = self.bio.write, self.bio.write_eof
+    @property
+    def eof(self):
+        return self.bio.eof
+    @property
+    def pending(self):
+        return self.bio.pending
+    def read(self, *size):
+        return self.bio.read(*size)
+
+MemoryBIO, ssl.MemoryBIO = ssl.MemoryBIO, Bio
+"""
+
+HOOKED = f"""{BIO}
+class Hooked(Bio):
+    hook = None
+    def asked(self):
+        hook, Hooked.hook = Hooked.hook, None
+        if hook is not None:
+            hook()
+    @property
+    def pending(self):
+        self.asked()
+        return super().pending
+    def read(self, *size):
+        data = super().read(*size)
+        if data:
+            self.asked()
+        return data
+
+ssl.MemoryBIO = Hooked
+"""
+
+
+@pytest.mark.parametrize("size", ["write", "read"])
+def test_the_connection_goes_while_it_counts(stands, size):
+    stands(f"""{TLS}{HOOKED}
+transport, gone = lost()
+Hooked.hook = transport.close
+attempt(transport.get_{size}_buffer_size)
+assert STOCK or gone() is None
+""")
+
+
+def test_the_application_goes_before_it_gives_its_buffer(stands):
+    stands(f"""{TLS}{HOOKED}
+class Buffered(asyncio.BufferedProtocol):
+    def get_buffer(self, hint):
+        return bytearray(100)
+    def buffer_updated(self, n):
+        pass
+
+transport, protocol = tls(app=Buffered())
+gc.collect()
+protocol._sslobj.to_read = b"abc"
+Hooked.hook = lambda: transport.set_protocol(Protocol())
+deliver(protocol, b"x")
+""")
+
+
+def test_the_transport_below_goes_while_what_is_for_it_is_read(stands):
+    stands(f"""{TLS}{HOOKED}
+transport, protocol = tls()
+gc.collect()
+Hooked.hook = lambda: protocol.connection_lost(None)
+transport.write(b"abc")
+""")
+
+
+def test_the_transport_below_goes_while_it_is_asked_for_its_methods(stands):
+    stands(f"""{TLS}
+class Evil(Wire):
+    def __getattribute__(self, name):
+        if name == "close":
+            protocol.connection_lost(None)
+            raise AttributeError(name)
+        return object.__getattribute__(self, name)
+    def __getattr__(self, name):
+        return lambda: None
+
+transport, protocol = tls(wire=Evil())
+gc.collect()
+transport.close()
+turns()
+""")
+
+
+def test_the_transport_below_writes_to_its_successor_when_it_goes(stands):
+    stands(f"""{TLS}
+class Late:
+    def __del__(self):
+        attempt(transport.write, b"abc")
+
+transport, protocol = real()
+app = Protocol()
+below, theirs = stream(app)
+attempt(protocol.connection_made, below)
+below.abort()
+turns()
+below.late = Late()
+wire = Wire()
+del app, below
+theirs.close()
+gc.collect()
+attempt(protocol.connection_made, wire)
+assert wire.sent
+""")
+
+
+# ---- what is not whole ----
+
+
+@pytest.mark.parametrize("answer", ["-1", "-2**63", "2**63 - 1", "2**63", "None"])
+def test_sizes_that_cannot_be(stands, answer):
+    stands(f"""{TLS}{BIO}
+class Lying(Bio):
+    pending = 0
+
+ssl.MemoryBIO = Lying
+transport, protocol = tls()
+Lying.pending = {answer}
+for call in (
+    transport.get_write_buffer_size,
+    transport.get_read_buffer_size,
+    lambda: transport.write(b"abc"),
+    lambda: deliver(protocol, b"abc"),
+):
+    try:
+        call()
+    except (OverflowError, TypeError):  # and no SystemError
+        pass
+""")
