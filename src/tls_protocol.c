@@ -530,6 +530,7 @@ Tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self == NULL) {
         return NULL;
     }
+    PyObject_GC_UnTrack(self); // nobody finds it before it is whole
     self->st = st;
     self->loop = Py_NewRef(loop);
     self->waiter = waiter == Py_None ? NULL : Py_NewRef(waiter);
@@ -562,6 +563,7 @@ Tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self->app_transport == NULL) {
         goto failed;
     }
+    PyObject_GC_Track(self);
     return (PyObject *)self;
 failed:
     Py_DECREF(self);

@@ -244,6 +244,24 @@ assert wire.sent
 # ---- what is not whole ----
 
 
+def test_a_protocol_is_found_before_it_is_made(stands):
+    stands(f"""{TLS}
+def make():
+    if not seen:
+        seen.append(True)
+        for obj in gc.get_objects():
+            if type(obj).__name__ == "SSLProtocol":
+                for method in ("connection_made", "_feed", "eof_received", "connection_lost"):
+                    for args in ((), (Wire(),), (b"abc",), (None,)):
+                        attempt(lambda: getattr(obj, method)(*args))
+    return Session()
+
+seen = []
+attempt(tls, make)
+assert seen
+""")
+
+
 @pytest.mark.parametrize("answer", ["-1", "-2**63", "2**63 - 1", "2**63", "None"])
 def test_sizes_that_cannot_be(stands, answer):
     stands(f"""{TLS}{BIO}
