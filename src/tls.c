@@ -26,33 +26,50 @@ PART int
 tls_call_method_soon(TlsObj *self, PyObject *object, PyObject *name, PyObject *arg)
 {
     PyObject *method = PyObject_GetAttr(object, name);
-    int result = method == NULL
-                     ? -1
-                     : call_soon(
-                           self->st, self->loop, method, arg, self->context == NULL ? Py_None : self->context);
+    PyObject *context = Py_NewRef(self->context == NULL ? Py_None : self->context);
+    int result = method == NULL ? -1 : call_soon(self->st, self->loop, method, arg, context);
+    Py_DECREF(context);
     Py_XDECREF(method);
     return result;
 }
 
 /* Whoever's call brings it about, the application's callbacks run in the context in which its connection was
-   made.  Returns 1 if it was entered. */
+   made.  If it is entered here it is `*entered`, for tls_context_exit(): the connection may have another by then. */
 static int
-tls_context_enter(TlsObj *self)
+tls_context_enter(TlsObj *self, PyObject **entered)
 {
     PyContext *context = (PyContext *)self->context;
+    *entered = NULL;
     if (LIKELY(context == NULL || context->ctx_entered)) {
         return 0; // the transport below, or a callback of its own, called us
     }
-    return PyContext_Enter(self->context) < 0 ? -1 : 1;
+    if (PyContext_Enter(self->context) < 0) {
+        return -1;
+    }
+    *entered = Py_NewRef(self->context);
+    return 0;
+}
+
+static int
+tls_context_exit(PyObject *entered)
+{
+    if (LIKELY(entered == NULL)) {
+        return 0;
+    }
+    int result = PyContext_Exit(entered);
+    Py_DECREF(entered);
+    return result;
 }
 
 static PyObject *
 tls_call_app(TlsObj *self, PyObject *protocol, PyObject *name, PyObject *arg)
 {
-    PyObject *stack[] = {protocol, arg};
-    int entered = tls_context_enter(self);
-    PyObject *result = entered < 0 ? NULL : PyObject_VectorcallMethod(name, stack, arg == NULL ? 1 : 2, NULL);
-    if (entered > 0 && UNLIKELY(PyContext_Exit(self->context) < 0)) {
+    PyObject *stack[] = {protocol, arg}, *entered;
+    if (tls_context_enter(self, &entered) < 0) {
+        return NULL;
+    }
+    PyObject *result = PyObject_VectorcallMethod(name, stack, arg == NULL ? 1 : 2, NULL);
+    if (UNLIKELY(tls_context_exit(entered) < 0)) {
         Py_CLEAR(result);
     }
     return result;
@@ -428,17 +445,14 @@ tls_deliver_streams(TlsObj *self, const char *data, Py_ssize_t n)
     if (protocol == NULL) {
         return 0;
     }
-    int entered = tls_context_enter(self);
-    if (entered < 0) {
+    PyObject *entered;
+    if (tls_context_enter(self, &entered) < 0) {
         return -1;
     }
     Py_INCREF(protocol);
     int result = streamreader_feed(NULL, protocol, data, n);
     Py_DECREF(protocol);
-    if (entered > 0 && UNLIKELY(PyContext_Exit(self->context) < 0)) {
-        result = -1;
-    }
-    return result;
+    return UNLIKELY(tls_context_exit(entered) < 0) ? -1 : result;
 }
 
 /* The application is called once a turn; what is left goes on in the next, whatever it raises. */

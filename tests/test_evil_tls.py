@@ -282,3 +282,27 @@ for call in (
     except (OverflowError, TypeError):  # and no SystemError
         pass
 """)
+
+
+# ---- made again ----
+
+
+@pytest.mark.ctask_only  # asyncio calls it in the context of who is calling
+def test_another_context_while_the_application_is_called(stands):
+    stands(f"""{TLS}
+import contextvars
+var = contextvars.ContextVar("var", default="outside")
+
+class Moves(Protocol):
+    def data_received(self, data):
+        var.set("inside")
+        attempt(protocol.connection_made, below)
+
+below, theirs = stream(Protocol())
+transport, protocol = tls(app=Moves())
+protocol._sslobj.to_read = b"abc"
+deliver(protocol, b"x")
+assert var.get() == "outside"
+below.abort()
+turns()
+""")
