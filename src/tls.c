@@ -817,12 +817,15 @@ tls_start_handshake(TlsObj *self)
         }
         self->timed_handshake = 1;
     }
-    if (tls_state_set(self, TLS_HANDSHAKE) < 0) {
+    if (tls_state_set(self, TLS_HANDSHAKE) < 0 || tls_timer_cancel(self, &self->handshake_timer) < 0) {
+        return -1; // there is a timer if the protocol was used before
+    }
+    PyObject *timer = tls_call_later(self, self->handshake_timeout, self->st->str._check_handshake_timeout);
+    if (timer == NULL) {
         return -1;
     }
-    self->handshake_timer = tls_call_later(
-        self, self->handshake_timeout, self->st->str._check_handshake_timeout);
-    return self->handshake_timer == NULL ? -1 : tls_do_handshake(self);
+    Py_XSETREF(self->handshake_timer, timer);
+    return tls_do_handshake(self);
 }
 
 /* ---- the end ---- */
@@ -833,8 +836,12 @@ start_shutdown_timer(TlsObj *self)
     if (self->shutdown_timer != NULL) {
         return 0;
     }
-    self->shutdown_timer = tls_call_later(self, self->shutdown_timeout, self->st->str._check_shutdown_timeout);
-    return self->shutdown_timer == NULL ? -1 : 0;
+    PyObject *timer = tls_call_later(self, self->shutdown_timeout, self->st->str._check_shutdown_timeout);
+    if (timer == NULL) {
+        return -1;
+    }
+    Py_XSETREF(self->shutdown_timer, timer);
+    return 0;
 }
 
 /* The timer goes on until the connection is lost: the transport below first sends what it has, which a peer

@@ -306,3 +306,37 @@ assert var.get() == "outside"
 below.abort()
 turns()
 """)
+
+
+@pytest.mark.ctask_only
+def test_a_protocol_that_is_used_again_has_one_timer(stands):
+    stands(f"""{TLS}
+from ctask._ctask import SSLProtocol
+
+class Timer:
+    cancelled = False
+    def cancel(self):
+        self.cancelled = True
+
+class Loop:
+    def get_debug(self): return False
+    def call_soon(self, *args, **kwargs): pass
+    def call_exception_handler(self, context): pass
+    def call_later(self, delay, callback):
+        timer = Timer()
+        timers.append(weakref.ref(timer))
+        return timer
+
+class Waiting(Session):
+    def do_handshake(self):
+        raise ssl.SSLWantReadError
+
+timers = []
+protocol = SSLProtocol(Loop(), Protocol(), context_of(Waiting), None)
+protocol.connection_made(Wire())
+protocol._app_transport.abort()
+protocol.connection_made(Wire())
+assert [timer() is None for timer in timers] == [True, False]
+protocol.connection_lost(None)
+assert timers[1]() is None
+""")
