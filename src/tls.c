@@ -422,6 +422,18 @@ peer_closed(TlsObj *self)
     return call_eof_received(self) < 0 ? -1 : self->state == TLS_FLUSHING ? 0 : tls_start_shutdown(self);
 }
 
+/* To TLS over this one, with any number of them above it: nothing else on the way looks at the depth of the stack. */
+static int
+tls_deliver_tls(PyObject *protocol, PyObject *data)
+{
+    if (Py_EnterRecursiveCall(" in TLS over TLS")) {
+        return -1;
+    }
+    int result = tls_feed(NULL, protocol, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
+    Py_LeaveRecursiveCall();
+    return result;
+}
+
 static int
 tls_deliver(TlsObj *self, PyObject *data)
 {
@@ -431,7 +443,7 @@ tls_deliver(TlsObj *self, PyObject *data)
     }
     Py_INCREF(protocol);
     int result = self->app_kind == APP_TLS
-                     ? tls_feed(NULL, protocol, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+                     ? tls_deliver_tls(protocol, data)
                      : tls_drop(tls_call_app(self, protocol, self->st->str.data_received, data));
     Py_DECREF(protocol);
     return result;

@@ -625,6 +625,7 @@ tls_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     clear_weakrefs(op, type);
+    Py_TRASHCAN_BEGIN(op, tls_dealloc); /* each of its objects may be another one, or go on to one */
     tls_output_release(self);
     openssl_detach(&self->pipe, self->bio);
     self->bio = NULL;
@@ -637,6 +638,7 @@ tls_dealloc(PyObject *op)
     Py_CLEAR(self->sslsocket);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyObject *

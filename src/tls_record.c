@@ -448,14 +448,11 @@ backlog_join(TlsObj *self, char *buffer, Py_ssize_t size)
     return length;
 }
 
-/* Encrypt the backlog, then hand on. */
-PART int
-tls_do_write(TlsObj *self)
+/* Its frame is large, and gone before the ciphertext is handed on: who gets that may write again, and again. */
+static __attribute__((noinline)) int
+backlog_encrypt(TlsObj *self)
 {
     char joined[TLS_RECORD];
-    if (self->encrypting || self->busy) {
-        return 0;
-    }
     self->encrypting = 1;
     int result = 0;
     while (result == 0 && !tls_backlog_empty(self)) {
@@ -475,7 +472,17 @@ tls_do_write(TlsObj *self)
         }
     }
     self->encrypting = 0;
-    if (result < 0) {
+    return result;
+}
+
+/* Encrypt the backlog, then hand on. */
+PART int
+tls_do_write(TlsObj *self)
+{
+    if (self->encrypting || self->busy) {
+        return 0;
+    }
+    if (backlog_encrypt(self) < 0) {
         PyObject *exc = PyErr_GetRaisedException();
         (void)output_settle(self);
         PyErr_SetRaisedException(exc);

@@ -528,9 +528,11 @@ TlsTransport_dealloc(PyObject *op)
     }
     PyObject_GC_UnTrack(op);
     clear_weakrefs(op, type);
+    Py_TRASHCAN_BEGIN(op, TlsTransport_dealloc); /* anything may be its loop: another transport */
     (void)TlsTransport_clear(op);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 PyDoc_STRVAR(tls_transport_transport_doc, "The application's side of a TLS connection; SSLProtocol makes it.");

@@ -340,3 +340,61 @@ assert [timer() is None for timer in timers] == [True, False]
 protocol.connection_lost(None)
 assert timers[1]() is None
 """)
+
+
+# ---- many ----
+
+
+@pytest.mark.ctask_only
+@pytest.mark.parametrize("kind", ["protocol", "transport"])
+def test_a_chain_of(stands, kind):
+    stands(f"""{TLS}
+from ctask._ctask import SSLProtocol
+gc.disable()
+context = context_of(Session)
+last = [Protocol()] if {kind!r} == "protocol" else [loop]
+for _ in range(40_000):
+    if {kind!r} == "protocol":
+        protocol = SSLProtocol(loop, last.pop(), context, None)
+    else:
+        protocol = SSLProtocol(last.pop(), Protocol(), context, None)
+    transport = protocol._app_transport
+    transport.close()
+    transport.close()  # lets go of the protocol
+    last.append(protocol if {kind!r} == "protocol" else transport)
+del protocol, transport
+threading.stack_size(3 * 1024 * 1024)  # so that so few are enough
+thread = threading.Thread(target=last.clear)
+thread.start()
+thread.join()
+""")
+
+
+@pytest.mark.ctask_only
+def test_what_comes_for_the_uppermost_of_many(stands):
+    stands(f"""{TLS}
+from ctask._ctask import SSLProtocol
+gc.disable()
+context = context_of(Session)
+chain = [Protocol()]
+asan = "libasan" in open("/proc/self/maps").read()  # its frames are larger
+for _ in range(100 if asan else 60_000):
+    protocol = SSLProtocol(loop, chain[-1], context, None, call_connection_made=False)
+    protocol.connection_made(Wire())
+    protocol._sslobj.to_read = b"x"
+    chain.append(protocol)
+attempt(deliver, protocol, b"x")
+for protocol in chain[1:]:
+    protocol.connection_lost(None)
+""")
+
+
+def test_the_transport_below_writes_more_and_more(stands):
+    stands(f"""{TLS}
+class Loud(Wire):
+    def write(self, data):
+        transport.writelines([b"a", b"b"])
+
+transport, protocol = tls(wire=Loud())
+attempt(transport.writelines, [b"a", b"b"])
+""")
