@@ -335,6 +335,7 @@
     X(ssl_again)              \
     X(ssl_SSLError)           \
     X(ssl_CertificateError)   \
+    X(ssl_SSLZeroReturnError) \
     X(ssl_MemoryBIO)          \
     X(ssl_SSLObject)          \
     X(ssl_socket_type)        \

@@ -879,12 +879,7 @@ peer_has_ended(TlsObj *self)
     if (n != FAILED) {
         return n == 0;
     }
-    PyObject *exc = PyErr_GetRaisedException(), *module = PyImport_ImportModule("ssl");
-    PyObject *zero_return = module == NULL ? NULL : PyObject_GetAttrString(module, "SSLZeroReturnError");
-    int result = zero_return != NULL && PyErr_GivenExceptionMatches(exc, zero_return);
-    Py_XDECREF(zero_return);
-    Py_XDECREF(module);
-    Py_XDECREF(exc);
+    int result = PyErr_ExceptionMatches(self->st->ssl_SSLZeroReturnError);
     PyErr_Clear();
     return result;
 }

@@ -407,12 +407,13 @@ tls_load_ssl(ctask_state *st)
     if (again != NULL) {
         Py_XSETREF(st->ssl_SSLError, PyObject_GetAttrString(module, "SSLError"));
         Py_XSETREF(st->ssl_CertificateError, PyObject_GetAttrString(module, "CertificateError"));
+        Py_XSETREF(st->ssl_SSLZeroReturnError, PyObject_GetAttrString(module, "SSLZeroReturnError"));
         Py_XSETREF(st->ssl_MemoryBIO, PyObject_GetAttrString(module, "MemoryBIO"));
         Py_XSETREF(st->ssl_SSLObject, PyObject_GetAttrString(module, "SSLObject"));
     }
     Py_DECREF(module);
     if (again == NULL || st->ssl_SSLError == NULL || st->ssl_CertificateError == NULL ||
-        st->ssl_MemoryBIO == NULL || st->ssl_SSLObject == NULL) {
+        st->ssl_SSLZeroReturnError == NULL || st->ssl_MemoryBIO == NULL || st->ssl_SSLObject == NULL) {
         Py_XDECREF(again);
         return -1;
     }

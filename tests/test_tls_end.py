@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import sys
 
 import pytest
 from streams import Recorder
@@ -222,6 +223,23 @@ def test_an_alert_after_close_is_an_end(session, side, until, way, version):
     until(lambda: app.is_lost)
     assert app.lost is None
     assert app.names() == ["connection_made", "eof_received", "connection_lost"]
+
+
+@pytest.mark.parametrize("gone", ["module", "attribute"])
+def test_an_alert_after_close_is_an_end_whatever_is_imported(
+    session, side, until, monkeypatch, gone
+):
+    app = Recorder()
+    s = session(side, app)
+    s.transport.close()
+    alerted(s.peer)
+    s.peer.stopped = True
+    if gone == "module":
+        monkeypatch.setitem(sys.modules, "ssl", None)
+    else:
+        monkeypatch.delattr(ssl, "SSLZeroReturnError")
+    until(lambda: app.is_lost)
+    assert app.lost is None
 
 
 @pytest.mark.parametrize(
