@@ -361,7 +361,10 @@ tls_set_limits(PyObject *high, PyObject *low, Py_ssize_t kib, Py_ssize_t *high_o
         return -1;
     }
     if (high == Py_None) {
-        hi = low == Py_None ? kib * 1024 : lo > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX : 4 * lo;
+        hi = low == Py_None            ? kib * 1024
+             : lo > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX
+             : lo < PY_SSIZE_T_MIN / 4 ? PY_SSIZE_T_MIN
+                                       : 4 * lo;
     }
     if (low == Py_None) {
         lo = hi >= 0 ? hi / 4 : -1;

@@ -262,6 +262,16 @@ assert seen
 """)
 
 
+@pytest.mark.parametrize("low", ["-2**62", "-2**63", "-2**64", "2**63", "2**62"])
+def test_limits_that_overflow(stands, low):
+    stands(f"""{TLS}
+transport, protocol = tls()
+for name in ("set_write_buffer_limits", "set_read_buffer_limits"):
+    attempt(getattr(transport, name), low={low})
+    attempt(getattr(transport, name), high={low})
+""")
+
+
 @pytest.mark.parametrize("answer", ["-1", "-2**63", "2**63 - 1", "2**63", "None"])
 def test_sizes_that_cannot_be(stands, answer):
     stands(f"""{TLS}{BIO}
