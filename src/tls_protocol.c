@@ -152,6 +152,11 @@ Tls_feed_early(PyObject *op, PyObject *data)
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
+    if (self->busy) { // it may be reading, without the interpreter lock
+        PyBuffer_Release(&view);
+        PyErr_SetString(PyExc_RuntimeError, "data came while OpenSSL is at work for this connection");
+        return NULL;
+    }
     int result = tls_incoming_feed(self, view.buf, view.len);
     if (result == 0 && openssl_keep(&self->pipe) < 0) {
         self->pipe.in_len = 0;

@@ -294,6 +294,22 @@ for call in (
 """)
 
 
+@pytest.mark.ctask_only
+def test_early_bytes_that_come_while_openssl_is_at_work(stands):
+    stands(f"""{TLS}
+class Fed(Session):
+    def do_handshake(self):
+        try:
+            wire.protocol._feed(b"abc")
+        except RuntimeError:
+            refused.append(True)
+
+refused, wire = [], Wire()
+tls(Fed, wire=wire)
+assert refused
+""")
+
+
 # ---- made again ----
 
 
