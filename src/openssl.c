@@ -207,6 +207,30 @@ find_functions(void *inside_ssl, openssl_api *found)
     return 1;
 }
 
+static int
+api_fill(openssl_api *found)
+{
+    if (api.method == NULL) {
+        found->method = found->BIO_meth_new(found->BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "ctask");
+        if (found->method != NULL && found->BIO_meth_set_read(found->method, bio_read) &&
+            found->BIO_meth_set_write(found->method, bio_write) &&
+            found->BIO_meth_set_ctrl(found->method, bio_ctrl)) {
+            api = *found;
+        }
+    }
+    int filled = api.method != NULL;
+    return filled;
+}
+
+/* A type made in C, of this name: no class can be put in its place and be taken for it. */
+static int
+is_type_of_ssl(PyObject *obj, const char *name)
+{
+    return obj != NULL && PyType_Check(obj) &&
+           PyType_HasFeature((PyTypeObject *)obj, Py_TPFLAGS_IMMUTABLETYPE) &&
+           strcmp(((PyTypeObject *)obj)->tp_name, name) == 0;
+}
+
 /* Returns 1 if OpenSSL can be called directly. */
 static int
 library_ready(ctask_state *st)
@@ -217,26 +241,14 @@ library_ready(ctask_state *st)
     st->openssl_known = -1;
 #ifndef Py_GIL_DISABLED
     PyObject *module = PyImport_ImportModule("_ssl");
-    PyObject *function = module == NULL ? NULL : PyObject_GetAttrString(module, "RAND_status");
     PyObject *type = module == NULL ? NULL : PyObject_GetAttrString(module, "_SSLSocket");
     PyObject *bio = module == NULL ? NULL : PyObject_GetAttrString(module, "MemoryBIO");
     openssl_api found = {0};
-    void *address = NULL;
-    if (function != NULL && PyCFunction_Check(function)) {
-        PyCFunction pointer = PyCFunction_GetFunction(function);
-        memcpy(&address, &pointer, sizeof(address));
-    }
-    if (address != NULL && type != NULL && PyType_Check(type) && bio != NULL && PyType_Check(bio) &&
-        find_functions(address, &found) && found.OpenSSL_version_num() >= OLDEST_OPENSSL) {
-        if (api.method == NULL) {
-            found.method = found.BIO_meth_new(found.BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "ctask");
-            if (found.method != NULL && found.BIO_meth_set_read(found.method, bio_read) &&
-                found.BIO_meth_set_write(found.method, bio_write) &&
-                found.BIO_meth_set_ctrl(found.method, bio_ctrl)) {
-                api = found;
-            }
-        }
-        if (api.method != NULL) {
+    if (is_type_of_ssl(type, "_ssl._SSLSocket") && is_type_of_ssl(bio, "_ssl.MemoryBIO")) {
+        void *inside;
+        memcpy(&inside, &((PyTypeObject *)type)->tp_dealloc, sizeof(inside));
+        if (find_functions(inside, &found) && found.OpenSSL_version_num() >= OLDEST_OPENSSL &&
+            api_fill(&found)) {
             st->ssl_socket_type = Py_NewRef(type);
             st->ssl_bio_type = Py_NewRef(bio);
             st->openssl = &api;
@@ -245,7 +257,6 @@ library_ready(ctask_state *st)
     }
     Py_XDECREF(bio);
     Py_XDECREF(type);
-    Py_XDECREF(function);
     Py_XDECREF(module);
     PyErr_Clear();
 #endif

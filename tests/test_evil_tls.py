@@ -294,6 +294,38 @@ for call in (
 """)
 
 
+@pytest.mark.ctask_only  # asyncio looks into the type
+def test_a_class_in_the_place_of_what_has_the_connection_of_openssl(stands):
+    stands(f"""{TLS}
+import _ssl
+
+class Fake:
+    # In the places of the fields of _SSLSocket.
+    __slots__ = ("a", "b", "context", "d", "owner", "p", "q")
+    def do_handshake(self): pass
+    def getpeercert(self, *args): pass
+    def cipher(self): pass
+    def compression(self): pass
+    def pending(self): return 0
+    def read(self, *args): raise ssl.SSLWantReadError
+    def write(self, data): return len(data)
+
+_ssl._SSLSocket = Fake
+
+def make():
+    session = ssl.SSLObject.__new__(ssl.SSLObject)
+    session._sslobj = fake = Fake()
+    fake.b = b"A" * 100_000
+    fake.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    fake.owner = weakref.ref(session)
+    return session
+
+transport, protocol = tls(make)
+transport.write(b"abc")
+assert not protocol._direct
+""")
+
+
 @pytest.mark.ctask_only
 def test_early_bytes_that_come_while_openssl_is_at_work(stands):
     stands(f"""{TLS}
