@@ -7,6 +7,7 @@
 #include "openssl.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 
 #define BIO_TYPE_SOURCE_SINK 0x0400
 #define BIO_CTRL_PENDING 10
@@ -207,9 +208,12 @@ find_functions(void *inside_ssl, openssl_api *found)
     return 1;
 }
 
+/* Interpreters with a lock of their own may come here at the same time. */
 static int
 api_fill(openssl_api *found)
 {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&lock);
     if (api.method == NULL) {
         found->method = found->BIO_meth_new(found->BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "ctask");
         if (found->method != NULL && found->BIO_meth_set_read(found->method, bio_read) &&
@@ -219,6 +223,7 @@ api_fill(openssl_api *found)
         }
     }
     int filled = api.method != NULL;
+    pthread_mutex_unlock(&lock);
     return filled;
 }
 
