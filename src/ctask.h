@@ -312,7 +312,7 @@
    function, None if that was replaced before (clock.c).
    stock_*: functions of `_asyncio`'s and asyncio's types, unbound.  swap_current_task: _asyncio's, NULL before
    3.12.  current_tasks: {loop: task} of 3.13 and earlier, shared with _asyncio.  socket_names: the socket module's
-   globals.  ssl_*: of Python's ssl, NULL until the first TLS connection. */
+   globals, as ssl_names are of ssl.  ssl_*: of Python's ssl, NULL until the first TLS connection. */
 #define CTASK_OBJECTS(X)      \
     X(stock_set_exception)    \
     X(stock_result)           \
@@ -332,6 +332,7 @@
     X(current_tasks)          \
     X(context_kwnames)        \
     X(empty_tuple)            \
+    X(ssl_names)              \
     X(ssl_again)              \
     X(ssl_SSLError)           \
     X(ssl_CertificateError)   \

@@ -330,17 +330,15 @@ methods_are_ssls(ctask_state *st, PyObject *sslobj)
     if (!PyType_Check(st->ssl_SSLObject) || !PyObject_TypeCheck(sslobj, (PyTypeObject *)st->ssl_SSLObject)) {
         return 0;
     }
-    PyObject *module = PyImport_ImportModule("ssl");
     PyObject *names[] = {st->str.read, st->str.write};
-    int same = module != NULL && PyModule_Check(module);
+    int same = 1;
     for (size_t i = 0; same && i < Py_ARRAY_LENGTH(names); i++) {
         PyObject *method = PyObject_GetAttr(sslobj, names[i]);
         PyObject *function = method != NULL && PyMethod_Check(method) ? PyMethod_GET_FUNCTION(method) : NULL;
         same = function != NULL && PyFunction_Check(function) &&
-               PyFunction_GET_GLOBALS(function) == PyModule_GetDict(module);
+               PyFunction_GET_GLOBALS(function) == st->ssl_names;
         Py_XDECREF(method);
     }
-    Py_XDECREF(module);
     PyErr_Clear();
     return same;
 }

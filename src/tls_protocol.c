@@ -410,6 +410,7 @@ tls_load_ssl(ctask_state *st)
     Py_XDECREF(sys);
     Py_XDECREF(read);
     if (again != NULL) {
+        Py_XSETREF(st->ssl_names, Py_NewRef(PyModule_Check(module) ? PyModule_GetDict(module) : Py_None));
         Py_XSETREF(st->ssl_SSLError, PyObject_GetAttrString(module, "SSLError"));
         Py_XSETREF(st->ssl_CertificateError, PyObject_GetAttrString(module, "CertificateError"));
         Py_XSETREF(st->ssl_SSLZeroReturnError, PyObject_GetAttrString(module, "SSLZeroReturnError"));

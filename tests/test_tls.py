@@ -8,6 +8,7 @@ import random
 import socket
 import ssl
 import struct
+import sys
 import warnings
 import weakref
 
@@ -1041,6 +1042,14 @@ def test_streams_over_tls(loop, run, way):
 
 @pytest.mark.ctask_only
 def test_openssl_is_called_directly_where_that_is_known_to_work(session, way):
+    s = session("client", Recorder())
+    assert s.transport._ssl_protocol._direct is (way == "direct")
+
+
+@pytest.mark.ctask_only
+def test_openssl_is_called_directly_whatever_is_imported(session, way, monkeypatch):
+    session("client", Recorder())
+    monkeypatch.setitem(sys.modules, "ssl", None)
     s = session("client", Recorder())
     assert s.transport._ssl_protocol._direct is (way == "direct")
 
