@@ -983,8 +983,8 @@ release(LoopObj *loop)
 {
     loop->is_open = 0;
     loop_forget_ready(loop);
-    loop->last_timer = NULL;
     while (loop->timers.length > 0) {
+        loop->last_timer = NULL; // each time: what is let go may open the loop again, and set another
         (void)timers_first(&loop->timers);
         heap_node *node = timers_pop(&loop->timers);
         if (timer_call_of(node) != NULL) {

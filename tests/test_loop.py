@@ -356,6 +356,30 @@ def test_closed_loop_forgets_what_was_ready(loop):
     assert ref() is None
 
 
+@pytest.mark.ctask_only
+def test_what_is_let_go_opens_the_loop_again_and_sets_a_timer(script):
+    script("""
+    from ctask import _ctask
+
+    class Last:
+        def __call__(self):
+            pass
+        def __del__(self):
+            loop._closed = False
+            loop.call_later(2000, print)
+
+    loop = impl.new_event_loop()
+    timers = [loop.call_later(3000, print) for _ in range(10_000)]
+    loop.call_later(5000, Last())
+    loop.call_later(1000, Last())
+    for timer in timers:  # as many that are free as are kept
+        timer.cancel()
+    del timer, timers
+    _ctask.Loop._release(loop)
+    loop.close()
+    """)
+
+
 CLOSED = "^Event loop is closed$"
 
 
