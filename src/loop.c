@@ -1009,12 +1009,14 @@ static PyObject *
 Loop_release(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     LoopObj *loop = (LoopObj *)self;
-    if (loop->poll.asking) {
+    if (!loop->poll.asking) {
+        release(loop);
+        pipe_let_all_go(loop->st, loop);
+    }
+    if (loop->poll.asking) { // or does now, as letting go may run anything
         PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
         return NULL;
     }
-    release(loop);
-    pipe_let_all_go(loop->st, loop);
     poll_close(&loop->poll);
     Py_RETURN_NONE;
 }

@@ -380,6 +380,41 @@ def test_what_is_let_go_opens_the_loop_again_and_sets_a_timer(script):
     """)
 
 
+@pytest.mark.ctask_only
+def test_what_is_let_go_has_a_thread_wait_for_events(script):
+    """The thread is in the kernel, which writes to what close() frees."""
+    done = script("""
+    import threading
+    from ctask import _ctask
+
+    class Last:
+        def __call__(self):
+            pass
+        def __del__(self):
+            loop._closed = False
+            thread.start()
+            try:
+                while True:
+                    _ctask.Loop._poll(loop, 0)
+            except RuntimeError:
+                pass  # another thread waits
+
+    loop = impl.new_event_loop()
+    thread = threading.Thread(target=_ctask.Loop._poll, args=(loop, None), daemon=True)
+    loop.call_soon(int)
+    loop.call_soon(Last())
+    try:
+        _ctask.Loop._release(loop)
+    except RuntimeError as exc:
+        print(exc)
+    loop._write_to_self()
+    thread.join(20)
+    print(thread.is_alive())
+    loop.close()
+    """)
+    assert done.out == "Cannot close a running event loop\nFalse\n"
+
+
 CLOSED = "^Event loop is closed$"
 
 
