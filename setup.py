@@ -141,8 +141,8 @@ setup(
         Extension(
             "ctask._ctask",
             sources=["ctask.c"],
-            depends=sorted(glob.glob("src/*.[ch]")),
-            include_dirs=[".", "src"],
+            depends=sorted(glob.glob("src/**/*.[ch]", recursive=True)),
+            include_dirs=["src"],
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )

@@ -8,12 +8,12 @@
 #ifndef CTASK_H
 #define CTASK_H
 
-#include "compat.h"
-#include "context.h"
-#include "freelist.h"
-#include "glibc.h"
-#include "ring.h"
-#include "timers.h"
+#include "base/compat.h"
+#include "base/context.h"
+#include "base/freelist.h"
+#include "base/glibc.h"
+#include "handles/ring.h"
+#include "handles/timers.h"
 
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)

@@ -1,0 +1,1206 @@
+/* The transports of connect_read_pipe() and connect_write_pipe(): pipes, sockets and character devices as
+   files.
+
+   They stand on transport.c and differ from streams in what they own: one side of a descriptor, whose other
+   side another transport may own (a terminal is often opened twice).  So they are told by level and watch
+   only their side.  A writing one watches the reading side as well where that tells when the reader hangs
+   up.  As with streams, the loop calls pipe_read_ready() and pipe_write_ready(), which see from the state
+   what is to be done. */
+
+#include "io/pipe.h"
+
+#include "io/transport.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/poll.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 8
+#endif
+
+#define PIPE_CHUNKS 64
+/* From so many writes to a lost connection on, each is logged; as asyncio's. */
+#define PIPE_LOST_WRITES 5
+
+typedef struct {
+    TransportObj base; // `sock` is the file
+    PyObject *waiter; // owned; a future to complete once connection_made() was called, or NULL
+    unsigned lost_writes; // write() calls that went nowhere
+    char writes; // a WritePipeTransport
+    char sees_hangup; // writing: the descriptor becomes readable when its reader is gone
+    dev_t device; // of the file, with `inode`, as it was made
+    ino_t inode;
+    struct list_node open; // among the open ones of the interpreter
+    char restores; // the file is to block again: it did before this transport
+    char no_nowait; // the kernel has no RWF_NOWAIT for it
+    char eof_due; // eof_received() is to be called
+} PipeObj;
+
+static int pipe_read_ready(LoopObj *loop, PyObject *self);
+static int pipe_write_ready(LoopObj *loop, PyObject *self);
+static int pipe_lost_ready(LoopObj *loop, PyObject *self);
+
+/* ---- waiting ---- */
+
+static int
+pipe_watch(PipeObj *p, uint32_t side)
+{
+    TransportObj *t = &p->base;
+    if (loop_check_open(t->loop) < 0) {
+        return -1;
+    }
+    io_ready ready = side == POLL_READ ? pipe_read_ready : pipe_write_ready;
+    int err = watch_object(t->loop, t->fd, side, (PyObject *)p, ready);
+    if (err < 0) {
+        errno = -err;
+        PyErr_SetFromErrno(err == -ENOMEM ? PyExc_MemoryError : PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+static void
+pipe_unwatch(PipeObj *p, uint32_t side)
+{
+    watch_stop(p->base.loop, p->base.fd, side, (PyObject *)p);
+}
+
+static int
+pipe_is_reading(PipeObj *p)
+{
+    return !p->base.paused && !p->base.closing;
+}
+
+/* ---- the descriptor ---- */
+
+/* Does the descriptor still stand for the file that it stood for? */
+static int
+pipe_has_file(const PipeObj *p)
+{
+    struct stat status;
+    return fstat(p->base.fd, &status) == 0 && status.st_dev == p->device && status.st_ino == p->inode;
+}
+
+/* The descriptor; -1, with which system calls fail with EBADF, if the file was closed behind the transport and
+   another one has the number.  (A file object that says it is closed may have left its descriptor open, and
+   another may have been put in its place on purpose.)  May run anything. */
+static int
+pipe_fd(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    if (LIKELY(t->sock != NULL)) {
+        PyObject *file = Py_NewRef(t->sock);
+        PyObject *number = PyObject_CallMethodNoArgs(file, t->st->str.fileno);
+        long fd = number == NULL ? -1 : PyLong_AsLong(number);
+        Py_XDECREF(number);
+        Py_DECREF(file);
+        if (LIKELY(fd == t->fd)) {
+            return t->fd;
+        }
+        PyErr_Clear();
+    }
+    return pipe_has_file(p) ? t->fd : -1;
+}
+
+/* readv() or writev() that fails with EAGAIN where it would wait, also when somebody who shares the file has made
+   it a blocking one. */
+static ssize_t
+pipe_transfer(PipeObj *p, int fd, struct iovec *iov, int count, uint32_t side)
+{
+    ssize_t n;
+    int writes = side == POLL_WRITE;
+#if defined(SYS_preadv2) && defined(SYS_pwritev2)
+    if (LIKELY(!p->no_nowait)) {
+        n = syscall(writes ? SYS_pwritev2 : SYS_preadv2, fd, iov, (long)count, -1L, -1L, RWF_NOWAIT);
+        if (LIKELY(n >= 0) || (errno != EOPNOTSUPP && errno != ENOSYS && errno != EPERM && errno != EINVAL)) {
+            return n;
+        }
+        p->no_nowait = 1;
+    }
+#endif
+    int flags = fcntl(fd, F_GETFL), err;
+    if (LIKELY(flags < 0 || flags & O_NONBLOCK)) {
+        return writes ? writev(fd, iov, count) : readv(fd, iov, count);
+    }
+    struct pollfd asked = {.fd = fd, .events = writes ? POLLOUT : POLLIN};
+    if (poll(&asked, 1, 0) == 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    size_t size = writes && iov->iov_len > PIPE_BUF ? PIPE_BUF : iov->iov_len; // so much is room for
+    Py_BEGIN_ALLOW_THREADS n = writes ? write(fd, iov->iov_base, size) : read(fd, iov->iov_base, size);
+    err = errno;
+    Py_END_ALLOW_THREADS errno = err;
+    return n;
+}
+
+/* ---- beginning ---- */
+
+static int
+pipe_begin(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    t->begun = 1;
+    PyObject *waiter = p->waiter;
+    p->waiter = NULL;
+    transport_call_made(t);
+    PyObject *raised = PyErr_GetRaisedException();
+    /* connection_made() may have paused it or closed it, and nested calls of the loop even more. */
+    int wanted = p->writes ? p->sees_hangup && !t->conn_lost : pipe_is_reading(p);
+    if (t->loop != NULL && wanted) {
+        (void)pipe_watch(p, POLL_READ);
+    }
+    return transport_connected((PyObject *)p, waiter, raised);
+}
+
+/* ---- the end ---- */
+
+/* Stop at once, and have connection_lost(exc) called in the next iteration. */
+static int
+pipe_force_close(PipeObj *p, PyObject *exc)
+{
+    if (p->base.loop != NULL) {
+        pipe_unwatch(p, POLL_READ);
+        pipe_unwatch(p, POLL_WRITE);
+    }
+    return transport_force_close(&p->base, exc);
+}
+
+/* What connection_lost() raises is reported as of the handle that asyncio has for it. */
+static int
+pipe_call_lost(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
+    int status = transport_call_lost(t);
+    if (status < 0) {
+        PyObject *raised = PyErr_GetRaisedException();
+        PyObject *callback = PyObject_GetAttr((PyObject *)p, t->st->str._call_connection_lost);
+        if (callback == NULL) {
+            PyErr_Clear();
+            callback = Py_NewRef((PyObject *)p);
+        }
+        PyErr_SetRaisedException(raised);
+        status = loop_report(loop, callback, Py_None);
+        Py_DECREF(callback);
+    }
+    Py_DECREF(loop);
+    return status;
+}
+
+static int
+pipe_log_hangup(PipeObj *p)
+{
+    if (!p->base.loop->debug) {
+        return 0;
+    }
+    PyObject *res = PyObject_CallMethod(p->base.st->logger, "info", "sO", "%r was closed by peer", p);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* ---- reading ---- */
+
+/* The writer is gone: eof_received(), then connection_lost(), each in a turn of the ring as asyncio's handles. */
+static int
+pipe_end(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    t->closing = p->eof_due = 1;
+    pipe_unwatch(p, POLL_READ);
+    if (loop_check_open(t->loop) < 0 ||
+        loop_ready(t->loop, Py_NewRef((PyObject *)p), READY_READ, (PyObject *)(void *)pipe_read_ready, NULL) <
+            0) {
+        return -1;
+    }
+    return transport_lose(t, NULL);
+}
+
+static int
+pipe_call_eof(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    PyObject *protocol = Py_NewRef(t->protocol);
+    p->eof_due = 0;
+    PyObject *res = PyObject_CallMethodNoArgs(protocol, t->st->str.eof_received);
+    int status = res == NULL ? transport_report_callback(t, protocol, t->st->str.eof_received, NULL) : 0;
+    Py_XDECREF(res);
+    Py_DECREF(protocol);
+    return status;
+}
+
+static int
+pipe_read_failed(PipeObj *p, int err)
+{
+    static const char message[] = "Fatal read error on pipe transport";
+    TransportObj *t = &p->base;
+    errno = err;
+    PyErr_SetFromErrno(PyExc_OSError);
+    if (err == EIO) {
+        return transport_fatal_error(t, message); // how a terminal says that its other side is gone
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int status = transport_report(t, message, exc);
+    if (status == 0) {
+        status = pipe_force_close(p, exc);
+    }
+    Py_DECREF(exc);
+    return status;
+}
+
+static int
+pipe_receive(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    ssize_t n;
+    int fd = pipe_fd(p);
+    if (UNLIKELY(t->loop == NULL || !pipe_is_reading(p))) {
+        return 0;
+    }
+    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
+    char *buffer = loop_take_read_buffer(loop);
+    if (UNLIKELY(buffer == NULL)) {
+        Py_DECREF(loop);
+        return -1;
+    }
+    do {
+        struct iovec iov = {buffer, READ_BUFFER_SIZE};
+        n = pipe_transfer(p, fd, &iov, 1, POLL_READ);
+    } while (n < 0 && errno == EINTR);
+    int err = errno;
+    PyObject *data = n > 0 ? PyBytes_FromStringAndSize(buffer, n) : NULL;
+    loop_give_read_buffer(loop, buffer);
+    Py_DECREF(loop);
+    if (UNLIKELY(t->loop == NULL)) {
+        Py_XDECREF(data);
+        return n > 0 && data == NULL ? -1 : 0;
+    }
+    if (UNLIKELY(n < 0)) {
+        return err == EAGAIN || err == EWOULDBLOCK ? 0 : pipe_read_failed(p, err);
+    }
+    if (UNLIKELY(n == 0)) {
+        if (pipe_log_hangup(p) < 0) {
+            return -1;
+        }
+        if (t->closing || t->loop == NULL) {
+            return 0; // by a handler of the log's
+        }
+        return pipe_end(p);
+    }
+    if (data == NULL) {
+        return -1;
+    }
+    PyObject *protocol = Py_NewRef(t->protocol);
+    PyObject *res = PyObject_CallMethodOneArg(protocol, t->st->str.data_received, data);
+    Py_DECREF(protocol);
+    Py_DECREF(data);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* ---- writing ---- */
+
+/* The reader is gone. */
+static int
+pipe_hung_up(PipeObj *p)
+{
+    if (pipe_log_hangup(p) < 0) {
+        return -1;
+    }
+    PyObject *exc = NULL;
+    if (p->base.queue.length > 0 && (exc = PyObject_CallNoArgs(PyExc_BrokenPipeError)) == NULL) {
+        return -1;
+    }
+    int status = pipe_force_close(p, exc);
+    Py_XDECREF(exc);
+    return status;
+}
+
+/* errno says why. */
+static int
+pipe_write_failed(PipeObj *p)
+{
+    p->lost_writes++;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return transport_fatal_error(&p->base, "Fatal write error on pipe transport");
+}
+
+/* -1 with errno. */
+static int
+pipe_send_queue(PipeObj *p, int fd)
+{
+    write_queue *queue = &p->base.queue;
+    while (queue->length > 0) {
+        struct iovec iov[PIPE_CHUNKS];
+        int count = queue_iovec(queue, iov, PIPE_CHUNKS);
+        size_t asked = 0;
+        ssize_t n;
+        for (int i = 0; i < count; i++) {
+            asked += iov[i].iov_len;
+        }
+        PyObject *first = Py_NewRef(queue->chunks[queue->head].owner);
+        do {
+            n = pipe_transfer(p, fd, iov, count, POLL_WRITE);
+        } while (n < 0 && errno == EINTR);
+        int err = errno;
+        Py_DECREF(first);
+        errno = err;
+        if (n < 0) {
+            return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
+        }
+        queue_advance(queue, (size_t)n);
+        if ((size_t)n < asked) {
+            return 0;
+        }
+    }
+    return 0;
+}
+
+static int
+pipe_send_waiting(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    if (t->queue.length == 0) {
+        return 0;
+    }
+    int fd = pipe_fd(p);
+    if (UNLIKELY(t->loop == NULL || t->conn_lost)) {
+        return 0;
+    }
+    if (pipe_send_queue(p, fd) < 0) {
+        return pipe_write_failed(p);
+    }
+    if (t->queue.length > 0 || t->loop == NULL || t->conn_lost) { // lost, by another thread
+        return 0; // as asyncio, which resumes when all is written, whatever the limits
+    }
+    pipe_unwatch(p, POLL_WRITE);
+    if (transport_resume_protocol(t) < 0) {
+        return -1;
+    }
+    if (t->closing && t->queue.length == 0 && !t->conn_lost && t->loop != NULL) {
+        t->conn_lost++;
+        return pipe_call_lost(p);
+    }
+    return 0;
+}
+
+/* Bytes of a lost connection go nowhere. */
+static int
+pipe_write_to_lost(PipeObj *p)
+{
+    int status = 0;
+    if (p->lost_writes >= PIPE_LOST_WRITES) {
+        PyObject *res = PyObject_CallMethod(p->base.st->logger,
+                                            "warning",
+                                            "s",
+                                            "pipe closed by peer or os.write(pipe, data) raised exception.");
+        Py_XDECREF(res);
+        status = res == NULL ? -1 : 0;
+    }
+    p->lost_writes++;
+    return status;
+}
+
+/* Write at once what the kernel takes; -1 with errno. */
+static int
+pipe_write_now(PipeObj *p, int fd, const char *data, size_t size, size_t *written)
+{
+    ssize_t n;
+    do {
+        struct iovec iov = {(void *)data, size};
+        n = pipe_transfer(p, fd, &iov, 1, POLL_WRITE);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+        return -1;
+    }
+    *written = n < 0 ? 0 : (size_t)n;
+    return 0;
+}
+
+/* `owner`, which is taken, holds the memory; NULL if the memory may change after this call.  *failed is the
+   error of the descriptor, which the caller deals with once it has let go of the memory. */
+static int
+pipe_write_bytes(PipeObj *p, int fd, PyObject *owner, const char *data, size_t size, int *failed)
+{
+    TransportObj *t = &p->base;
+    size_t written = 0;
+    *failed = 0;
+    if (t->queue.length == 0) {
+        if (pipe_write_now(p, fd, data, size, &written) < 0) {
+            *failed = errno;
+            Py_XDECREF(owner);
+            return 0;
+        }
+        if (LIKELY(written == size)) {
+            Py_XDECREF(owner);
+            return 0;
+        }
+        if (t->loop == NULL || pipe_watch(p, POLL_WRITE) < 0) {
+            Py_XDECREF(owner);
+            return t->loop == NULL && !PyErr_Occurred() ? 0 : -1; // lost meanwhile, by another thread
+        }
+    }
+    if (owner == NULL) {
+        owner = PyBytes_FromStringAndSize(data + written, (Py_ssize_t)(size - written));
+        if (owner == NULL) {
+            return -1;
+        }
+        data = PyBytes_AS_STRING(owner);
+    }
+    else {
+        data += written;
+    }
+    if (queue_push(&t->queue, owner, data, size - written) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+static int
+pipe_write(PipeObj *p, PyObject *data)
+{
+    TransportObj *t = &p->base;
+    Py_buffer view = {0};
+    PyObject *owner = NULL;
+    const char *bytes;
+    size_t size;
+    if (LIKELY(PyBytes_CheckExact(data))) {
+        owner = Py_NewRef(data);
+        bytes = PyBytes_AS_STRING(data);
+        size = (size_t)PyBytes_GET_SIZE(data);
+    }
+    else if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
+        PyObject *repr = PyObject_Repr(data);
+        if (repr != NULL) {
+            PyErr_SetObject(PyExc_AssertionError, repr);
+            Py_DECREF(repr);
+        }
+        return -1;
+    }
+    else if (PyMemoryView_Check(data) && !PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(data), 'C')) {
+        owner = PyBytes_FromObject(data);
+        if (owner == NULL) {
+            return -1;
+        }
+        bytes = PyBytes_AS_STRING(owner);
+        size = (size_t)PyBytes_GET_SIZE(owner);
+    }
+    else {
+        if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+            return -1;
+        }
+        bytes = view.buf;
+        size = (size_t)view.len;
+    }
+    int status = 0, failed = 0, fd = t->queue.length > 0 ? -1 : pipe_fd(p); // -1 is not used then
+    if (size == 0 || t->closing || t->loop == NULL) {
+        Py_XDECREF(owner);
+        status = size == 0 ? 0 : pipe_write_to_lost(p);
+    }
+    else {
+        status = pipe_write_bytes(p, fd, owner, bytes, size, &failed);
+    }
+    if (view.obj != NULL) {
+        PyBuffer_Release(&view);
+    }
+    if (failed) {
+        errno = failed;
+        return pipe_write_failed(p);
+    }
+    return status < 0 || t->loop == NULL ? status : transport_pause_protocol(t);
+}
+
+/* Close, once everything is written. */
+static int
+pipe_write_eof(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    if (t->closing || t->loop == NULL) {
+        return 0;
+    }
+    t->closing = 1;
+    if (t->queue.length > 0) {
+        return 0;
+    }
+    pipe_unwatch(p, POLL_READ);
+    return transport_lose(t, NULL);
+}
+
+/* ---- what the loop calls ---- */
+
+static int
+pipe_read_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
+{
+    PipeObj *p = (PipeObj *)self;
+    TransportObj *t = &p->base;
+    int entered, status = 0;
+    if (UNLIKELY(t->loop == NULL || transport_enter(t, &entered) < 0)) {
+        return t->loop == NULL ? 0 : -1;
+    }
+    if (UNLIKELY(!t->begun)) {
+        status = pipe_begin(p);
+    }
+    else if (p->writes) {
+        status = t->conn_lost ? 0 : pipe_hung_up(p);
+    }
+    else if (UNLIKELY(p->eof_due)) {
+        status = pipe_call_eof(p);
+    }
+    else if (LIKELY(pipe_is_reading(p))) {
+        status = pipe_receive(p);
+    }
+    transport_exit(t, entered);
+    return status;
+}
+
+static int
+pipe_write_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
+{
+    PipeObj *p = (PipeObj *)self;
+    TransportObj *t = &p->base;
+    int entered;
+    if (t->loop == NULL || t->conn_lost) {
+        return 0;
+    }
+    if (transport_enter(t, &entered) < 0) {
+        return -1;
+    }
+    int status = pipe_send_waiting(p);
+    transport_exit(t, entered);
+    return status;
+}
+
+/* What transport_lose() has scheduled. */
+static int
+pipe_lost_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
+{
+    PipeObj *p = (PipeObj *)self;
+    TransportObj *t = &p->base;
+    int entered;
+    if (t->loop == NULL || transport_enter(t, &entered) < 0) {
+        return t->loop == NULL ? 0 : -1;
+    }
+    int status = pipe_call_lost(p);
+    transport_exit(t, entered);
+    return status;
+}
+
+/* ---- making one ---- */
+
+static int
+pipe_set_nonblocking(PipeObj *p, int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    p->restores = flags >= 0 && !(flags & O_NONBLOCK);
+    if (flags < 0 || (p->restores && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)) {
+        p->restores = 0;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+/* That a file does not block holds for all who have it, as for the shell whose terminal it is.  So it blocks again
+   when the last transport lets go of it.  There is no other way to see whether two descriptors are of one such file
+   than to change it by one and look by the other.  `closing` is a loop whose transports do not count any more. */
+static void
+pipe_restore_blocking(PipeObj *p, const LoopObj *closing)
+{
+    struct list_node *all = &p->base.st->pipes;
+    if (!p->restores) {
+        return;
+    }
+    p->restores = 0;
+    int fd = p->base.fd, flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || !(flags & O_NONBLOCK) || !pipe_has_file(p) ||
+        fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0) {
+        return; // closed by somebody else, or changed
+    }
+    for (struct list_node *node = all->next; node != all; node = node->next) {
+        PipeObj *other = list_entry(node, PipeObj, open);
+        if (other == p || other->device != p->device || other->inode != p->inode ||
+            (closing != NULL && other->base.loop == closing) || !pipe_has_file(other)) {
+            continue;
+        }
+        flags = fcntl(other->base.fd, F_GETFL);
+        if (flags >= 0 && !(flags & O_NONBLOCK) && fcntl(other->base.fd, F_SETFL, flags | O_NONBLOCK) == 0) {
+            other->restores = 1;
+            return;
+        }
+    }
+}
+
+PART void
+pipe_let_go(TransportObj *t)
+{
+    PipeObj *p = (PipeObj *)t;
+    if (list_is_linked(&p->open)) {
+        list_remove(&p->open);
+    }
+    pipe_restore_blocking(p, NULL);
+}
+
+PART void
+pipe_leave_to_parent(ctask_state *st)
+{
+    for (struct list_node *node = st->pipes.next; node != &st->pipes; node = node->next) {
+        list_entry(node, PipeObj, open)->restores = 0;
+    }
+}
+
+PART void
+pipe_let_all_go(ctask_state *st, const LoopObj *loop)
+{
+    struct list_node *node = st->pipes.next;
+    while (node != &st->pipes) {
+        PipeObj *p = list_entry(node, PipeObj, open);
+        node = node->next;
+        if (loop == NULL) {
+            list_remove(&p->open);
+        }
+        if (loop == NULL || p->base.loop == loop) {
+            pipe_restore_blocking(p, loop);
+        }
+    }
+}
+
+/* The file's descriptor, made non-blocking; -1 unless it is of a kind that can be waited for. */
+static int
+pipe_descriptor(PipeObj *p, PyObject *file)
+{
+    PyObject *number = PyObject_CallMethodNoArgs(file, p->base.st->str.fileno);
+    long fd = number == NULL ? -1 : PyLong_AsLong(number);
+    Py_XDECREF(number);
+    if (fd == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    struct stat status;
+    if (fd < 0 || fd > INT_MAX || fstat((int)fd, &status) < 0) {
+        errno = fd < 0 || fd > INT_MAX ? EBADF : errno;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (!S_ISFIFO(status.st_mode) && !S_ISSOCK(status.st_mode) && !S_ISCHR(status.st_mode)) {
+        PyErr_SetString(PyExc_ValueError,
+                        p->writes ? "Pipe transport is only for pipes, sockets and character devices"
+                                  : "Pipe transport is for pipes/sockets only.");
+        return -1;
+    }
+    p->device = status.st_dev;
+    p->inode = status.st_ino;
+    p->sees_hangup = p->writes && !S_ISCHR(status.st_mode);
+    return pipe_set_nonblocking(p, (int)fd) < 0 ? -1 : (int)fd;
+}
+
+static PyObject *
+pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"pipe", "protocol", "waiter", "extra", NULL};
+    PyObject *file, *protocol, *waiter = Py_None, *extra = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OO", names, &file, &protocol, &waiter, &extra)) {
+        return NULL;
+    }
+    ctask_state *st = loop->st;
+    PipeObj *p = (PipeObj *)instance_alloc(type, 0);
+    if (p == NULL) {
+        return NULL;
+    }
+    TransportObj *t = &p->base;
+    PyObject_GC_UnTrack(p); // nobody finds it before it is whole
+    t->st = st;
+    t->loop = (LoopObj *)Py_NewRef((PyObject *)loop);
+    t->lost_ready = pipe_lost_ready;
+    t->shared = 1;
+    p->writes = type == st->WritePipeType;
+    (void)transport_set_limits(t, NULL, NULL);
+    t->extra = extra == Py_None ? PyDict_New() : Py_NewRef(extra);
+    t->context = context_copy(&st->contexts);
+    if (t->extra == NULL || t->context == NULL || PyObject_SetItem(t->extra, st->str.pipe, file) < 0 ||
+        (t->fd = pipe_descriptor(p, file)) < 0 || loop_check_open(loop) < 0) {
+        goto failed;
+    }
+    t->protocol = Py_NewRef(protocol);
+    p->waiter = waiter == Py_None ? NULL : Py_NewRef(waiter);
+    if (loop_ready(loop, Py_NewRef((PyObject *)p), READY_READ, (PyObject *)(void *)pipe_read_ready, NULL) < 0) {
+        goto failed;
+    }
+    t->sock = Py_NewRef(file);
+    t->open = 1;
+    list_append(&st->pipes, &p->open);
+    PyObject_GC_Track(p);
+    return (PyObject *)p;
+
+failed:
+    pipe_restore_blocking(p, NULL);
+    transport_discard(t);
+    return NULL;
+}
+
+/* ---- methods of both ---- */
+
+#define PIPE(self) ((PipeObj *)(self))
+#define NONE_UNLESS(failure) \
+    if (failure) {           \
+        return NULL;         \
+    }                        \
+    Py_RETURN_NONE
+
+static PyObject *
+Pipe_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *protocol = single_argument(self, "set_protocol", "protocol", args, nargs, kwnames);
+    if (protocol == NULL) {
+        return NULL;
+    }
+    Py_XSETREF(PIPE(self)->base.protocol, Py_NewRef(protocol));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Pipe_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    NONE_UNLESS(pipe_read_ready(NULL, self) < 0);
+}
+
+static PyObject *
+Pipe_write_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    NONE_UNLESS((((TransportObj *)self)->conn_lost ? pipe_lost_ready : pipe_write_ready)(NULL, self) < 0);
+}
+
+static PyObject *
+Pipe_call_connection_lost(PyObject *self, PyObject *exc)
+{
+    TransportObj *t = &PIPE(self)->base;
+    if (t->loop != NULL && !t->lost) {
+        Py_XSETREF(t->lost_exc, exc == Py_None ? NULL : Py_NewRef(exc));
+        t->closing = 1;
+        NONE_UNLESS(transport_call_lost(t) < 0);
+    }
+    Py_RETURN_NONE;
+}
+
+/* Who has closed the file himself says so by None; then there is nothing to warn of or to close. */
+static int
+Pipe_set_pipe(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    TransportObj *t = &PIPE(self)->base;
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
+        return -1;
+    }
+    if (value == Py_None) {
+        if (t->loop != NULL) {
+            pipe_unwatch(PIPE(self), POLL_READ);
+            pipe_unwatch(PIPE(self), POLL_WRITE);
+        }
+        pipe_let_go(t);
+        t->open = 0;
+        Py_CLEAR(t->sock);
+    }
+    else if (t->open) {
+        Py_XSETREF(t->sock, Py_NewRef(value));
+    }
+    return 0;
+}
+
+static PyObject *
+Pipe_get_fileno(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(PIPE(self)->base.fd);
+}
+
+static PyObject *
+pipe_repr(PyObject *self)
+{
+    PipeObj *p = PIPE(self);
+    TransportObj *t = &p->base;
+    PyObject *name = PyType_GetName(Py_TYPE(self)), *repr;
+    if (name == NULL) {
+        return NULL;
+    }
+    const char *state = !t->open ? " closed" : t->closing ? " closing" : "";
+    if (!t->open || t->loop == NULL || !t->loop->is_open) {
+        repr = PyUnicode_FromFormat("<%U%s fd=%d %s>", name, state, t->fd, t->open ? "open" : "closed");
+    }
+    else if (p->writes) {
+        repr = PyUnicode_FromFormat("<%U%s fd=%d %s bufsize=%zu>",
+                                    name,
+                                    state,
+                                    t->fd,
+                                    t->queue.length > 0 ? "polling" : "idle",
+                                    t->queue.size);
+    }
+    else {
+        repr = PyUnicode_FromFormat(
+            "<%U%s fd=%d %s>", name, state, t->fd, t->begun && pipe_is_reading(p) ? "polling" : "idle");
+    }
+    Py_DECREF(name);
+    return repr;
+}
+
+static int
+pipe_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(PIPE(self)->waiter);
+    return transport_traverse(self, visit, arg);
+}
+
+static int
+pipe_clear(PyObject *self)
+{
+    Py_CLEAR(PIPE(self)->waiter);
+    transport_clear((TransportObj *)self);
+    return 0;
+}
+
+static void
+pipe_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    if (PIPE(self)->base.weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    Py_TRASHCAN_BEGIN(self, pipe_dealloc); /* anything may be its protocol: another transport */
+    (void)pipe_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+    Py_TRASHCAN_END;
+}
+
+#define PIPE_OFFSET(field) (void *)(offsetof(PipeObj, base) + offsetof(TransportObj, field))
+
+static PyGetSetDef pipe_getset[] = {
+    {"_loop", Transport_get_object, NULL, NULL, PIPE_OFFSET(loop)},
+    {"_pipe", Transport_get_object, Pipe_set_pipe, NULL, PIPE_OFFSET(sock)},
+    {"_protocol", Transport_get_object, NULL, NULL, PIPE_OFFSET(protocol)},
+    {"_fileno", Pipe_get_fileno, NULL, NULL, NULL},
+    {"_closing", Transport_get_flag, NULL, NULL, PIPE_OFFSET(closing)},
+    {"_paused", Transport_get_flag, NULL, NULL, PIPE_OFFSET(paused)},
+    {"_protocol_paused", Transport_get_flag, NULL, NULL, PIPE_OFFSET(protocol_paused)},
+    {"_high_water", Transport_get_size, NULL, NULL, PIPE_OFFSET(high_water)},
+    {"_low_water", Transport_get_size, NULL, NULL, PIPE_OFFSET(low_water)},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef pipe_members[] = {
+    {"__weaklistoffset__",
+     Py_T_PYSSIZET,
+     offsetof(PipeObj, base) + offsetof(TransportObj, weakrefs),
+     Py_READONLY,
+     NULL},
+    {"__dictoffset__",
+     Py_T_PYSSIZET,
+     offsetof(PipeObj, base) + offsetof(TransportObj, dict),
+     Py_READONLY,
+     NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(pipe_is_closing_doc,
+"is_closing($self, /)\n--\n\nReturn True if the transport is closing or closed.  (asyncio.BaseTransport)");
+PyDoc_STRVAR(pipe_set_protocol_doc,
+"set_protocol($self, /, protocol)\n--\n\nGive data and events to another protocol.  (asyncio.BaseTransport)");
+PyDoc_STRVAR(pipe_get_protocol_doc,
+"get_protocol($self, /)\n--\n\nReturn the protocol, None once the connection is lost.  (asyncio.BaseTransport)");
+
+#define METHODS_OF_BOTH                                                               \
+    {"is_closing", Transport_is_closing, METH_NOARGS, pipe_is_closing_doc},           \
+        {"set_protocol",                                                              \
+         (PyCFunction)(void (*)(void))Pipe_set_protocol,                              \
+         METH_FASTCALL | METH_KEYWORDS,                                               \
+         pipe_set_protocol_doc},                                                      \
+        {"get_protocol", Transport_get_protocol, METH_NOARGS, pipe_get_protocol_doc}, \
+        {"_call_connection_lost", Pipe_call_connection_lost, METH_O, NULL},           \
+        {"_read_ready", Pipe_read_ready, METH_NOARGS, NULL},                          \
+    {                                                                                 \
+        "_write_ready", Pipe_write_ready, METH_NOARGS, NULL                           \
+    }
+
+#define SLOTS_OF_BOTH                                                                                     \
+    {Py_tp_dealloc, pipe_dealloc}, {Py_tp_finalize, transport_finalize}, {Py_tp_traverse, pipe_traverse}, \
+        {Py_tp_clear, pipe_clear}, {Py_tp_repr, pipe_repr}, {Py_tp_getset, pipe_getset},                  \
+    {                                                                                                     \
+        Py_tp_members, pipe_members                                                                       \
+    }
+
+/* ---- the reading one ---- */
+
+PyDoc_STRVAR(pipe_pause_reading_doc,
+"pause_reading($self, /)\n--\n\nDo not call data_received() until resume_reading().  (asyncio.ReadTransport)");
+
+static PyObject *
+ReadPipe_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    TransportObj *t = &PIPE(self)->base;
+    if (!pipe_is_reading(PIPE(self)) || t->loop == NULL) {
+        Py_RETURN_NONE;
+    }
+    t->paused = 1;
+    pipe_unwatch(PIPE(self), POLL_READ);
+    NONE_UNLESS(transport_debug(t, "%r pauses reading") < 0);
+}
+
+PyDoc_STRVAR(pipe_resume_reading_doc,
+"resume_reading($self, /)\n--\n\nGive the protocol data again.  (asyncio.ReadTransport)");
+
+static PyObject *
+ReadPipe_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    TransportObj *t = &PIPE(self)->base;
+    if (t->closing || !t->paused || t->loop == NULL) {
+        Py_RETURN_NONE;
+    }
+    t->paused = 0;
+    NONE_UNLESS((t->begun && pipe_watch(PIPE(self), POLL_READ) < 0) ||
+                transport_debug(t, "%r resumes reading") < 0);
+}
+
+PyDoc_STRVAR(pipe_is_reading_doc,
+"is_reading($self, /)\n--\n\nReturn True if it is neither paused nor closing.  (asyncio.ReadTransport)");
+
+static PyObject *
+ReadPipe_is_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(pipe_is_reading(PIPE(self)));
+}
+
+PyDoc_STRVAR(pipe_read_close_doc,
+"close($self, /)\n--\n\n"
+"Stop reading, then call the protocol's connection_lost(None) and close the file.  (asyncio.BaseTransport)");
+
+static PyObject *
+ReadPipe_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    NONE_UNLESS(!PIPE(self)->base.closing && pipe_force_close(PIPE(self), NULL) < 0);
+}
+
+static PyMethodDef read_pipe_methods[] = {
+    METHODS_OF_BOTH,
+    {"pause_reading", ReadPipe_pause_reading, METH_NOARGS, pipe_pause_reading_doc},
+    {"resume_reading", ReadPipe_resume_reading, METH_NOARGS, pipe_resume_reading_doc},
+    {"is_reading", ReadPipe_is_reading, METH_NOARGS, pipe_is_reading_doc},
+    {"close", ReadPipe_close, METH_NOARGS, pipe_read_close_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(read_pipe_doc,
+"The transport that loop.connect_read_pipe() makes.\n\n"
+"Made by the loop; an asyncio.ReadTransport.");
+
+static PyType_Slot read_pipe_slots[] = {
+    {Py_tp_doc, (void *)read_pipe_doc},
+    {Py_tp_methods, read_pipe_methods},
+    SLOTS_OF_BOTH,
+    {0, NULL},
+};
+
+static PyType_Spec read_pipe_spec = {
+    .name = "ctask.ReadPipeTransport",
+    .basicsize = sizeof(PipeObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = read_pipe_slots,
+};
+
+/* ---- the writing one ---- */
+
+PyDoc_STRVAR(pipe_write_doc,
+"write($self, /, data)\n--\n\n"
+"Write bytes, a bytearray or a memoryview: at once as far as the kernel takes it, the rest later.\n\n"
+"Raises AssertionError for anything else.  (asyncio.WriteTransport.write)");
+
+static PyObject *
+WritePipe_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *data = single_argument(self, "write", "data", args, nargs, kwnames);
+    if (data == NULL) {
+        return NULL;
+    }
+    NONE_UNLESS(pipe_write(PIPE(self), data) < 0);
+}
+
+PyDoc_STRVAR(pipe_write_eof_doc,
+"write_eof($self, /)\n--\n\n"
+"Close the file once everything is written.  (asyncio.WriteTransport.write_eof)");
+
+static PyObject *
+WritePipe_write_eof(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    NONE_UNLESS(pipe_write_eof(PIPE(self)) < 0);
+}
+
+PyDoc_STRVAR(pipe_can_write_eof_doc, "can_write_eof($self, /)\n--\n\nReturn True.  (asyncio.WriteTransport)");
+
+static PyObject *
+WritePipe_can_write_eof(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_TRUE;
+}
+
+PyDoc_STRVAR(pipe_write_close_doc,
+"close($self, /)\n--\n\n"
+"Write what waits, then call the protocol's connection_lost(None) and close the file.\n"
+"(asyncio.BaseTransport)");
+
+PyDoc_STRVAR(pipe_abort_doc,
+"abort($self, /)\n--\n\nClose at once: what waits to be written is lost.  (asyncio.WriteTransport)");
+
+static PyObject *
+WritePipe_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    NONE_UNLESS(pipe_force_close(PIPE(self), NULL) < 0);
+}
+
+PyDoc_STRVAR(pipe_size_doc,
+"get_write_buffer_size($self, /)\n--\n\nReturn how many bytes wait to be written.  (asyncio.WriteTransport)");
+
+static PyObject *
+WritePipe_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromSize_t(PIPE(self)->base.queue.size);
+}
+
+PyDoc_STRVAR(pipe_limits_doc,
+"get_write_buffer_limits($self, /)\n--\n\nReturn (low, high) in bytes.  (asyncio.WriteTransport)");
+
+PyDoc_STRVAR(pipe_set_limits_doc,
+"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
+"Set at how many waiting bytes the protocol's pause_writing() and resume_writing() are called.\n\n"
+"Raises ValueError unless high >= low >= 0.  (asyncio.WriteTransport)");
+
+static PyObject *
+WritePipe_set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"high", "low", NULL};
+    PyObject *high = NULL, *low = NULL;
+    TransportObj *t = &PIPE(self)->base;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", names, &high, &low)) {
+        return NULL;
+    }
+    NONE_UNLESS(transport_set_limits(t, high, low) < 0 || transport_pause_protocol(t) < 0);
+}
+
+static PyMethodDef write_pipe_methods[] = {
+    METHODS_OF_BOTH,
+    {"write", (PyCFunction)(void (*)(void))WritePipe_write, METH_FASTCALL | METH_KEYWORDS, pipe_write_doc},
+    {"write_eof", WritePipe_write_eof, METH_NOARGS, pipe_write_eof_doc},
+    {"can_write_eof", WritePipe_can_write_eof, METH_NOARGS, pipe_can_write_eof_doc},
+    {"close", WritePipe_write_eof, METH_NOARGS, pipe_write_close_doc},
+    {"abort", WritePipe_abort, METH_NOARGS, pipe_abort_doc},
+    {"get_write_buffer_size", WritePipe_get_write_buffer_size, METH_NOARGS, pipe_size_doc},
+    {"get_write_buffer_limits", Transport_get_write_buffer_limits, METH_NOARGS, pipe_limits_doc},
+    {"set_write_buffer_limits",
+     (PyCFunction)(void (*)(void))WritePipe_set_write_buffer_limits,
+     METH_VARARGS | METH_KEYWORDS,
+     pipe_set_limits_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(write_pipe_doc,
+"The transport that loop.connect_write_pipe() makes.\n\n"
+"Made by the loop; an asyncio.WriteTransport.");
+
+static PyType_Slot write_pipe_slots[] = {
+    {Py_tp_doc, (void *)write_pipe_doc},
+    {Py_tp_methods, write_pipe_methods},
+    SLOTS_OF_BOTH,
+    {0, NULL},
+};
+
+static PyType_Spec write_pipe_spec = {
+    .name = "ctask.WritePipeTransport",
+    .basicsize = sizeof(PipeObj),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = write_pipe_slots,
+};
+
+/* ---- the loop's hooks ---- */
+
+PyDoc_STRVAR(pipe_make_read_doc,
+"_make_read_pipe_transport($self, pipe, protocol, waiter=None, extra=None)\n--\n\n"
+"Return a transport that reads from a file, which it owns from now on.\n\n"
+"Raises ValueError unless that is a pipe, a socket or a character device.\n"
+"(What asyncio.loop.connect_read_pipe stands on.)");
+
+static PyObject *
+Loop_make_read_pipe_transport(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    LoopObj *loop = (LoopObj *)self;
+    return pipe_create(loop, loop->st->ReadPipeType, args, kwargs);
+}
+
+PyDoc_STRVAR(pipe_make_write_doc,
+"_make_write_pipe_transport($self, pipe, protocol, waiter=None, extra=None)\n--\n\n"
+"Return a transport that writes to a file, which it owns from now on.\n\n"
+"Raises ValueError unless that is a pipe, a socket or a character device.\n"
+"(What asyncio.loop.connect_write_pipe stands on.)");
+
+static PyObject *
+Loop_make_write_pipe_transport(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    LoopObj *loop = (LoopObj *)self;
+    return pipe_create(loop, loop->st->WritePipeType, args, kwargs);
+}
+
+static PyMethodDef pipe_loop_methods[] = {
+    {"_make_read_pipe_transport",
+     (PyCFunction)(void (*)(void))Loop_make_read_pipe_transport,
+     METH_VARARGS | METH_KEYWORDS,
+     pipe_make_read_doc},
+    {"_make_write_pipe_transport",
+     (PyCFunction)(void (*)(void))Loop_make_write_pipe_transport,
+     METH_VARARGS | METH_KEYWORDS,
+     pipe_make_write_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(restore_pipes_doc,
+"_restore_pipes($module, /)\n--\n\n"
+"Have the files of pipes' transports block as they did before; atexit calls it.");
+
+static PyObject *
+restore_pipes(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    pipe_let_all_go(PyModule_GetState(module), NULL);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef pipe_functions[] = {
+    {"_restore_pipes", restore_pipes, METH_NOARGS, restore_pipes_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+pipe_register_exit(PyObject *module)
+{
+    PyObject *atexit = PyImport_ImportModule("atexit");
+    PyObject *function = atexit == NULL ? NULL : PyObject_GetAttrString(module, "_restore_pipes");
+    PyObject *res = function == NULL ? NULL : PyObject_CallMethod(atexit, "register", "O", function);
+    Py_XDECREF(function);
+    Py_XDECREF(atexit);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+PART int
+pipe_setup(PyObject *module, ctask_state *st)
+{
+    if (PyModule_AddFunctions(module, pipe_functions) < 0 || pipe_register_exit(module) < 0) {
+        return -1;
+    }
+    if (add_type(module, NULL, &st->ReadPipeType, &read_pipe_spec, st->stock_ReadTransport) < 0 ||
+        add_type(module, NULL, &st->WritePipeType, &write_pipe_spec, st->stock_Transport) < 0) {
+        return -1;
+    }
+    return add_methods(st->LoopType, pipe_loop_methods);
+}

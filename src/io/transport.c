@@ -1,0 +1,582 @@
+/* What the transports share: flow control, the end of a connection, reports, the descriptor's life.
+
+   The order of events and the messages are those of asyncio's selector transports.  A transport calls its
+   protocol in one context, a copy of the one in which it was made; asyncio makes a copy for each kind of
+   callback. */
+
+#include "io/pipe.h"
+#include "io/transport.h"
+
+#include <unistd.h>
+
+/* ---- calling the protocol ---- */
+
+/* Callbacks from the loop run in the transport's context; within one it is entered already. */
+PART int
+transport_enter(TransportObj *t, int *entered)
+{
+    *entered = 0;
+    if (((PyContext *)t->context)->ctx_entered) {
+        return 0;
+    }
+    if (PyContext_Enter(t->context) < 0) {
+        return -1;
+    }
+    *entered = 1;
+    return 0;
+}
+
+/* Keeps an exception that is set. */
+PART void
+transport_exit(TransportObj *t, int entered)
+{
+    if (entered) {
+        PyObject *raised = PyErr_GetRaisedException();
+        if (PyContext_Exit(t->context) < 0) {
+            PyErr_WriteUnraisable((PyObject *)t);
+        }
+        PyErr_SetRaisedException(raised);
+    }
+}
+
+/* Tell the loop's exception handler; -1 only if that raises. */
+PART int
+transport_report(TransportObj *t, const char *message, PyObject *exc)
+{
+    ctask_state *st = t->st;
+    PyObject *text = PyUnicode_FromString(message), *report = PyDict_New(), *res = NULL;
+    if (text != NULL && report != NULL && PyDict_SetItem(report, st->str.message, text) == 0 &&
+        PyDict_SetItem(report, st->str.exception, exc) == 0 &&
+        PyDict_SetItem(report, st->str.transport, (PyObject *)t) == 0 &&
+        PyDict_SetItem(report, st->str.protocol, t->protocol == NULL ? Py_None : t->protocol) == 0 &&
+        t->loop != NULL) {
+        PyObject *loop = Py_NewRef((PyObject *)t->loop);
+        res = PyObject_CallMethodOneArg(loop, st->str.call_exception_handler, report);
+        Py_DECREF(loop);
+    }
+    Py_XDECREF(report);
+    Py_XDECREF(text);
+    Py_XDECREF(res);
+    return res == NULL && PyErr_Occurred() ? -1 : 0;
+}
+
+static int
+is_fatal_to_the_loop(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+
+/* A line for the log in debug mode; `format` has one place, for the transport. */
+PART int
+transport_debug(TransportObj *t, const char *format)
+{
+    if (LIKELY(t->loop == NULL || !t->loop->debug)) {
+        return 0;
+    }
+    PyObject *res = PyObject_CallMethod(t->st->logger, "debug", "sO", format, t);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* An exception is set: KeyboardInterrupt and SystemExit go on (-1); with any other the connection is lost. */
+PART int
+transport_fatal_error(TransportObj *t, const char *message)
+{
+    if (is_fatal_to_the_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int status = 0;
+    if (!PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
+        status = transport_report(t, message, exc);
+    }
+    else if (t->loop != NULL && t->loop->debug) {
+        PyObject *keywords = PyTuple_Pack(1, t->st->str.exc_info);
+        PyObject *debug = PyObject_GetAttr(t->st->logger, t->st->str.debug);
+        PyObject *stack[] = {PyUnicode_FromString("%r: %s"), (PyObject *)t, PyUnicode_FromString(message), exc};
+        PyObject *res = NULL;
+        if (keywords != NULL && debug != NULL && stack[0] != NULL && stack[2] != NULL) {
+            res = PyObject_Vectorcall(debug, stack, 3, keywords);
+        }
+        Py_XDECREF(stack[0]);
+        Py_XDECREF(stack[2]);
+        Py_XDECREF(debug);
+        Py_XDECREF(keywords);
+        Py_XDECREF(res);
+        status = res == NULL ? -1 : 0;
+    }
+    if (transport_force_close(t, exc) < 0) {
+        status = -1;
+    }
+    Py_DECREF(exc);
+    return status;
+}
+
+/* future.set_result(None) unless it is done. */
+static int
+transport_wake(PyObject *future)
+{
+    PyObject *done = PyObject_CallMethod(future, "done", NULL);
+    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
+    Py_XDECREF(done);
+    if (is_done != 0) {
+        return is_done < 0 ? -1 : 0;
+    }
+    PyObject *res = PyObject_CallMethod(future, "set_result", "O", Py_None);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* protocol.connection_made(); what it raises is reported, unless it ends the loop: then it is set. */
+PART void
+transport_call_made(TransportObj *t)
+{
+    PyObject *protocol = Py_XNewRef(t->protocol);
+    PyObject *res = protocol == NULL
+                        ? Py_NewRef(Py_None)
+                        : PyObject_CallMethodOneArg(protocol, t->st->str.connection_made, (PyObject *)t);
+    if (res == NULL) {
+        (void)transport_report_callback(t, protocol, t->st->str.connection_made, (PyObject *)t);
+    }
+    Py_XDECREF(res);
+    Py_XDECREF(protocol);
+}
+
+/* The end of what a transport begins with.  `raised` is what connection_made() ends the loop with, NULL if nothing; an
+   exception that is set came since.  Whoever waits for the connection is told in any case, as the loop may run again.
+   Takes `waiter`, which may be NULL, and `raised`. */
+PART int
+transport_connected(PyObject *self, PyObject *waiter, PyObject *raised)
+{
+    if (raised == NULL) {
+        raised = PyErr_GetRaisedException();
+    }
+    else if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(self);
+    }
+    if (waiter != NULL && transport_wake(waiter) < 0) {
+        if (raised == NULL) {
+            raised = PyErr_GetRaisedException();
+        }
+        else {
+            PyErr_WriteUnraisable(self);
+        }
+    }
+    Py_XDECREF(waiter);
+    PyErr_SetRaisedException(raised);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* Report what a callback of the protocol raised as asyncio reports it of a handle; -1 if it is still set. */
+PART int
+transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg)
+{
+    if (UNLIKELY(t->loop == NULL)) {
+        return -1; // lost in a nested run of the loop, or by hand
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *callback = PyObject_GetAttr(owner, name);
+    if (callback == NULL) {
+        PyErr_Clear();
+        callback = Py_NewRef(owner);
+    }
+    PyErr_SetRaisedException(raised);
+    LoopObj *loop = (LoopObj *)Py_XNewRef((PyObject *)t->loop);
+    int status = loop == NULL ? -1 : loop_report(loop, callback, arg);
+    Py_XDECREF(loop);
+    Py_DECREF(callback);
+    return status;
+}
+
+/* ---- flow control ---- */
+
+static int
+call_flow(TransportObj *t, PyObject *name, const char *failed)
+{
+    if (t->protocol == NULL) {
+        return 0;
+    }
+    int entered;
+    if (transport_enter(t, &entered) < 0) {
+        return -1;
+    }
+    PyObject *protocol = Py_NewRef(t->protocol);
+    PyObject *res = PyObject_CallMethodNoArgs(protocol, name);
+    Py_DECREF(protocol);
+    transport_exit(t, entered);
+    if (LIKELY(res != NULL)) {
+        Py_DECREF(res);
+        return 0;
+    }
+    if (is_fatal_to_the_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int status = transport_report(t, failed, exc);
+    Py_DECREF(exc);
+    return status;
+}
+
+/* After the queue has grown. */
+PART int
+transport_pause_protocol(TransportObj *t)
+{
+    if (LIKELY((Py_ssize_t)t->queue.size <= t->high_water) || t->protocol_paused) {
+        return 0;
+    }
+    t->protocol_paused = 1;
+    return call_flow(t, t->st->str.pause_writing, "protocol.pause_writing() failed");
+}
+
+/* After it has shrunk. */
+PART int
+transport_resume_protocol(TransportObj *t)
+{
+    if (LIKELY(!t->protocol_paused) || (Py_ssize_t)t->queue.size > t->low_water) {
+        return 0;
+    }
+    t->protocol_paused = 0;
+    return call_flow(t, t->st->str.resume_writing, "protocol.resume_writing() failed");
+}
+
+#define HIGH_WATER (64 * 1024) // bytes, as asyncio's
+
+/* NULL or None: the default. */
+PART int
+transport_set_limits(TransportObj *t, PyObject *high, PyObject *low)
+{
+    PyObject *limits[] = {high, low};
+    Py_ssize_t bytes[] = {-1, -1};
+    for (int i = 0; i < 2; i++) {
+        if (limits[i] == NULL || limits[i] == Py_None) {
+            limits[i] = NULL;
+            continue;
+        }
+        PyObject *number = PyNumber_Long(limits[i]);
+        if (number == NULL) {
+            return -1;
+        }
+        bytes[i] = PyNumber_AsSsize_t(number, NULL);
+        Py_DECREF(number);
+        if (bytes[i] == -1 && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    Py_ssize_t high_water = bytes[0], low_water = bytes[1];
+    if (limits[0] == NULL) {
+        high_water = limits[1] == NULL                ? HIGH_WATER
+                     : low_water > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX
+                     : low_water < PY_SSIZE_T_MIN / 4 ? PY_SSIZE_T_MIN
+                                                      : 4 * low_water;
+    }
+    if (limits[1] == NULL) {
+        low_water = high_water / 4;
+    }
+    if (high_water < low_water || low_water < 0) {
+        PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", high_water, low_water);
+        return -1;
+    }
+    t->high_water = high_water;
+    t->low_water = low_water;
+    return 0;
+}
+
+/* What write() accepts, in asyncio's words; the same object, borrowed, or NULL. */
+PART PyObject *
+transport_check_data(PyObject *data)
+{
+    if (LIKELY(PyBytes_Check(data)) || PyByteArray_Check(data) || PyMemoryView_Check(data)) {
+        return data;
+    }
+    PyObject *name = PyType_GetName(Py_TYPE(data));
+    if (name != NULL) {
+        /* A wheel serves every release of 3.13. */
+        PyErr_Format(PyExc_TypeError,
+                     "data argument must be a bytes%s object, not %R",
+                     Py_Version >= 0x030D0900 ? ", bytearray, or memoryview" : "-like",
+                     name);
+        Py_DECREF(name);
+    }
+    return NULL;
+}
+
+/* ---- the end ---- */
+
+/* Have connection_lost(exc) called in the next iteration. */
+PART int
+transport_lose(TransportObj *t, PyObject *exc)
+{
+    t->conn_lost++;
+    Py_XSETREF(t->lost_exc, Py_XNewRef(exc));
+    if (t->fd >= 0 && !t->shared) {
+        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
+        watch_forget(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
+    }
+    if (loop_check_open(t->loop) < 0) {
+        return -1;
+    }
+    /* Not the function for a descriptor that can be written: that one may be on the ring for this iteration. */
+    io_ready ready = t->lost_ready;
+    return loop_ready(t->loop, Py_NewRef((PyObject *)t), READY_WRITE, (PyObject *)(void *)ready, NULL);
+}
+
+PART int
+transport_force_close(TransportObj *t, PyObject *exc)
+{
+    if (t->conn_lost || t->loop == NULL) {
+        return 0;
+    }
+    queue_clear(&t->queue);
+    t->closing = 1;
+    return transport_lose(t, exc);
+}
+
+PART int
+transport_own(TransportObj *t, io_ready read_ready)
+{
+    int fd = transport_descriptor(t);
+    return fd < 0 ? -EBADF : watch_own(t->loop, fd, (PyObject *)t, read_ready);
+}
+
+PART int
+transport_watch(TransportObj *t, uint32_t side, io_ready ready)
+{
+    int fd = transport_descriptor(t);
+    return fd < 0 ? -EBADF : watch_object(t->loop, fd, side, (PyObject *)t, ready);
+}
+
+/* -1 with what the socket's close() raised.  (The address may still be asked for when the descriptor is gone.) */
+static int
+close_descriptor(TransportObj *t)
+{
+    if (!t->open) {
+        return 0;
+    }
+    int status = 0;
+    t->open = 0;
+    if (t->loop != NULL) {
+        if (t->shared) {
+            watch_stop(t->loop, t->fd, POLL_READ, (PyObject *)t);
+            watch_stop(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
+        }
+        else {
+            watch_disown(t->loop, t->fd, (PyObject *)t);
+        }
+    }
+    if (t->shared) {
+        pipe_let_go(t);
+    }
+    PyObject *sock = t->sock;
+    if (sock == NULL) {
+        socketobj_close(t->fd);
+    }
+    else {
+        t->sock = NULL;
+        PyObject *res = PyObject_CallMethod(sock, "close", NULL);
+        status = res == NULL ? -1 : 0;
+        Py_XDECREF(res);
+        Py_DECREF(sock);
+    }
+    return status;
+}
+
+PART void
+transport_close_descriptor(TransportObj *t)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    if (close_descriptor(t) < 0) {
+        PyErr_WriteUnraisable((PyObject *)t);
+    }
+    PyErr_SetRaisedException(raised);
+}
+
+static void
+leave_server(TransportObj *t)
+{
+    PyObject *server = t->server;
+    if (server == NULL) {
+        return;
+    }
+    t->server = NULL;
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *res = t->st->server_knows_clients
+                        ? PyObject_CallMethodOneArg(server, t->st->str._detach, (PyObject *)t)
+                        : PyObject_CallMethodNoArgs(server, t->st->str._detach);
+    if (res == NULL) {
+        PyErr_WriteUnraisable((PyObject *)t);
+    }
+    Py_XDECREF(res);
+    Py_DECREF(server);
+    PyErr_SetRaisedException(raised);
+}
+
+/* Call connection_lost() and let go of everything; -1 with what it raised. */
+PART int
+transport_call_lost(TransportObj *t)
+{
+    if (t->lost) {
+        return 0;
+    }
+    t->lost = 1;
+    t->closing = 1;
+    t->conn_lost += t->conn_lost == 0; // from Python it can be called without transport_lose()
+    PyObject *exc = t->lost_exc == NULL ? Py_NewRef(Py_None) : t->lost_exc;
+    t->lost_exc = NULL;
+    PyObject *protocol = t->protocol;
+    PyObject *res = protocol == NULL ? Py_NewRef(Py_None)
+                                     : PyObject_CallMethodOneArg(protocol, t->st->str.connection_lost, exc);
+    PyObject *raised = PyErr_GetRaisedException();
+    Py_XDECREF(res);
+    queue_clear(&t->queue);
+    if (UNLIKELY(close_descriptor(t) < 0)) {
+        PyObject *failed = PyErr_GetRaisedException();
+        PyException_SetContext(failed, raised); // which is taken
+        raised = failed;
+    }
+    leave_server(t);
+    Py_CLEAR(t->protocol);
+    Py_CLEAR(t->loop);
+    Py_DECREF(exc);
+    PyErr_SetRaisedException(raised);
+    return raised == NULL ? 0 : -1;
+}
+
+/* ---- methods and attributes that all have ---- */
+
+PART PyObject *
+Transport_is_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    TransportObj *t = (TransportObj *)self;
+    return PyBool_FromLong(!t->closing && !t->paused);
+}
+
+PART PyObject *
+Transport_is_closing(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((TransportObj *)self)->closing);
+}
+
+PART PyObject *
+Transport_get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    TransportObj *t = (TransportObj *)self;
+    return Py_BuildValue("(nn)", t->low_water, t->high_water);
+}
+
+PART PyObject *
+Transport_get_protocol(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *protocol = ((TransportObj *)self)->protocol;
+    return Py_NewRef(protocol == NULL ? Py_None : protocol);
+}
+
+PART PyObject *
+Transport_call_connection_lost(PyObject *self, PyObject *exc)
+{
+    TransportObj *t = (TransportObj *)self;
+    if (t->loop != NULL && !t->lost) {
+        Py_XSETREF(t->lost_exc, exc == Py_None ? NULL : Py_NewRef(exc));
+        if (transport_call_lost(t) < 0) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+PART PyObject *
+Transport_get_object(PyObject *self, void *offset)
+{
+    PyObject *value = *(PyObject **)((char *)self + (size_t)offset);
+    return Py_NewRef(value == NULL ? Py_None : value);
+}
+
+PART PyObject *
+Transport_get_flag(PyObject *self, void *offset)
+{
+    return PyBool_FromLong(*((char *)self + (size_t)offset));
+}
+
+PART PyObject *
+Transport_get_size(PyObject *self, void *offset)
+{
+    return PyLong_FromSsize_t(*(Py_ssize_t *)((char *)self + (size_t)offset));
+}
+
+PART PyObject *
+Transport_get_int(PyObject *self, void *offset)
+{
+    return PyLong_FromLong(*(int *)((char *)self + (size_t)offset));
+}
+
+/* ---- life ---- */
+
+PART int
+transport_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    TransportObj *t = (TransportObj *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(t->extra);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(t->slots); i++) {
+        Py_VISIT(t->slots[i]);
+    }
+    Py_VISIT(t->dict);
+    Py_VISIT(t->loop);
+    Py_VISIT(t->protocol);
+    Py_VISIT(t->server);
+    Py_VISIT(t->sock);
+    Py_VISIT(t->context);
+    Py_VISIT(t->lost_exc);
+    for (size_t i = 0; i < t->queue.length; i++) {
+        Py_VISIT(t->queue.chunks[t->queue.head + i].owner);
+    }
+    return 0;
+}
+
+PART void
+transport_clear(TransportObj *t)
+{
+    /* Whoever finds it through the collector finds a lost connection: nothing below is asked for. */
+    t->closing = 1;
+    t->lost = 1;
+    t->conn_lost += t->conn_lost == 0;
+    transport_close_descriptor(t);
+    queue_clear(&t->queue);
+    Py_CLEAR(t->extra);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(t->slots); i++) {
+        Py_CLEAR(t->slots[i]);
+    }
+    Py_CLEAR(t->dict);
+    Py_CLEAR(t->protocol);
+    Py_CLEAR(t->server);
+    Py_CLEAR(t->sock);
+    Py_CLEAR(t->lost_exc);
+    Py_CLEAR(t->loop);
+    Py_CLEAR(t->context);
+}
+
+/* Give up one that could not be made.  A finalizer is called of what the collector knows. */
+PART void
+transport_discard(TransportObj *t)
+{
+    if (!PyObject_GC_IsTracked((PyObject *)t)) {
+        PyObject_GC_Track(t);
+    }
+    Py_DECREF(t);
+}
+
+/* A transport that nobody closed: say so, and close it. */
+PART void
+transport_finalize(PyObject *self)
+{
+    TransportObj *t = (TransportObj *)self;
+    if (!t->open) {
+        return;
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    if (PyErr_ResourceWarning(self, 1, "unclosed transport %R", self) < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+    transport_close_descriptor(t);
+    leave_server(t);
+    PyErr_SetRaisedException(raised);
+}

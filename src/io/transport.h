@@ -1,0 +1,159 @@
+/* What all transports over a descriptor have in common.  stream.c builds on it; server.c makes streams. */
+
+#ifndef CTASK_TRANSPORT_H
+#define CTASK_TRANSPORT_H
+
+#include "loop/loop.h"
+#include "io/queue.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+/* A protocol of ours that takes bytes as they were read, in a buffer that is valid during the call only.
+   -1 with an exception set. */
+typedef int (*feed_function)(LoopObj *loop, PyObject *protocol, const char *data, Py_ssize_t n);
+
+/* An address as the kernel gave it; a longer one (of a Unix socket) is asked for again when it is wanted. */
+typedef struct {
+    socklen_t length; // 0: not known, or too long
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } u;
+} short_address;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *extra; // owned; the slot of asyncio.BaseTransport: a dict, NULL until there is something in it
+    PyObject *slots[4]; // owned; those of asyncio's _FlowControlMixin, which only somebody odd would fill
+    PyObject *dict; // owned; attributes that a program sets, or NULL
+    LoopObj *loop; // owned; NULL once connection_lost() was called
+    PyObject *protocol; // owned; the same
+    PyObject *server; // owned; which accepted the connection, or NULL
+    PyObject *weakrefs; // borrowed
+    PyObject *sock; // owned; NULL while nobody has asked for it (accepted connections), and when closed
+    PyObject *context; // owned; in which the protocol is called
+    PyObject *lost_exc; // owned; what connection_lost() is going to be given, or NULL
+    ctask_state *st; // borrowed from the type's module
+    io_ready lost_ready; // has connection_lost() called, in the next iteration
+    write_queue queue;
+    Py_ssize_t high_water; // bytes
+    Py_ssize_t low_water;
+    int fd; // stays for the repr when closed
+    int conn_lost; // connection_lost() is scheduled, plus the writes since
+    char shared; // another transport may watch the other side of the descriptor
+    char open; // we own the descriptor, and it is not closed
+    char closing;
+    char paused; // reading is
+    char protocol_paused;
+    char begun; // connection_made() was called
+    char lost; // connection_lost() was
+} TransportObj;
+
+/* ---- address.c ---- */
+
+typedef struct {
+    socklen_t length;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+        struct sockaddr_un un;
+        struct sockaddr_storage storage;
+    } u;
+} socket_address;
+
+PART PyObject *address_object(const struct sockaddr *address, socklen_t length);
+PART int address_family_known(int family);
+PART PyObject *address_build(const socket_address *from);
+/* Read an address of which nothing has to be looked up: 1, or 0 with nothing set if the socket module has
+   to read it (a name, a subclass, a mistake); -1 with an exception. */
+PART int address_read(socket_address *to, int family, PyObject *obj);
+
+/* ---- socketobj.c ---- */
+
+PART int socketobj_setup(PyObject *module, ctask_state *st);
+PART int socketobj_check(ctask_state *st, PyObject *sock);
+
+/* Is it exactly a socket.socket, whose methods nobody has replaced? */
+static inline int
+socketobj_is_plain(ctask_state *st, PyObject *sock)
+{
+    if (Py_TYPE(sock) != (PyTypeObject *)st->socket_type) {
+        return 0;
+    }
+    return (LIKELY(st->sockets.version == Py_TYPE(sock)->tp_version_tag && st->sockets.version != 0)) ||
+           socketobj_check(st, sock);
+}
+
+/* A field of one that is; the descriptor is -1 once it is closed. */
+static inline int
+socket_int(PyObject *sock, Py_ssize_t offset)
+{
+    return *(int *)((char *)sock + offset);
+}
+
+/* The transport's descriptor; -1, with which system calls fail with EBADF, if its socket was closed or detached
+   behind it.  The number it had may be another connection's by then, so it is asked for before each system call. */
+static inline int
+transport_descriptor(const TransportObj *t)
+{
+    if (t->sock == NULL) {
+        return t->open ? t->fd : -1;
+    }
+    return LIKELY(socket_int(t->sock, t->st->sockets.fd) == t->fd) ? t->fd : -1;
+}
+
+/* Is `socket.socket` another one now?  (What is accepted is made of that.) */
+PART int socketobj_is_replaced(ctask_state *st);
+/* accept4(), of which the new descriptor does not block; nor does this with the interpreter lock, whatever the
+   listening one does: it shares O_NONBLOCK with every duplicate, in whichever process. */
+PART int socketobj_accept(int fd, socket_address *from);
+/* close(), without the interpreter lock if it waits: with SO_LINGER, which accepted sockets have from the
+   listening one, it does whatever O_NONBLOCK says. */
+PART void socketobj_close(int fd);
+
+/* ---- transport.c ---- */
+
+PART int transport_enter(TransportObj *t, int *entered);
+PART void transport_exit(TransportObj *t, int entered);
+PART void transport_call_made(TransportObj *t);
+PART int transport_connected(PyObject *self, PyObject *waiter, PyObject *raised);
+PART int transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg);
+PART int transport_fatal_error(TransportObj *t, const char *message);
+PART int transport_force_close(TransportObj *t, PyObject *exc);
+PART int transport_lose(TransportObj *t, PyObject *exc);
+PART int transport_call_lost(TransportObj *t);
+PART int transport_report(TransportObj *t, const char *message, PyObject *exc);
+PART int transport_pause_protocol(TransportObj *t);
+PART int transport_resume_protocol(TransportObj *t);
+PART void transport_close_descriptor(TransportObj *t);
+/* watch_own() and watch_object() of the transport's descriptor. */
+PART int transport_own(TransportObj *t, io_ready read_ready);
+PART int transport_watch(TransportObj *t, uint32_t side, io_ready ready);
+PART int transport_set_limits(TransportObj *t, PyObject *high, PyObject *low);
+PART int transport_traverse(PyObject *self, visitproc visit, void *arg);
+PART void transport_clear(TransportObj *t);
+PART void transport_discard(TransportObj *t);
+PART void transport_finalize(PyObject *self);
+PART PyObject *transport_check_data(PyObject *data);
+PART int transport_debug(TransportObj *t, const char *format);
+
+/* Methods, and attributes: `offset` is that of the field. */
+PART PyObject *Transport_is_reading(PyObject *self, PyObject *ignored);
+PART PyObject *Transport_is_closing(PyObject *self, PyObject *ignored);
+PART PyObject *Transport_get_write_buffer_limits(PyObject *self, PyObject *ignored);
+PART PyObject *Transport_get_protocol(PyObject *self, PyObject *ignored);
+PART PyObject *Transport_call_connection_lost(PyObject *self, PyObject *exc);
+PART PyObject *Transport_get_object(PyObject *self, void *offset);
+PART PyObject *Transport_get_flag(PyObject *self, void *offset);
+PART PyObject *Transport_get_size(PyObject *self, void *offset);
+PART PyObject *Transport_get_int(PyObject *self, void *offset);
+
+/* ---- datagram.c ---- */
+
+PART int datagram_setup(PyObject *module, ctask_state *st);
+
+#endif

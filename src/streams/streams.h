@@ -1,0 +1,105 @@
+/* What the parts of the streams share: streamreader.c, streamprotocol.c and streamwriter.c are the three
+   classes.
+
+   Each class is a C core over asyncio's own class, as EventLoop is (ctask/_streams.py): what is not C is
+   inherited.  A core fills asyncio's attributes from its fields, so inherited methods work on them.  The
+   fast path is taken only while no method that asyncio's code would call on the object is overridden. */
+
+#ifndef CTASK_STREAMS_H
+#define CTASK_STREAMS_H
+
+#include "coro/core.h"
+#include "coro/coro.h"
+
+#include "streams/streambuf.h"
+
+/* ---- streamreader.c ---- */
+
+typedef struct {
+    CORE_HEAD
+    PyObject *loop;            // owned; NULL before __init__
+    PyObject *waiter;          // owned; a future, or None
+    PyObject *exception;       // owned; or None
+    PyObject *transport;       // owned; or None
+    PyObject *limit_value;     // owned; what __init__ was given, NULL while `limit` says it all
+    streambuf buffer;
+    Py_ssize_t limit;
+    Py_ssize_t wanted;         // bytes that a readexactly() waits for
+    unsigned int type_version; // tp_version_tag for which `overridden` holds
+    char overridden;           // asyncio's own methods are to be called
+    char eof;
+    char paused;
+} StreamReaderObj;
+
+PART int streamreader_setup(PyObject *module, ctask_state *st);
+PART void streamreader_dealloc(PyObject *self);
+PART int streamreader_setattro(PyObject *self, PyObject *name, PyObject *value);
+PART int streamreader_look(StreamReaderObj *reader);
+PART int streamreader_add(StreamReaderObj *reader, const char *data, Py_ssize_t n, PyObject *bytes);
+PART int streamreader_add_eof(StreamReaderObj *reader);
+PART int streamreader_resume(StreamReaderObj *reader);
+
+/* A reader of ours whose methods are not overridden, or NULL. */
+static inline StreamReaderObj *
+streamreader_cast(PyObject *obj)
+{
+    if (Py_TYPE(obj)->tp_setattro != streamreader_setattro || !core_is(obj, streamreader_dealloc)) {
+        return NULL;
+    }
+    StreamReaderObj *reader = (StreamReaderObj *)obj;
+    if (UNLIKELY(reader->type_version == 0 || reader->type_version != Py_TYPE(obj)->tp_version_tag)) {
+        return streamreader_look(reader) ? NULL : reader;
+    }
+    return reader->overridden ? NULL : reader;
+}
+
+/* ---- streamprotocol.c ---- */
+
+typedef struct {
+    CORE_HEAD
+    PyObject *loop;             // owned; NULL before __init__
+    PyObject *reader_ref;       // owned; weakref to the reader, or None
+    PyObject *strong_reader;    // owned; or None; NULL where asyncio has no such attribute
+    PyObject *stream_writer;    // owned; the same
+    PyObject *client_connected; // owned; or None
+    PyObject *task;             // owned; or None
+    PyObject *transport;        // owned; or None
+    PyObject *closed;           // owned; future, NULL until somebody asks for it or it gets an exception
+    PyObject *drain_waiters;    // owned; deque, NULL until somebody asks for it
+    unsigned int type_version;  // tp_version_tag for which `overridden` holds
+    char overridden;            // asyncio's own methods are to be called
+    char paused;
+    char connection_lost;
+    char reject_connection;
+    char over_ssl;
+    char closed_done;           // `closed` is done with None, whether it was made or not
+} StreamProtocolObj;
+
+PART int streamprotocol_setup(PyObject *module, ctask_state *st);
+PART void streamprotocol_dealloc(PyObject *self);
+PART int streamprotocol_setattro(PyObject *self, PyObject *name, PyObject *value);
+PART int streamprotocol_look(StreamProtocolObj *protocol);
+
+static inline StreamProtocolObj *
+streamprotocol_cast(PyObject *obj)
+{
+    if (Py_TYPE(obj)->tp_setattro != streamprotocol_setattro || !core_is(obj, streamprotocol_dealloc)) {
+        return NULL;
+    }
+    StreamProtocolObj *protocol = (StreamProtocolObj *)obj;
+    if (UNLIKELY(protocol->type_version == 0 || protocol->type_version != Py_TYPE(obj)->tp_version_tag)) {
+        return streamprotocol_look(protocol) ? NULL : protocol;
+    }
+    return protocol->overridden ? NULL : protocol;
+}
+
+/* For transports: may bytes for this protocol go through streamreader_feed()? */
+PART int streamreader_protocol_check(PyObject *protocol);
+/* In place of protocol.data_received(bytes); `data` is valid during the call. */
+PART int streamreader_feed(LoopObj *loop, PyObject *protocol, const char *data, Py_ssize_t n);
+
+/* ---- streamwriter.c ---- */
+
+PART int streamwriter_setup(PyObject *module, ctask_state *st);
+
+#endif
