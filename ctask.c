@@ -58,6 +58,7 @@
 #include "tasks/registry.c"
 #include "tasks/future.c"
 #include "tasks/task.c"
+#include "handles/work.c"
 #include "handles/handle.c"
 #include "handles/clock.c"
 #include "loop/poll_epoll.c"

@@ -728,12 +728,20 @@ struct LoopObj {
     char sleeping; // in the kernel, without the interpreter lock
 };
 
-PART int loop_setup(PyObject *module, ctask_state *st);
-PART int fork_setup(PyObject *module, ctask_state *st);
+/* ---- work.c ---- */
+
 PART int loop_setattro(PyObject *self, PyObject *name, PyObject *value);
 PART int loop_check_overrides(LoopObj *loop);
 PART int loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context);
+/* Drop what an entry refers to. */
+PART void entry_forget(ring_entry *entry);
+PART void loop_forget_ready(LoopObj *loop);
 PART int loop_timer_remove(PyObject *loop, TimerObj *timer);
+
+/* ---- loop.c, fork.c, schedule.c ---- */
+
+PART int loop_setup(PyObject *module, ctask_state *st);
+PART int fork_setup(PyObject *module, ctask_state *st);
 PART PyObject *loop_new_task(ctask_state *st, PyObject *loop, PyObject *coro);
 
 /* ---- tls.c ---- */

@@ -56,9 +56,6 @@ PART int loop_now(LoopObj *loop, double *now);
 /* The handle that asyncio would have made for this entry: for reports, and for those who look at loop._ready.
    Borrows from the entry. */
 PART PyObject *entry_as_handle(LoopObj *loop, ring_entry *entry);
-/* Drop what an entry refers to. */
-PART void entry_forget(ring_entry *entry);
-PART void loop_forget_ready(LoopObj *loop);
 
 PART int ready_setup(ctask_state *st);
 
