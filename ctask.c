@@ -48,6 +48,7 @@
 #include "combinators/gather.h"
 #include "loop/loop.h"
 #include "io/pipe.h"
+#include "loop/blocking.h"
 #include "streams/streams.h"
 #include "sync/sync.h"
 #include "io/stream.h"
@@ -62,6 +63,7 @@
 #include "handles/handle.c"
 #include "handles/clock.c"
 #include "loop/poll_epoll.c"
+#include "loop/blocking.c"
 #include "loop/fork.c"
 #include "loop/loop.c"
 #include "loop/ready.c"
@@ -502,7 +504,7 @@ module_exec(PyObject *module)
 {
     ctask_state *st = PyModule_GetState(module);
     list_init(&st->tasks);
-    list_init(&st->pipes);
+    list_init(&st->blocking_files);
     freelist *lists[] = {FREELISTS(st)};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) {
         lists[i]->limit = FREELIST_LIMIT;
@@ -517,6 +519,7 @@ module_exec(PyObject *module)
         task_setup,
         handle_setup,
         loop_setup,
+        blocking_setup,
         fork_setup,
         stream_setup,
         server_setup,

@@ -427,7 +427,7 @@ typedef struct {
     char group_exit_is_mended;      // asyncio's (taskgroup.c)
     char freeing_handle;            // now (handle.c)
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
-    struct list_node pipes; // the open transports of pipe.c, borrowed
+    struct list_node blocking_files; // those of open transports (blocking.c), borrowed
     void *clock_keys;         // where time.monotonic was last (clock.c)
     Py_ssize_t clock_index;
     PyCFunction monotonic_method; // what it was in C

@@ -9,7 +9,7 @@
 
 #include "io/pipe.h"
 
-#include "io/transport.h"
+#include "loop/blocking.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -32,10 +32,7 @@ typedef struct {
     unsigned lost_writes; // write() calls that went nowhere
     char writes; // a WritePipeTransport
     char sees_hangup; // writing: the descriptor becomes readable when its reader is gone
-    dev_t device; // of the file, with `inode`, as it was made
-    ino_t inode;
-    struct list_node open; // among the open ones of the interpreter
-    char restores; // the file is to block again: it did before this transport
+    blocking_file file;
     char no_nowait; // the kernel has no RWF_NOWAIT for it
     char eof_due; // eof_received() is to be called
 } PipeObj;
@@ -77,14 +74,6 @@ pipe_is_reading(PipeObj *p)
 
 /* ---- the descriptor ---- */
 
-/* Does the descriptor still stand for the file that it stood for? */
-static int
-pipe_has_file(const PipeObj *p)
-{
-    struct stat status;
-    return fstat(p->base.fd, &status) == 0 && status.st_dev == p->device && status.st_ino == p->inode;
-}
-
 /* The descriptor; -1, with which system calls fail with EBADF, if the file was closed behind the transport and
    another one has the number.  (A file object that says it is closed may have left its descriptor open, and
    another may have been put in its place on purpose.)  May run anything. */
@@ -103,7 +92,7 @@ pipe_fd(PipeObj *p)
         }
         PyErr_Clear();
     }
-    return pipe_has_file(p) ? t->fd : -1;
+    return blocking_has_file(&p->file) ? t->fd : -1;
 }
 
 /* readv() or writev() that fails with EAGAIN where it would wait, also when somebody who shares the file has made
@@ -592,81 +581,10 @@ pipe_lost_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
 
 /* ---- making one ---- */
 
-static int
-pipe_set_nonblocking(PipeObj *p, int fd)
-{
-    int flags = fcntl(fd, F_GETFL);
-    p->restores = flags >= 0 && !(flags & O_NONBLOCK);
-    if (flags < 0 || (p->restores && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)) {
-        p->restores = 0;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    return 0;
-}
-
-/* That a file does not block holds for all who have it, as for the shell whose terminal it is.  So it blocks again
-   when the last transport lets go of it.  There is no other way to see whether two descriptors are of one such file
-   than to change it by one and look by the other.  `closing` is a loop whose transports do not count any more. */
-static void
-pipe_restore_blocking(PipeObj *p, const LoopObj *closing)
-{
-    struct list_node *all = &p->base.st->pipes;
-    if (!p->restores) {
-        return;
-    }
-    p->restores = 0;
-    int fd = p->base.fd, flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || !(flags & O_NONBLOCK) || !pipe_has_file(p) ||
-        fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0) {
-        return; // closed by somebody else, or changed
-    }
-    for (struct list_node *node = all->next; node != all; node = node->next) {
-        PipeObj *other = list_entry(node, PipeObj, open);
-        if (other == p || other->device != p->device || other->inode != p->inode ||
-            (closing != NULL && other->base.loop == closing) || !pipe_has_file(other)) {
-            continue;
-        }
-        flags = fcntl(other->base.fd, F_GETFL);
-        if (flags >= 0 && !(flags & O_NONBLOCK) && fcntl(other->base.fd, F_SETFL, flags | O_NONBLOCK) == 0) {
-            other->restores = 1;
-            return;
-        }
-    }
-}
-
 PART void
 pipe_let_go(TransportObj *t)
 {
-    PipeObj *p = (PipeObj *)t;
-    if (list_is_linked(&p->open)) {
-        list_remove(&p->open);
-    }
-    pipe_restore_blocking(p, NULL);
-}
-
-PART void
-pipe_leave_to_parent(ctask_state *st)
-{
-    for (struct list_node *node = st->pipes.next; node != &st->pipes; node = node->next) {
-        list_entry(node, PipeObj, open)->restores = 0;
-    }
-}
-
-PART void
-pipe_let_all_go(ctask_state *st, const LoopObj *loop)
-{
-    struct list_node *node = st->pipes.next;
-    while (node != &st->pipes) {
-        PipeObj *p = list_entry(node, PipeObj, open);
-        node = node->next;
-        if (loop == NULL) {
-            list_remove(&p->open);
-        }
-        if (loop == NULL || p->base.loop == loop) {
-            pipe_restore_blocking(p, loop);
-        }
-    }
+    blocking_let_go(t->st, &((PipeObj *)t)->file);
 }
 
 /* The file's descriptor, made non-blocking; -1 unless it is of a kind that can be waited for. */
@@ -691,10 +609,8 @@ pipe_descriptor(PipeObj *p, PyObject *file)
                                   : "Pipe transport is for pipes/sockets only.");
         return -1;
     }
-    p->device = status.st_dev;
-    p->inode = status.st_ino;
     p->sees_hangup = p->writes && !S_ISCHR(status.st_mode);
-    return pipe_set_nonblocking(p, (int)fd) < 0 ? -1 : (int)fd;
+    return blocking_take(&p->file, p->base.loop, (int)fd, &status) < 0 ? -1 : (int)fd;
 }
 
 static PyObject *
@@ -731,12 +647,12 @@ pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     t->sock = Py_NewRef(file);
     t->open = 1;
-    list_append(&st->pipes, &p->open);
+    blocking_keep(st, &p->file);
     PyObject_GC_Track(p);
     return (PyObject *)p;
 
 failed:
-    pipe_restore_blocking(p, NULL);
+    blocking_let_go(st, &p->file);
     transport_discard(t);
     return NULL;
 }
@@ -1164,40 +1080,9 @@ static PyMethodDef pipe_loop_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(restore_pipes_doc,
-"_restore_pipes($module, /)\n--\n\n"
-"Have the files of pipes' transports block as they did before; atexit calls it.");
-
-static PyObject *
-restore_pipes(PyObject *module, PyObject *Py_UNUSED(ignored))
-{
-    pipe_let_all_go(PyModule_GetState(module), NULL);
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef pipe_functions[] = {
-    {"_restore_pipes", restore_pipes, METH_NOARGS, restore_pipes_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static int
-pipe_register_exit(PyObject *module)
-{
-    PyObject *atexit = PyImport_ImportModule("atexit");
-    PyObject *function = atexit == NULL ? NULL : PyObject_GetAttrString(module, "_restore_pipes");
-    PyObject *res = function == NULL ? NULL : PyObject_CallMethod(atexit, "register", "O", function);
-    Py_XDECREF(function);
-    Py_XDECREF(atexit);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
-}
-
 PART int
 pipe_setup(PyObject *module, ctask_state *st)
 {
-    if (PyModule_AddFunctions(module, pipe_functions) < 0 || pipe_register_exit(module) < 0) {
-        return -1;
-    }
     if (add_type(module, NULL, &st->ReadPipeType, &read_pipe_spec, st->stock_ReadTransport) < 0 ||
         add_type(module, NULL, &st->WritePipeType, &write_pipe_spec, st->stock_Transport) < 0) {
         return -1;

@@ -3,9 +3,9 @@
    An epoll set and an eventfd are shared with the parent after a fork; a child that changes or uses them
    changes the parent's loop.  Each fork that Python knows of is counted in the child, and a poller whose
    count is out of date makes its own descriptors before it next talks to the kernel (poll_epoll.c).  So are files with
-   what was set on them: whether those of pipes block again is the parent's matter (pipe.c). */
+   what was set on them: whether they block again is the parent's matter (blocking.c). */
 
-#include "io/pipe.h"
+#include "loop/blocking.h"
 #include "loop/poll.h"
 
 PyDoc_STRVAR(after_fork_doc, "_after_fork($module, /)\n--\n\nCount a fork; os.fork() calls it in the child.");
@@ -15,7 +15,7 @@ after_fork(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     ctask_state *st = PyModule_GetState(module);
     st->forks++;
-    pipe_leave_to_parent(st);
+    blocking_leave_to_parent(st);
 #if PY_VERSION_HEX < 0x030C0000
     /* The socket that signals are written to is the parent's as well.  asyncio does this from 3.12 on. */
     PyObject *signal = PyImport_ImportModule("signal");

@@ -6,10 +6,10 @@
    of async generators, the exception handler, start and end of run_forever()) is asyncio's, inherited by
    ctask.EventLoop, which is this type over asyncio.SelectorEventLoop. */
 
-#include "loop/loop.h"
 #include "handles/clock.h"
+#include "loop/blocking.h"
+#include "loop/loop.h"
 #include "tasks/done.h"
-#include "io/pipe.h"
 #include "io/stream.h"
 
 #include <fcntl.h>
@@ -873,7 +873,7 @@ Loop_release(PyObject *self, PyObject *Py_UNUSED(ignored))
     LoopObj *loop = (LoopObj *)self;
     if (!loop->poll.asking) {
         release(loop);
-        pipe_let_all_go(loop->st, loop);
+        blocking_let_all_go(loop->st, loop);
     }
     if (loop->poll.asking) { // or does now, as letting go may run anything
         PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
