@@ -117,7 +117,7 @@ state_of(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     destructor dealloc = type->tp_dealloc;
     if (LIKELY(dealloc == future_dealloc || dealloc == task_dealloc || dealloc == handle_dealloc ||
-               dealloc == timer_dealloc || dealloc == gather_dealloc)) {
+               dealloc == timer_dealloc || dealloc == future_derived_dealloc)) {
         return PyType_GetModuleState(type);
     }
 #if THREADSAFE_HANDLES

@@ -428,6 +428,9 @@ typedef struct {
     char freeing_handle;            // now (handle.c)
     struct list_node tasks;   // 3.13 and earlier: pending tasks, borrowed
     struct list_node blocking_files; // those of open transports (blocking.c), borrowed
+    int (*descriptor_of_owner)(PyObject *owner); // who called watch_own(); -1: closed behind it (socketobj.c)
+    const struct future_kind *derived_future; // gather()'s
+    const struct sink_kind *sinks[2]; // of protocols (sink.h); NULL: no more
     void *clock_keys;         // where time.monotonic was last (clock.c)
     Py_ssize_t clock_index;
     PyCFunction monotonic_method; // what it was in C
@@ -506,10 +509,14 @@ PART PyObject *task_context(TaskObj *task, ctask_state *st);
 PART PyObject *task_wakeup_callback(TaskObj *task);
 PART PyObject *task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc);
 
-/* ---- gather.c ---- */
+/* What a future of a third kind does otherwise: gather()'s, which makes itself known in the state.  Its type has
+   future_derived_dealloc() for its tp_dealloc. */
+typedef struct future_kind {
+    int (*cancel)(PyObject *self, ctask_state *st, PyObject *msg); // as future_cancel_any()
+    int (*clear)(PyObject *self); // as tp_clear
+} future_kind;
 
-PART void gather_dealloc(PyObject *self);
-PART int gather_cancel(PyObject *self, ctask_state *st, PyObject *msg);
+PART void future_derived_dealloc(PyObject *self);
 
 /* ---- sleep.c ---- */
 
@@ -700,8 +707,8 @@ struct LoopObj {
     spare_list spare_threadsafe; // for the next call_soon_threadsafe()
 #endif
     PyObject *task_factory; // owned; None for the default
-    PyObject
-        *corked; // owned; the stream whose last packet the kernel holds back (stream.c), NULL between callbacks
+    PyObject *corked; // owned; whose last packet the kernel holds back (stream.c), NULL between callbacks
+    void (*uncork)(LoopObj *loop); // called when the callback has ended that left `corked`
     PyThreadState *draining; // borrowed; the thread that runs callbacks, NULL if none does
     PyObject *current_handle; // owned; set in debug mode while a callback runs
     PyObject *thread_ident; // owned; None while the loop does not run
@@ -732,6 +739,8 @@ struct LoopObj {
 
 PART int loop_setattro(PyObject *self, PyObject *name, PyObject *value);
 PART int loop_check_overrides(LoopObj *loop);
+/* What stands behind a method of _ctask.Loop; NULL if a program has put something else in its place. */
+PART PyMethodDef *loop_method_behind(ctask_state *st, PyObject *ours);
 PART int loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject *context);
 /* Drop what an entry refers to. */
 PART void entry_forget(ring_entry *entry);
@@ -748,10 +757,6 @@ PART PyObject *loop_new_task(ctask_state *st, PyObject *loop, PyObject *coro);
 
 PART int tls_setup(PyObject *module, ctask_state *st);
 PART void tls_dealloc(PyObject *self);
-/* Exactly ctask.SSLProtocol, which takes its bytes by tls_feed(). */
-PART int tls_protocol_check(PyObject *protocol);
-/* What the transport below has received, instead of buffer_updated(); `data` is the caller's again after. */
-PART int tls_feed(LoopObj *loop, PyObject *protocol, const char *data, Py_ssize_t n);
 
 /* ---- __init__ ---- */
 
@@ -817,7 +822,7 @@ static inline int
 future_is_exact(PyObject *obj)
 {
     destructor dealloc = Py_TYPE(obj)->tp_dealloc;
-    return dealloc == future_dealloc || dealloc == task_dealloc || dealloc == gather_dealloc;
+    return dealloc == future_dealloc || dealloc == task_dealloc || dealloc == future_derived_dealloc;
 }
 
 static inline int

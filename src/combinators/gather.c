@@ -421,7 +421,7 @@ cancel_children(GatherObj *outer, ctask_state *st, PyObject *msg)
     return any;
 }
 
-PART int
+static int
 gather_cancel(PyObject *self, ctask_state *st, PyObject *msg)
 {
     GatherObj *outer = (GatherObj *)self;
@@ -525,25 +525,6 @@ gather_clear(PyObject *self)
     return 0;
 }
 
-PART void
-gather_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    /* A subclass made in Python has had its finalizer called already. */
-    if (((FutureObj *)self)->log_traceback && type->tp_dealloc == gather_dealloc) {
-        if (PyObject_CallFinalizerFromDealloc(self) < 0) {
-            return;
-        }
-    }
-    PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, gather_dealloc); /* a child may be the next of many */
-    clear_weakrefs(self, type);
-    (void)gather_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-    Py_TRASHCAN_END;
-}
-
 static PyMethodDef Gather_methods[] = {
     {"cancel", (PyCFunction)(void (*)(void))Gather_cancel, METH_VARARGS | METH_KEYWORDS, Gather_cancel_doc},
     {NULL, NULL, 0, NULL},
@@ -566,7 +547,7 @@ PyDoc_STRVAR(Gather_doc,
 static PyType_Slot Gather_slots[] = {
     {Py_tp_doc, (void *)Gather_doc},
     {Py_tp_init, Gather___init__},
-    {Py_tp_dealloc, gather_dealloc},
+    {Py_tp_dealloc, future_derived_dealloc},
     {Py_tp_traverse, gather_traverse},
     {Py_tp_clear, gather_clear},
     {Py_tp_iter, future_iter},
@@ -588,6 +569,8 @@ static PyType_Spec Gather_spec = {
 PART int
 gather_setup(PyObject *module, ctask_state *st)
 {
+    static const future_kind kind = {gather_cancel, gather_clear};
+    st->derived_future = &kind;
     PyObject *bases = PyTuple_Pack(2, st->stock_GatheringFuture, (PyObject *)st->FutureType);
     if (bases == NULL) {
         return -1;

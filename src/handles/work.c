@@ -21,9 +21,8 @@ watched_name(ctask_state *st, int i)
     return i < (int)Py_ARRAY_LENGTH(names) ? names[i] : NULL;
 }
 
-/* What stands behind a method of _ctask.Loop; NULL if a program has put something else in its place. */
-static PyMethodDef *
-method_behind(ctask_state *st, PyObject *ours)
+PART PyMethodDef *
+loop_method_behind(ctask_state *st, PyObject *ours)
 {
     int is_one = Py_IS_TYPE(ours, &PyMethodDescr_Type) && PyDescr_TYPE(ours) == st->LoopType;
     return is_one ? ((PyMethodDescrObject *)ours)->d_method : NULL;
@@ -38,7 +37,7 @@ is_our_method(LoopObj *loop, PyObject *name)
     PyObject *theirs = PyObject_GetAttr((PyObject *)loop, name);
     int result = ours != NULL && theirs != NULL && PyCFunction_CheckExact(theirs) &&
                  PyCFunction_GET_SELF(theirs) == (PyObject *)loop &&
-                 ((PyCFunctionObject *)theirs)->m_ml == method_behind(loop->st, ours);
+                 ((PyCFunctionObject *)theirs)->m_ml == loop_method_behind(loop->st, ours);
     Py_XDECREF(theirs);
     Py_XDECREF(ours);
     return result;

@@ -554,12 +554,6 @@ op_delegate(CoroObj *op)
 
 /* ---- waiting ---- */
 
-PART int
-sock_ready(LoopObj *loop, PyObject *fut)
-{
-    return future_wake(loop->st, fut, Py_None) < 0 ? -1 : 0;
-}
-
 static void
 op_unwait(CoroObj *op)
 {
@@ -626,7 +620,7 @@ op_wait(CoroObj *op)
     if (fut == NULL) {
         return CORO_ERROR;
     }
-    int err = watch_once(loop, fd, side, fut, sock_ready);
+    int err = watch_once(loop, fd, side, fut, watch_wake);
     if (err < 0) {
         Py_DECREF(fut);
         poll_raise(err);
@@ -740,24 +734,6 @@ METHOD(Loop_sock_connect, OP_CONNECT)
 METHOD(Loop_sock_accept, OP_ACCEPT)
 #undef METHOD
 
-PyDoc_STRVAR(ready_doc,
-"_sock_ready($self, fut, /)\n--\n\n"
-"What a sock_*() method waits for has come.");
-
-static PyObject *
-Loop_sock_ready(PyObject *self, PyObject *fut)
-{
-    if (sock_ready((LoopObj *)self, fut) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef sock_methods[] = {
-    {"_sock_ready", Loop_sock_ready, METH_O, ready_doc},
-    {NULL, NULL, 0, NULL},
-};
-
 PART int
 sock_setup(PyObject *Py_UNUSED(module), ctask_state *st)
 {
@@ -776,5 +752,5 @@ sock_setup(PyObject *Py_UNUSED(module), ctask_state *st)
             return -1;
         }
     }
-    return add_methods(st->LoopType, sock_methods);
+    return 0;
 }

@@ -170,6 +170,12 @@ static PyMethodDef socketobj_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static int
+descriptor_of_owner(PyObject *owner)
+{
+    return transport_descriptor((TransportObj *)owner);
+}
+
 PART int
 socketobj_setup(PyObject *Py_UNUSED(module), ctask_state *st)
 {
@@ -177,6 +183,7 @@ socketobj_setup(PyObject *Py_UNUSED(module), ctask_state *st)
     if (sockets == NULL) {
         return -1;
     }
+    st->descriptor_of_owner = descriptor_of_owner;
     st->socket_names = Py_NewRef(PyModule_GetDict(sockets));
     Py_DECREF(sockets);
     st->socket_type = find_class(st);

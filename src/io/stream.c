@@ -9,7 +9,6 @@
    which of their work there is to do.  So an entry of the ring that comes late does no harm. */
 
 #include "io/stream.h"
-#include "streams/streams.h"
 
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
@@ -77,9 +76,9 @@ static int
 take_protocol(StreamObj *s, PyObject *protocol)
 {
     ctask_state *st = s->base.st;
-    int is_tls = tls_protocol_check(protocol);
-    int buffered = is_tls ? 0 : PyObject_IsInstance(protocol, st->BufferedProtocol);
-    if (buffered == 0 && !is_tls && !PyObject_HasAttr(protocol, st->str.data_received)) {
+    const sink_kind *sink = sink_of(st, protocol);
+    int buffered = sink != NULL ? 0 : PyObject_IsInstance(protocol, st->BufferedProtocol);
+    if (buffered == 0 && sink == NULL && !PyObject_HasAttr(protocol, st->str.data_received)) {
         /* Whoever looks like one is taken as one; asyncio would fail at the first byte. */
         buffered = PyObject_HasAttr(protocol, st->str.get_buffer) &&
                    PyObject_HasAttr(protocol, st->str.buffer_updated);
@@ -88,7 +87,7 @@ take_protocol(StreamObj *s, PyObject *protocol)
         return -1;
     }
     s->buffered = (char)buffered;
-    s->feed = is_tls ? tls_feed : !buffered && streamreader_protocol_check(protocol) ? streamreader_feed : NULL;
+    s->sink = sink;
     Py_XSETREF(s->base.protocol, Py_NewRef(protocol));
     return 0;
 }
@@ -319,7 +318,7 @@ static int
 receive_feed(StreamObj *s, PyObject *protocol, ssize_t *n)
 {
     LoopObj *loop = s->base.loop; // the caller holds it
-    feed_function feed = s->feed;
+    const sink_kind *sink = s->sink;
     char *buffer = loop_take_read_buffer(loop);
     int status = buffer == NULL ? -1 : receive_into(s, buffer, READ_BUFFER_SIZE, n);
     if (UNLIKELY(status < 0)) {
@@ -327,13 +326,11 @@ receive_feed(StreamObj *s, PyObject *protocol, ssize_t *n)
         return transport_fatal_error(&s->base, "Fatal read error on socket transport");
     }
     if (LIKELY(*n > 0)) {
-        status = feed(loop, protocol, buffer, *n);
+        status = sink->feed(protocol, buffer, *n);
     }
     loop_give_read_buffer(loop, buffer);
     if (UNLIKELY(status < 0)) {
-        return transport_fatal_error(&s->base,
-                                     feed == tls_feed ? "Fatal error: protocol.buffer_updated() call failed."
-                                                      : "Fatal error: protocol.data_received() call failed.");
+        return transport_fatal_error(&s->base, sink->failed);
     }
     return 0;
 }
@@ -395,7 +392,7 @@ receive(StreamObj *s)
     ssize_t n = -1;
     PyObject *protocol = Py_NewRef(t->protocol);
     int status = s->buffered       ? receive_buffered(s, protocol, &n)
-                 : s->feed != NULL ? receive_feed(s, protocol, &n)
+                 : s->sink != NULL ? receive_feed(s, protocol, &n)
                                    : receive_plain(s, protocol, &n);
     Py_DECREF(protocol);
     if (UNLIKELY(status < 0)) {
@@ -427,6 +424,24 @@ stream_read_ready(LoopObj *loop, PyObject *self)
 
 /* ---- writing ---- */
 
+/* The callback has ended with less writes than usual.  (Of a socket that was detached meanwhile, as well; should the
+   number be another connection's by now, nothing changes for that one.) */
+static void
+stream_uncork(LoopObj *loop)
+{
+    StreamObj *s = (StreamObj *)loop->corked;
+    loop->corked = NULL;
+    int corked = 1, fd = s->base.fd;
+    socklen_t length = sizeof(corked);
+    /* Unless the program has corked it itself. */
+    if (getsockopt(fd, IPPROTO_TCP, TCP_CORK, &corked, &length) == 0 && !corked) {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_CORK, &corked, length);
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    Py_DECREF(s);
+    PyErr_SetRaisedException(raised);
+}
+
 /* MSG_MORE, if the packet will be sent for sure when the callback ends: in the loop's own thread, while one runs.
    One connection at a time.  Not while there is something to be read: who closes the socket then, or ends the process,
    resets the connection, and the kernel drops what it waits with. */
@@ -442,26 +457,9 @@ stream_cork(StreamObj *s)
     }
     if (loop->corked == NULL) {
         loop->corked = Py_NewRef((PyObject *)s);
+        loop->uncork = stream_uncork;
     }
     return MSG_MORE;
-}
-
-/* The callback has ended with less writes than usual.  (Of a socket that was detached meanwhile, as well; should the
-   number be another connection's by now, nothing changes for that one.) */
-PART void
-stream_uncork(LoopObj *loop)
-{
-    StreamObj *s = (StreamObj *)loop->corked;
-    loop->corked = NULL;
-    int corked = 1, fd = s->base.fd;
-    socklen_t length = sizeof(corked);
-    /* Unless the program has corked it itself. */
-    if (getsockopt(fd, IPPROTO_TCP, TCP_CORK, &corked, &length) == 0 && !corked) {
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_CORK, &corked, length);
-    }
-    PyObject *raised = PyErr_GetRaisedException();
-    Py_DECREF(s);
-    PyErr_SetRaisedException(raised);
 }
 
 /* Send what the queue has, up to what the kernel takes. */

@@ -3,13 +3,14 @@
 #ifndef CTASK_STREAM_H
 #define CTASK_STREAM_H
 
+#include "io/sink.h"
 #include "io/transport.h"
 
 typedef struct {
     TransportObj base;
     PyObject *waiter;       // owned; a future to complete once connection_made() was called, or NULL
     PyObject *empty_waiter; // owned; a future that waits until everything is sent (sendfile), or NULL
-    feed_function feed;     // takes what was read instead of protocol.data_received(), or NULL
+    const sink_kind *sink;  // of the protocol: takes what was read instead of data_received(), or NULL
     short_address peer;
     short_address own;
     size_t write_turn;  // in which callback of the loop the last write() was
@@ -40,8 +41,6 @@ PART int stream_is_unpatched(PyObject *obj);
 PART int stream_write(StreamObj *s, PyObject *data);
 /* The same for bytes in memory: what cannot be sent at once is copied. */
 PART int stream_write_raw(PyObject *transport, const char *data, Py_ssize_t n);
-/* The callback that ended has left loop->corked. */
-PART void stream_uncork(LoopObj *loop);
 PART int stream_setup(PyObject *module, ctask_state *st);
 PART int server_setup(PyObject *module, ctask_state *st);
 

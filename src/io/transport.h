@@ -10,10 +10,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-/* A protocol of ours that takes bytes as they were read, in a buffer that is valid during the call only.
-   -1 with an exception set. */
-typedef int (*feed_function)(LoopObj *loop, PyObject *protocol, const char *data, Py_ssize_t n);
-
 /* An address as the kernel gave it; a longer one (of a Unix socket) is asked for again when it is wanted. */
 typedef struct {
     socklen_t length; // 0: not known, or too long
@@ -152,8 +148,9 @@ PART PyObject *Transport_get_flag(PyObject *self, void *offset);
 PART PyObject *Transport_get_size(PyObject *self, void *offset);
 PART PyObject *Transport_get_int(PyObject *self, void *offset);
 
-/* ---- datagram.c ---- */
+/* ---- datagram.c, sock.c ---- */
 
 PART int datagram_setup(PyObject *module, ctask_state *st);
+PART int sock_setup(PyObject *module, ctask_state *st);
 
 #endif

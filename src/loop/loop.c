@@ -10,7 +10,6 @@
 #include "loop/blocking.h"
 #include "loop/loop.h"
 #include "tasks/done.h"
-#include "io/stream.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -86,7 +85,7 @@ entry_as_handle(LoopObj *loop, ring_entry *entry)
         break;
     case READY_READ:
     case READY_WRITE:
-        if ((io_ready)(void *)arg == sock_ready) {
+        if ((io_ready)(void *)arg == watch_wake) {
             callback = PyObject_GetAttrString((PyObject *)loop, "_sock_ready");
             arg = subject;
             break;
@@ -481,7 +480,7 @@ drain(LoopObj *loop, PyThreadState *ts)
         ring_entry entry = ring_pop(&loop->ready);
         status = run_entry(loop, ts, &entry);
         if (UNLIKELY(loop->corked != NULL)) {
-            stream_uncork(loop);
+            loop->uncork(loop);
         }
         if (UNLIKELY(status < 0)) {
             PyObject *raised = PyErr_GetRaisedException();
@@ -636,7 +635,7 @@ poll_events(LoopObj *loop, PyThreadState *ts)
         return poll_wait(loop, 0);
     }
     if (UNLIKELY(loop->corked != NULL)) {
-        stream_uncork(loop); // this run is nested in the callback that wrote
+        loop->uncork(loop); // this run is nested in the callback that wrote
     }
     /* A signal that came since Python code ran last: its handler may be what the program waits for. */
     if (UNLIKELY(must_breathe(ts)) && (breathe(ts) < 0 || time_to_wait(loop, &timeout) < 0)) {
@@ -958,7 +957,7 @@ Loop_adopt_methods(PyObject *cls, PyObject *Py_UNUSED(ignored))
         PyObject *ours = PyObject_GetAttrString((PyObject *)st->LoopType, names[i]);
         PyObject *theirs = ours == NULL ? NULL : PyObject_GetAttrString(cls, names[i]);
         PyObject *method = NULL;
-        PyMethodDef *def = theirs != NULL && theirs == ours ? method_behind(st, ours) : NULL;
+        PyMethodDef *def = theirs != NULL && theirs == ours ? loop_method_behind(st, ours) : NULL;
         if (def != NULL) {
             method = PyDescr_NewMethod((PyTypeObject *)cls, def);
             if (method != NULL && PyObject_SetAttrString(cls, names[i], method) < 0) {

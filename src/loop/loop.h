@@ -88,15 +88,13 @@ PART PyObject *watch_owner(LoopObj *loop, int fd);
 /* watch_object() for who is told once and asks again each time it waits.  One system call, and nothing is taken
    for granted of the descriptor: it may be another file than the last time. */
 PART int watch_once(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready);
+/* What to have called if the owner is a future: it is completed.  loop._sock_ready(fut) does the same. */
+PART int watch_wake(LoopObj *loop, PyObject *fut);
 /* End what `owner` watches on that side, and tell the kernel: before the descriptor is closed. */
 PART void watch_stop(LoopObj *loop, int fd, uint32_t side, PyObject *owner);
 PART int watch_traverse(LoopObj *loop, visitproc visit, void *arg);
 PART void watch_clear(LoopObj *loop);
 
 PART int wake_setup(ctask_state *st);
-
-PART int sock_setup(PyObject *module, ctask_state *st);
-/* What completes the future that a sock_*() method waits for; loop._sock_ready(fut) does the same. */
-PART int sock_ready(LoopObj *loop, PyObject *fut);
 
 #endif

@@ -4,7 +4,8 @@
    transports; what they stand on, the four methods below, is here.  The kernel is told of a change at once,
    so that a descriptor that cannot be polled is refused by the call that names it. */
 
-#include "io/transport.h"
+#include "loop/loop.h"
+#include "tasks/futures.h"
 
 /* The number behind a descriptor or an object with fileno(), with the messages of the selectors module. */
 static int
@@ -219,11 +220,17 @@ PART PyObject *
 watch_owner(LoopObj *loop, int fd)
 {
     PyObject *owner = fd >= 0 && fd < loop->poll.n_slots ? loop->poll.slots[fd].owner : NULL;
-    if (UNLIKELY(owner != NULL && transport_descriptor((TransportObj *)owner) != fd)) {
+    if (UNLIKELY(owner != NULL && loop->st->descriptor_of_owner(owner) != fd)) {
         watch_evict(loop, fd);
         owner = NULL;
     }
     return owner;
+}
+
+PART int
+watch_wake(LoopObj *loop, PyObject *fut)
+{
+    return future_wake(loop->st, fut, Py_None) < 0 ? -1 : 0;
 }
 
 static PyObject *
@@ -452,6 +459,19 @@ Loop_remove_writer(PyObject *self, PyObject *fd)
     return watch_remove((LoopObj *)self, POLL_WRITE, fd);
 }
 
+PyDoc_STRVAR(sock_ready_doc,
+"_sock_ready($self, fut, /)\n--\n\n"
+"What a sock_*() method waits for has come.");
+
+static PyObject *
+Loop_sock_ready(PyObject *self, PyObject *fut)
+{
+    if (watch_wake((LoopObj *)self, fut) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef watch_methods[] = {
     {"_add_reader",
      (PyCFunction)(void (*)(void))Loop_add_reader,
@@ -463,6 +483,7 @@ static PyMethodDef watch_methods[] = {
      add_writer_doc},
     {"_remove_reader", Loop_remove_reader, METH_O, remove_doc},
     {"_remove_writer", Loop_remove_writer, METH_O, remove_doc},
+    {"_sock_ready", Loop_sock_ready, METH_O, sock_ready_doc},
     {"_owner", Loop_owner, METH_O, owner_doc},
     {"_watched", Loop_watched, METH_O, watched_doc},
     {"_descriptors", Loop_descriptors, METH_NOARGS, descriptors_doc},

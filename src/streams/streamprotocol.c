@@ -4,8 +4,9 @@
    connection (connection_made(), ...) is asyncio's.  A transport of ours asks
    streamreader_protocol_check() and then calls streamreader_feed() with the bytes where they are. */
 
-#include "tasks/futures.h"
+#include "io/sink.h"
 #include "streams/streams.h"
+#include "tasks/futures.h"
 
 /* ---- overrides ---- */
 
@@ -115,7 +116,7 @@ streamreader_protocol_check(PyObject *protocol)
 }
 
 PART int
-streamreader_feed(LoopObj *Py_UNUSED(loop), PyObject *obj, const char *data, Py_ssize_t n)
+streamreader_feed(PyObject *obj, const char *data, Py_ssize_t n)
 {
     StreamProtocolObj *protocol = streamprotocol_cast(obj);
     if (LIKELY(protocol != NULL)) {
@@ -453,6 +454,9 @@ streamprotocol_setup(PyObject *module, ctask_state *st)
         {"connection_lost", StreamProtocol_connection_lost},
         {"data_received", StreamProtocol_data_received},
     };
+    static const sink_kind sink = {
+        streamreader_protocol_check, streamreader_feed, "Fatal error: protocol.data_received() call failed."};
+    sink_add(st, &sink);
     st->stock_protocol_init = PyObject_GetAttrString(st->stock_StreamReaderProtocol, "__init__");
     st->stock_protocol_del = PyObject_GetAttrString(st->stock_StreamReaderProtocol, "__del__");
     if (st->stock_protocol_init == NULL || st->stock_protocol_del == NULL) {

@@ -96,7 +96,7 @@ streamprotocol_cast(PyObject *obj)
 /* For transports: may bytes for this protocol go through streamreader_feed()? */
 PART int streamreader_protocol_check(PyObject *protocol);
 /* In place of protocol.data_received(bytes); `data` is valid during the call. */
-PART int streamreader_feed(LoopObj *loop, PyObject *protocol, const char *data, Py_ssize_t n);
+PART int streamreader_feed(PyObject *protocol, const char *data, Py_ssize_t n);
 
 /* ---- streamwriter.c ---- */
 

@@ -293,7 +293,8 @@ future_cancel_any(PyObject *obj, ctask_state *st, PyObject *msg)
         if (dealloc == task_dealloc) {
             return task_cancel((TaskObj *)obj, st, msg);
         }
-        return dealloc == future_dealloc ? future_cancel(fut, st, msg) : gather_cancel(obj, st, msg);
+        return dealloc == future_dealloc ? future_cancel(fut, st, msg)
+                                         : st->derived_future->cancel(obj, st, msg);
     }
     PyObject *stack[] = {obj, msg};
     PyObject *res = PyObject_VectorcallMethod(st->str.cancel, stack, 1, st->msg_kwnames);
@@ -418,6 +419,24 @@ future_dealloc(PyObject *self)
     }
     Py_TRASHCAN_BEGIN(self, future_dealloc);
     future_free(fut, type);
+    Py_TRASHCAN_END;
+}
+
+PART void
+future_derived_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (((FutureObj *)self)->log_traceback && type->tp_dealloc == future_derived_dealloc) {
+        if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+            return;
+        }
+    }
+    PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, future_derived_dealloc); /* a child may be the next of many */
+    clear_weakrefs(self, type);
+    (void)state_of(self)->derived_future->clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
     Py_TRASHCAN_END;
 }
 

@@ -432,7 +432,7 @@ tls_deliver_tls(PyObject *protocol, PyObject *data)
     if (Py_EnterRecursiveCall(" in TLS over TLS")) {
         return -1;
     }
-    int result = tls_feed(NULL, protocol, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
+    int result = tls_feed(protocol, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
     Py_LeaveRecursiveCall();
     return result;
 }
@@ -465,7 +465,7 @@ tls_deliver_streams(TlsObj *self, const char *data, Py_ssize_t n)
         return -1;
     }
     Py_INCREF(protocol);
-    int result = streamreader_feed(NULL, protocol, data, n);
+    int result = streamreader_feed(protocol, data, n);
     Py_DECREF(protocol);
     return UNLIKELY(tls_context_exit(entered) < 0) ? -1 : result;
 }
@@ -1038,7 +1038,7 @@ tls_protocol_check(PyObject *protocol)
 }
 
 PART int
-tls_feed(LoopObj *Py_UNUSED(loop), PyObject *protocol, const char *data, Py_ssize_t n)
+tls_feed(PyObject *protocol, const char *data, Py_ssize_t n)
 {
     TlsObj *self = (TlsObj *)protocol;
     if (UNLIKELY(self->busy)) {

@@ -146,6 +146,10 @@ PART int tls_do_shutdown(TlsObj *self);
 PART int tls_do_flush(TlsObj *self);
 PART void tls_interrupted(TlsObj *self);
 PART int tls_go_on(TlsObj *self);
+/* Exactly ctask.SSLProtocol. */
+PART int tls_protocol_check(PyObject *protocol);
+/* What the transport below has received, instead of buffer_updated(); `data` is the caller's again after. */
+PART int tls_feed(PyObject *protocol, const char *data, Py_ssize_t n);
 
 /* ---- tls_protocol.c ---- */
 

@@ -4,6 +4,7 @@
    It is a BufferedProtocol over any transport, Python's included; our own transport takes the shorter way by
    tls_feed(). */
 
+#include "io/sink.h"
 #include "io/stream.h"
 #include "streams/streams.h"
 #include "tls/tls.h"
@@ -132,7 +133,7 @@ Tls_buffer_updated(PyObject *op, PyObject *number)
         return NULL;
     }
     self->buffer = NULL; // not kept: most connections are idle most of the time
-    int result = tls_feed(NULL, op, view.buf, n);
+    int result = tls_feed(op, view.buf, n);
     PyBuffer_Release(&view);
     Py_DECREF(buffer);
     if (result < 0) {
@@ -742,6 +743,9 @@ static PyType_Spec tls_spec = {
 PART int
 tls_setup(PyObject *module, ctask_state *st)
 {
+    static const sink_kind sink = {
+        tls_protocol_check, tls_feed, "Fatal error: protocol.buffer_updated() call failed."};
+    sink_add(st, &sink);
     return add_type(module, "SSLProtocol", &st->TlsType, &tls_spec, st->BufferedProtocol) < 0
                ? -1
                : tls_transport_setup(module, st);
