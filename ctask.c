@@ -46,6 +46,7 @@
 #include "tasks/done.h"
 #include "combinators/ensure.h"
 #include "combinators/gather.h"
+#include "handles/clock.h"
 #include "loop/loop.h"
 #include "io/pipe.h"
 #include "loop/blocking.h"
@@ -519,6 +520,11 @@ module_exec(PyObject *module)
         task_setup,
         handle_setup,
         loop_setup,
+        schedule_setup,
+        watch_setup,
+        wake_setup,
+        ready_setup,
+        clock_setup,
         blocking_setup,
         fork_setup,
         stream_setup,
@@ -534,7 +540,10 @@ module_exec(PyObject *module)
         sock_setup,
         sleep_setup,
         queues_setup,
-        sync_setup,
+        lock_setup,
+        event_setup,
+        semaphore_setup,
+        condition_setup,
         done_setup,
         ensure_setup,
         gather_setup,

@@ -616,6 +616,7 @@ PART void handle_retire(LoopObj *loop, HandleObj *handle);
 PART TimerObj *timer_new(LoopObj *loop, double seconds, PyObject *when, PyObject *callback,
                          PyObject *const *args, Py_ssize_t nargs, PyObject *context, int debug);
 PART TimerObj *timer_of_call(LoopObj *loop, double seconds, const timer_call *call);
+PART int timer_remove(PyObject *loop, TimerObj *timer);
 PART void timer_call_free(timer_call *call);
 PART void handle_dealloc(PyObject *self);
 PART void timer_dealloc(PyObject *self);
@@ -745,7 +746,6 @@ PART int loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, 
 /* Drop what an entry refers to. */
 PART void entry_forget(ring_entry *entry);
 PART void loop_forget_ready(LoopObj *loop);
-PART int loop_timer_remove(PyObject *loop, TimerObj *timer);
 
 /* ---- loop.c, fork.c, schedule.c ---- */
 

@@ -34,7 +34,7 @@ clock_look(ctask_state *st)
 
 /* Under the name that the module gives it in C, whatever stands there now. */
 PART int
-clock_setup(ctask_state *st)
+clock_setup(PyObject *Py_UNUSED(module), ctask_state *st)
 {
     PyObject *time = PyImport_ImportModule("time");
     if (time == NULL) {

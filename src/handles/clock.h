@@ -6,7 +6,7 @@
 
 #include "ctask.h"
 
-PART int clock_setup(ctask_state *st);
+PART int clock_setup(PyObject *module, ctask_state *st);
 PART int clock_look(ctask_state *st);
 
 static inline int

@@ -415,6 +415,21 @@ cancel_fields(HandleObj *handle, ctask_state *st)
     return 0;
 }
 
+/* Takes a timer out of the loop's; 1 if it was in this loop's, and the reference is the caller's then.  The
+   handle's own word for its loop is not enough: anybody can write to it. */
+PART int
+timer_remove(PyObject *obj, TimerObj *timer)
+{
+    LoopObj *loop = obj == NULL || timer->node.place == 0 ? NULL : loop_cast(obj);
+    if (loop == NULL || !timers_remove(&loop->timers, timer->when_seconds, &timer->node)) {
+        return 0;
+    }
+    if (loop->last_timer == timer) {
+        loop->last_timer = NULL;
+    }
+    return 1;
+}
+
 static int
 cancel_timer(TimerObj *timer, ctask_state *st)
 {
@@ -423,7 +438,7 @@ cancel_timer(TimerObj *timer, ctask_state *st)
         return cancelled < 0 ? -1 : 0;
     }
     PyObject *ours = NULL;
-    if (loop_timer_remove(timer->loop, timer)) {
+    if (timer_remove(timer->loop, timer)) {
         ours = (PyObject *)timer; // the heap's reference, given up last
     }
     else if (timer->loop != NULL && loop_cast(timer->loop) == NULL) {

@@ -1,7 +1,7 @@
 /* How work gets to a loop, from those whom it knows nothing of and those whom it runs.
 
    Whether it may go straight to the ring, without a call that a program could see (loop_plain()); the ring's
-   entries, put there and let go of; a timer that is taken back.  Nothing here runs what it puts there: that is
+   entries, put there and let go of.  Nothing here runs what it puts there: that is
    loop.c's. */
 
 #include "ctask.h"
@@ -128,21 +128,4 @@ loop_ready(LoopObj *loop, void *subject, unsigned kind, PyObject *arg, PyObject 
     entry_forget(&entry);
     PyErr_NoMemory();
     return -1;
-}
-
-/* ---- timers ---- */
-
-/* Takes a timer out of the loop's; 1 if it was in this loop's, and the reference is the caller's then.  The
-   handle's own word for its loop is not enough: anybody can write to it. */
-PART int
-loop_timer_remove(PyObject *obj, TimerObj *timer)
-{
-    LoopObj *loop = obj == NULL || timer->node.place == 0 ? NULL : loop_cast(obj);
-    if (loop == NULL || !timers_remove(&loop->timers, timer->when_seconds, &timer->node)) {
-        return 0;
-    }
-    if (loop->last_timer == timer) {
-        loop->last_timer = NULL;
-    }
-    return 1;
 }

@@ -581,12 +581,6 @@ pipe_lost_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
 
 /* ---- making one ---- */
 
-PART void
-pipe_let_go(TransportObj *t)
-{
-    blocking_let_go(t->st, &((PipeObj *)t)->file);
-}
-
 /* The file's descriptor, made non-blocking; -1 unless it is of a kind that can be waited for. */
 static int
 pipe_descriptor(PipeObj *p, PyObject *file)
@@ -631,7 +625,7 @@ pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
     t->st = st;
     t->loop = (LoopObj *)Py_NewRef((PyObject *)loop);
     t->lost_ready = pipe_lost_ready;
-    t->shared = 1;
+    t->shared = &p->file;
     p->writes = type == st->WritePipeType;
     (void)transport_set_limits(t, NULL, NULL);
     t->extra = extra == Py_None ? PyDict_New() : Py_NewRef(extra);
@@ -715,7 +709,7 @@ Pipe_set_pipe(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
             pipe_unwatch(PIPE(self), POLL_READ);
             pipe_unwatch(PIPE(self), POLL_WRITE);
         }
-        pipe_let_go(t);
+        blocking_let_go(t->st, t->shared);
         t->open = 0;
         Py_CLEAR(t->sock);
     }

@@ -6,7 +6,5 @@
 #include "io/transport.h"
 
 PART int pipe_setup(PyObject *module, ctask_state *st);
-/* The file of a pipe's transport is about to be closed. */
-PART void pipe_let_go(TransportObj *t);
 
 #endif

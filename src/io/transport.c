@@ -4,7 +4,6 @@
    protocol in one context, a copy of the one in which it was made; asyncio makes a copy for each kind of
    callback. */
 
-#include "io/pipe.h"
 #include "io/transport.h"
 
 #include <unistd.h>
@@ -308,7 +307,7 @@ transport_lose(TransportObj *t, PyObject *exc)
 {
     t->conn_lost++;
     Py_XSETREF(t->lost_exc, Py_XNewRef(exc));
-    if (t->fd >= 0 && !t->shared) {
+    if (t->fd >= 0 && t->shared == NULL) {
         watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
         watch_forget(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
     }
@@ -355,7 +354,7 @@ close_descriptor(TransportObj *t)
     int status = 0;
     t->open = 0;
     if (t->loop != NULL) {
-        if (t->shared) {
+        if (t->shared != NULL) {
             watch_stop(t->loop, t->fd, POLL_READ, (PyObject *)t);
             watch_stop(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
         }
@@ -363,8 +362,8 @@ close_descriptor(TransportObj *t)
             watch_disown(t->loop, t->fd, (PyObject *)t);
         }
     }
-    if (t->shared) {
-        pipe_let_go(t);
+    if (t->shared != NULL) {
+        blocking_let_go(t->st, t->shared);
     }
     PyObject *sock = t->sock;
     if (sock == NULL) {

@@ -3,6 +3,7 @@
 #ifndef CTASK_TRANSPORT_H
 #define CTASK_TRANSPORT_H
 
+#include "loop/blocking.h"
 #include "loop/loop.h"
 #include "io/queue.h"
 
@@ -34,12 +35,12 @@ typedef struct {
     PyObject *lost_exc; // owned; what connection_lost() is going to be given, or NULL
     ctask_state *st; // borrowed from the type's module
     io_ready lost_ready; // has connection_lost() called, in the next iteration
+    blocking_file *shared; // of a pipe, whose other side another transport may watch; NULL of sockets
     write_queue queue;
     Py_ssize_t high_water; // bytes
     Py_ssize_t low_water;
     int fd; // stays for the repr when closed
     int conn_lost; // connection_lost() is scheduled, plus the writes since
-    char shared; // another transport may watch the other side of the descriptor
     char open; // we own the descriptor, and it is not closed
     char closing;
     char paused; // reading is

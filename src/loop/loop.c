@@ -6,7 +6,6 @@
    of async generators, the exception handler, start and end of run_forever()) is asyncio's, inherited by
    ctask.EventLoop, which is this type over asyncio.SelectorEventLoop. */
 
-#include "handles/clock.h"
 #include "loop/blocking.h"
 #include "loop/loop.h"
 #include "tasks/done.h"
@@ -499,22 +498,6 @@ drain(LoopObj *loop, PyThreadState *ts)
 
 /* ---- an iteration ---- */
 
-PART int
-loop_now(LoopObj *loop, double *now)
-{
-    if (LIKELY(!loop_check_overrides(loop) && clock_is_real(loop->st))) {
-        *now = poll_clock();
-        return 0;
-    }
-    PyObject *res = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str.time);
-    if (res == NULL) {
-        return -1;
-    }
-    *now = PyFloat_AsDouble(res);
-    Py_DECREF(res);
-    return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
-}
-
 /* How long the kernel may keep us, in nanoseconds; negative for ever. */
 static int
 time_to_wait(LoopObj *loop, int64_t *timeout)
@@ -729,16 +712,6 @@ run_once(LoopObj *loop, PyThreadState *ts)
     int status = run_iteration(loop, ts);
     loop->interrupted = status < 0;
     return status;
-}
-
-PART int
-loop_check_open(LoopObj *loop)
-{
-    if (LIKELY(loop->is_open)) {
-        return 0;
-    }
-    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
-    return -1;
 }
 
 /* ---- the buffer that is received into ---- */
@@ -1282,11 +1255,5 @@ static PyType_Spec Loop_spec = {
 PART int
 loop_setup(PyObject *module, ctask_state *st)
 {
-    if (add_type(module, "Loop", &st->LoopType, &Loop_spec, NULL) < 0) {
-        return -1;
-    }
-    return schedule_setup(st) < 0 || watch_setup(st) < 0 || wake_setup(st) < 0 || ready_setup(st) < 0 ||
-                   clock_setup(st) < 0
-               ? -1
-               : 0;
+    return add_type(module, "Loop", &st->LoopType, &Loop_spec, NULL);
 }

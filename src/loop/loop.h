@@ -16,7 +16,16 @@ typedef struct {
 } call_args;
 
 /* Set RuntimeError if the loop is closed. */
-PART int loop_check_open(LoopObj *loop);
+static inline int
+loop_check_open(const LoopObj *loop)
+{
+    if (LIKELY(loop->is_open)) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    return -1;
+}
+
 /* Tell the exception handler what `callback(arg)` raised, as of a handle; `arg` may be NULL.  -1 for
    KeyboardInterrupt and SystemExit, which end the loop. */
 PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg);
@@ -48,18 +57,17 @@ loop_give_read_buffer(LoopObj *loop, char *buffer)
     }
 }
 
-/* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(), or what time.monotonic was replaced by. */
-PART int loop_now(LoopObj *loop, double *now);
-
 #define MAXIMUM_WAIT (24 * 3600.0) // seconds in the kernel, as asyncio's
 
 /* The handle that asyncio would have made for this entry: for reports, and for those who look at loop._ready.
    Borrows from the entry. */
 PART PyObject *entry_as_handle(LoopObj *loop, ring_entry *entry);
 
-PART int ready_setup(ctask_state *st);
+PART int ready_setup(PyObject *module, ctask_state *st);
 
-PART int schedule_setup(ctask_state *st);
+/* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(), or what time.monotonic was replaced by. */
+PART int loop_now(LoopObj *loop, double *now);
+PART int schedule_setup(PyObject *module, ctask_state *st);
 PART int schedule_parse(call_args *out, const char *method, const char *const *names, int n_lead,
                         PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PART PyObject *schedule_soon(LoopObj *loop, int threadsafe, PyObject *const *args, Py_ssize_t nargs,
@@ -68,7 +76,7 @@ PART PyObject *schedule_soon(LoopObj *loop, int threadsafe, PyObject *const *arg
 /* Is what create_task() of this loop (which is plain) returns just a new ctask.Task? */
 PART int schedule_creates_tasks(LoopObj *loop);
 
-PART int watch_setup(ctask_state *st);
+PART int watch_setup(PyObject *module, ctask_state *st);
 /* Have `ready(loop, owner)` called when `fd` is ready on that side (POLL_READ or POLL_WRITE), each time as
    long as it is; in place of an earlier watcher.  -errno if the kernel refuses the descriptor. */
 PART int watch_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready);
@@ -95,6 +103,6 @@ PART void watch_stop(LoopObj *loop, int fd, uint32_t side, PyObject *owner);
 PART int watch_traverse(LoopObj *loop, visitproc visit, void *arg);
 PART void watch_clear(LoopObj *loop);
 
-PART int wake_setup(ctask_state *st);
+PART int wake_setup(PyObject *module, ctask_state *st);
 
 #endif

@@ -141,7 +141,7 @@ ready_put(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         *ring_at(&loop->ready, last) = *ring_at(&loop->ready, last - 1);
     }
     *ring_at(&loop->ready, last) = entry;
-    if (Py_TYPE(handle)->tp_dealloc == timer_dealloc && loop_timer_remove(self, (TimerObj *)handle)) {
+    if (Py_TYPE(handle)->tp_dealloc == timer_dealloc && timer_remove(self, (TimerObj *)handle)) {
         Py_DECREF(handle);
     }
     Py_RETURN_NONE;
@@ -192,7 +192,7 @@ static PyMethodDef ready_methods[] = {
 };
 
 PART int
-ready_setup(ctask_state *st)
+ready_setup(PyObject *Py_UNUSED(module), ctask_state *st)
 {
     return add_methods(st->LoopType, ready_methods);
 }

@@ -152,6 +152,26 @@ Loop_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject
     return schedule_soon((LoopObj *)self, 0, args, nargs, kwnames);
 }
 
+/* ---- the time ---- */
+
+/* ---- an iteration ---- */
+
+PART int
+loop_now(LoopObj *loop, double *now)
+{
+    if (LIKELY(!loop_check_overrides(loop) && clock_is_real(loop->st))) {
+        *now = poll_clock();
+        return 0;
+    }
+    PyObject *res = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str.time);
+    if (res == NULL) {
+        return -1;
+    }
+    *now = PyFloat_AsDouble(res);
+    Py_DECREF(res);
+    return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
 /* ---- timers ---- */
 
 /* `when` (NULL if it is just the float `seconds`) is what timer.when() returns. */
@@ -400,7 +420,7 @@ static PyMethodDef schedule_methods[] = {
 };
 
 PART int
-schedule_setup(ctask_state *st)
+schedule_setup(PyObject *Py_UNUSED(module), ctask_state *st)
 {
     return add_methods(st->LoopType, schedule_methods);
 }

@@ -79,7 +79,7 @@ static PyMethodDef wake_methods[] = {
 };
 
 PART int
-wake_setup(ctask_state *st)
+wake_setup(PyObject *Py_UNUSED(module), ctask_state *st)
 {
     return add_methods(st->LoopType, wake_methods);
 }

@@ -491,7 +491,7 @@ static PyMethodDef watch_methods[] = {
 };
 
 PART int
-watch_setup(ctask_state *st)
+watch_setup(PyObject *Py_UNUSED(module), ctask_state *st)
 {
     return add_methods(st->LoopType, watch_methods);
 }

@@ -149,13 +149,3 @@ sync_drop(PyObject *self)
     Py_CLEAR(sync->loop);
     return 0;
 }
-
-PART int
-sync_setup(PyObject *module, ctask_state *st)
-{
-    if (lock_setup(module, st) < 0 || event_setup(module, st) < 0 || semaphore_setup(module, st) < 0 ||
-        condition_setup(module, st) < 0) {
-        return -1;
-    }
-    return 0;
-}

@@ -69,7 +69,6 @@ PART int condition_setup(PyObject *module, ctask_state *st);
 
 /* sync.c */
 
-PART int sync_setup(PyObject *module, ctask_state *st);
 /* For a class with these for its tp_new, its tp_dealloc, ...: `size` is that of its structure. */
 PART SyncObj *sync_new(PyTypeObject *type, destructor dealloc, size_t size);
 /* Find out what is overridden, against the class `core` and asyncio's, `stock`; returns it. */
