@@ -1,68 +1,48 @@
 /* The front door of the extension module ctask._ctask.
 
-   The parts, in the order in which work flows (each opens with what it owns and who calls it):
+   The parts are in rooms, folders of src/, each of which uses itself and those above it in this list, and none
+   below; tools/rooms holds them to that.  Each part opens with what it owns and who calls it.
 
-       src/compat.h      differences between Python versions; the layout shared with _asyncio
-       src/ctask.h       read first: module state, objects, what the parts offer each other
-       src/ring.h        the ready queue                       src/timers.h, heap.h   the timers
-       src/list.h        the list of tasks
-       src/future.c      completion and callbacks
-       src/task.c        driving a coroutine
-       src/registry.c    which tasks exist, which one runs
-       src/handle.c      what call_soon() and call_later() return
-       src/loop.c        iterations                            src/schedule.c   call_soon(), timers, create_task()
-       src/watch.c       readers and writers                   src/wake.c       work from other threads
-       src/poll_epoll.c  the kernel, behind src/poll.h         src/fork.c       a forked child is told
-       src/transport.c   what transports share                 src/queue.h      what they have yet to send
-       src/stream.c      connected stream sockets              src/server.c     accepting them
-       src/datagram.c    datagram endpoints                    src/sock.c       sock_recv() and its relatives
-       src/pipe.c        pipes and terminals                   src/address.c    socket addresses
-       src/openssl.c     the OpenSSL of Python's ssl
-       src/tls_record.c  encrypting, decrypting                src/tls.c        the states of a connection
-       src/tls_protocol.c  TLS over a transport                src/tls_transport.c  what the application sees
+       base/         Python's versions and layouts, contexts, free lists: no idea of a loop
+       handles/      what waits for its turn: the ready queue, timers, and the handles of both
+       tasks/        futures, tasks, which of them exist
+       loop/         iterations, the kernel, readers and writers, what comes from other threads
+       coro/         coroutines and objects in C that pass for asyncio's in Python
+       sync/         locks, events, semaphores, conditions, queues
+       combinators/  the functions and context managers over several tasks, or over a task and a timer
+       io/           transports over a descriptor, sockets by themselves
+       streams/      StreamReader and StreamWriter
+       tls/          OpenSSL, and the transport over a transport
 
-       src/coro.c        coroutines without a frame            src/coroframe.c  what they show in place of one
-       src/standin.c     methods that pass for asyncio's
-       src/queues.c      Queue, PriorityQueue, LifoQueue
-       src/sleep.c       sleep()
-       src/futures.h     what is asked of any future
-       src/done.c        a done callback in C, for:            src/ensure.c     ensure_future(), create_task()
-       src/gather.c      gather()                              src/wait.c       wait()
-       src/shield.c      shield()                              src/ascompleted.c  as_completed()
-
-       src/sync.h        what locks and their like share:      src/waiters.h    who waits for them
-       src/lock.c        Lock                                  src/event.c      Event
-       src/semaphore.c   Semaphore, BoundedSemaphore           src/condition.c  Condition
-
-       src/streams.h     StreamReader and StreamWriter:         src/streambuf.h    the bytes
-       src/streamreader.c  read()
-       src/streamprotocol.c  between transport and reader       src/streamwriter.c write(), drain()
+   src/ctask.h has what all rooms share: the module's state, the objects, what parts offer each other.
+   docs/design.md ("The house") goes through the rooms part by part.
 
    They are compiled as one translation unit.  With CTASK_SPLIT each is compiled by itself instead. */
 
 #include "ctask.h"
 
-#include "combinators/ascompleted.h"
+#include "handles/clock.h"
 #include "tasks/done.h"
+#include "loop/blocking.h"
+#include "loop/loop.h"
+#include "sync/sync.h"
+#include "combinators/ascompleted.h"
 #include "combinators/ensure.h"
 #include "combinators/gather.h"
-#include "handles/clock.h"
-#include "loop/loop.h"
-#include "io/pipe.h"
-#include "loop/blocking.h"
-#include "streams/streams.h"
-#include "sync/sync.h"
-#include "io/stream.h"
 #include "combinators/shield.h"
 #include "combinators/wait.h"
+#include "io/pipe.h"
+#include "io/stream.h"
+#include "streams/streams.h"
 
 #ifndef CTASK_SPLIT
-#include "tasks/registry.c"
-#include "tasks/future.c"
-#include "tasks/task.c"
 #include "handles/work.c"
 #include "handles/handle.c"
 #include "handles/clock.c"
+#include "tasks/registry.c"
+#include "tasks/future.c"
+#include "tasks/task.c"
+#include "tasks/done.c"
 #include "loop/poll_epoll.c"
 #include "loop/blocking.c"
 #include "loop/fork.c"
@@ -75,7 +55,6 @@
 #include "coro/coroframe.c"
 #include "coro/standin.c"
 #include "coro/core.c"
-#include "combinators/sleep.c"
 #include "sync/queues.c"
 #include "sync/waiters.c"
 #include "sync/sync.c"
@@ -83,7 +62,7 @@
 #include "sync/event.c"
 #include "sync/semaphore.c"
 #include "sync/condition.c"
-#include "tasks/done.c"
+#include "combinators/sleep.c"
 #include "combinators/ensure.c"
 #include "combinators/gather.c"
 #include "combinators/timeout.c"
@@ -92,9 +71,6 @@
 #include "combinators/taskgroup.c"
 #include "combinators/shield.c"
 #include "combinators/ascompleted.c"
-#include "streams/streamreader.c"
-#include "streams/streamprotocol.c"
-#include "streams/streamwriter.c"
 #include "io/address.c"
 #include "io/socketobj.c"
 #include "io/transport.c"
@@ -102,12 +78,15 @@
 #include "io/pipe.c"
 #include "io/server.c"
 #include "io/datagram.c"
+#include "io/sock.c"
+#include "streams/streamreader.c"
+#include "streams/streamprotocol.c"
+#include "streams/streamwriter.c"
 #include "tls/openssl.c"
 #include "tls/tls_record.c"
 #include "tls/tls.c"
 #include "tls/tls_protocol.c"
 #include "tls/tls_transport.c"
-#include "io/sock.c"
 #endif
 
 /* ---- helpers of every part ---- */
