@@ -723,3 +723,15 @@ def test_streams_of_a_subprocess(streams, run):
         warnings.simplefilter("ignore", DeprecationWarning)
         asyncio.set_event_loop(None)
     assert run(main()) == b"cba\n"
+
+
+def test_a_lost_connection_that_the_collector_finds_is_not_reported(impl, loop, reports):
+    """Whatever was made after whatever else, and in which generation it is."""
+    gc.collect()
+    protocol = impl.StreamReaderProtocol(impl.StreamReader(loop=loop), loop=loop)
+    protocol.circle = protocol
+    gc.collect(0)
+    protocol.connection_lost(ConnectionResetError())
+    del protocol
+    gc.collect()
+    assert reports == []

@@ -211,6 +211,18 @@ StreamProtocol_connection_made(ctask_state *st, PyObject *self, PyObject *const 
 }
 #endif
 
+/* An exception in `_closed` that nobody asks for is not reported.  asyncio's finalizer sees to that, before the future
+   goes, which is as old.  Ours is younger, so the collector may call the future's finalizer first. */
+static void
+protocol_keep_silent(StreamProtocolObj *protocol)
+{
+    PyObject *closed = Py_NewRef(protocol->closed);
+    if (PyObject_SetAttrString(closed, "_log_traceback", Py_False) < 0) {
+        PyErr_Clear(); // it is of some other kind
+    }
+    Py_DECREF(closed);
+}
+
 static PyObject *
 StreamProtocol_connection_lost(ctask_state *Py_UNUSED(st), PyObject *self, PyObject *const *args,
                                Py_ssize_t nargs, PyObject *kwnames, PyObject *stock)
@@ -220,7 +232,11 @@ StreamProtocol_connection_lost(ctask_state *Py_UNUSED(st), PyObject *self, PyObj
                protocol->closed == NULL && streamprotocol_cast(self) != NULL)) {
         return protocol_lose(protocol) < 0 ? NULL : Py_NewRef(Py_None);
     }
-    return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    PyObject *res = PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    if (res != NULL && core_is(self, streamprotocol_dealloc) && protocol->closed != NULL) {
+        protocol_keep_silent(protocol);
+    }
+    return res;
 }
 
 /* ---- attributes ---- */
