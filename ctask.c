@@ -14,7 +14,8 @@
        streams/      StreamReader and StreamWriter
        tls/          OpenSSL, and the transport over a transport
 
-   src/ctask.h has what all rooms share: the module's state, the objects, what parts offer each other.
+   A room's header, named as the room (transport.h in io/), opens with what lives there and what may never come
+   in.  src/ctask.h composes the module's state of what each room has for it.
    docs/design.md ("The house") goes through the rooms part by part.
 
    They are compiled as one translation unit.  With CTASK_SPLIT each is compiled by itself instead. */
@@ -26,14 +27,12 @@
 #include "loop/blocking.h"
 #include "loop/loop.h"
 #include "sync/sync.h"
-#include "combinators/ascompleted.h"
+#include "combinators/combinators.h"
 #include "combinators/ensure.h"
-#include "combinators/gather.h"
-#include "combinators/shield.h"
-#include "combinators/wait.h"
 #include "io/pipe.h"
 #include "io/stream.h"
 #include "streams/streams.h"
+#include "tls/tls.h"
 
 #ifndef CTASK_SPLIT
 #include "handles/work.c"
@@ -370,9 +369,6 @@ check_layout(ctask_state *st)
 
 /* ---- the module ---- */
 
-#define FREELISTS(st)                                                                                        \
-    &(st)->free_futures, &(st)->free_tasks, &(st)->free_handles, &(st)->free_timers, &(st)->free_threadsafe, \
-        &(st)->free_coros
 /* Objects of one kind, about 150 KB of them. */
 #define FREELIST_LIMIT 1024
 
@@ -399,13 +395,13 @@ export_the_rest(PyObject *module)
     return result;
 }
 
-#define FREE_ALL(st)                                          \
-    do {                                                      \
-        freelist *lists[] = {FREELISTS(st)};                  \
-        for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) { \
-            freelist_close(lists[i]);                         \
-        }                                                     \
-    } while (0)
+static void
+free_all(ctask_state *st)
+{
+#define X(list) freelist_close(&st->list);
+    CTASK_FREELISTS(X)
+#undef X
+}
 
 /* A collection clears types, module and instances in any order, while a coroutine's `finally` may still call
    our methods, and our objects use the state.  So module and types have to outlive all of them.  The module
@@ -447,8 +443,8 @@ module_unpin(PyObject *capsule)
     PyUnstable_GC_VisitObjects(census_visit, &census);
     if (!census.instances) {
         /* They are not tracked: a collection would not know whose the references to their types are. */
-        FREE_ALL(census.st);
-        census.st->given_up = module;
+        free_all(census.st);
+        census.st->base.given_up = module;
         Py_DECREF(module);
     }
 }
@@ -483,13 +479,12 @@ static int
 module_exec(PyObject *module)
 {
     ctask_state *st = PyModule_GetState(module);
-    list_init(&st->tasks);
-    list_init(&st->blocking_files);
-    freelist *lists[] = {FREELISTS(st)};
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(lists); i++) {
-        lists[i]->limit = FREELIST_LIMIT;
-    }
-    if (import_all(st) < 0 || check_layout(st) < 0 || context_pool_check(&st->contexts) < 0) {
+    list_init(&st->tasks.pending);
+    list_init(&st->loop.blocking_files);
+#define X(list) st->list.limit = FREELIST_LIMIT;
+    CTASK_FREELISTS(X)
+#undef X
+    if (import_all(st) < 0 || check_layout(st) < 0 || context_pool_check(&st->base.contexts) < 0) {
         return -1;
     }
     // clang-format off: one a line, in the order in which they depend on each other
@@ -560,10 +555,10 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 #define X(name) Py_VISIT(st->str.name);
     CTASK_NAMES(X)
 #undef X
-    for (int i = 0; i < st->contexts.length; i++) {
-        Py_VISIT(st->contexts.contexts[i]);
+    for (int i = 0; i < st->base.contexts.length; i++) {
+        Py_VISIT(st->base.contexts.contexts[i]);
     }
-    Py_VISIT(st->contexts.base);
+    Py_VISIT(st->base.contexts.base);
     return 0;
 }
 
@@ -576,9 +571,9 @@ module_free(void *module)
     if (st == NULL) {
         return; /* it was not executed */
     }
-    context_pool_clear(&st->contexts);
-    FREE_ALL(st);
-    free(st->tls);
+    context_pool_clear(&st->base.contexts);
+    free_all(st);
+    free(st->tls.buffers);
 #define X(name, ...) Py_CLEAR(st->name);
     CTASK_TYPES(X)
     CTASK_IMPORTS(X)

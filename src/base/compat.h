@@ -58,6 +58,9 @@
 #define PART static
 #endif
 
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
 typedef enum { FUTURE_PENDING, FUTURE_CANCELLED, FUTURE_FINISHED } future_state;
 
 /* ---- Future and Task: the fields, in `_asyncio`'s order ---- */

@@ -7,7 +7,7 @@
    What is done waits in an array, in place of asyncio's queue.  If somebody asks for that queue, `_done`, one is made, and
    asyncio's own method takes from it.  Where no loop runs, and for mistakes, asyncio's function does it all. */
 
-#include "combinators/ascompleted.h"
+#include "combinators/combinators.h"
 #include "coro/coro.h"
 #include "tasks/done.h"
 #include "combinators/ensure.h"
@@ -428,7 +428,7 @@ static int
 ascompleted_watch(AsCompletedObj *all, PyObject *futures)
 {
     ctask_state *st = all->st;
-    PyObject *context = context_copy(&st->contexts);
+    PyObject *context = context_copy(&st->base.contexts);
     DoneObj *done = context == NULL ? NULL
                                     : done_new(st, ascompleted_one_done, COMPLETION_NAME, (PyObject *)all);
     int status = done == NULL ? -1 : 0;

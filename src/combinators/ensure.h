@@ -3,7 +3,7 @@
 #ifndef CTASK_ENSURE_H
 #define CTASK_ENSURE_H
 
-#include "ctask.h"
+#include "tasks/tasks.h"
 
 PART int ensure_setup(PyObject *module, ctask_state *st);
 /* asyncio.ensure_future(arg, loop=loop); `loop` may be NULL. */

@@ -7,7 +7,7 @@
    Arguments are told apart by their address.  Where an argument has an __eq__ or __hash__ of its own, where no
    loop runs, and for mistakes, asyncio's own function runs, which then makes the future of this type as well. */
 
-#include "combinators/gather.h"
+#include "combinators/combinators.h"
 #include "coro/coro.h"
 #include "tasks/done.h"
 #include "combinators/ensure.h"
@@ -345,7 +345,7 @@ gather_call(ctask_state *st, PyObject *Py_UNUSED(self), PyObject *const *args, P
     g.outer = return_exceptions < 0 ? NULL : gather_new(st, nargs);
     g.done = g.outer == NULL ? NULL
                              : done_new(st, child_done, "gather.<locals>._done_callback", (PyObject *)g.outer);
-    g.context = g.done == NULL ? NULL : context_copy(&st->contexts);
+    g.context = g.done == NULL ? NULL : context_copy(&st->base.contexts);
     if (g.context != NULL && gather_find_task(&g) == 0) {
         g.done->flag = (char)return_exceptions;
         g.done->silent = 1;
@@ -570,7 +570,7 @@ PART int
 gather_setup(PyObject *module, ctask_state *st)
 {
     static const future_kind kind = {gather_cancel, gather_clear};
-    st->derived_future = &kind;
+    st->tasks.derived_future = &kind;
     PyObject *bases = PyTuple_Pack(2, st->stock_GatheringFuture, (PyObject *)st->FutureType);
     if (bases == NULL) {
         return -1;

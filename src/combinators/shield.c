@@ -4,7 +4,7 @@
    left to asyncio's own function, and so is all if that has parts which are not known here: what becomes of an
    exception that nobody waits for any more has changed more than once. */
 
-#include "combinators/shield.h"
+#include "combinators/combinators.h"
 #include "coro/coro.h"
 #include "tasks/done.h"
 #include "combinators/ensure.h"
@@ -88,7 +88,7 @@ shield_pending(ctask_state *st, PyObject *inner)
     }
     below = done_new(st, inner_done, "shield.<locals>._inner_done_callback", outer);
     above = done_new(st, outer_done, "shield.<locals>._outer_done_callback", inner);
-    context = context_copy(&st->contexts);
+    context = context_copy(&st->base.contexts);
     if (above == NULL || below == NULL || context == NULL) {
         goto finally;
     }

@@ -3,6 +3,7 @@
    asyncio's is a coroutine in Python over a generator; this one has no frame (coro.h).  A delay that is neither
    int nor float is left to asyncio's own. */
 
+#include "combinators/combinators.h"
 #include "coro/coro.h"
 #include "coro/standin.h"
 

@@ -5,6 +5,7 @@
    whose class or instance overrides what the core skips.  On 3.12 and earlier, where __aexit__() does things in
    another order, all of that is asyncio's.  What its first releases did wrong is made good around them. */
 
+#include "combinators/combinators.h"
 #include "coro/core.h"
 #include "coro/coro.h"
 #include "loop/loop.h"
@@ -49,7 +50,7 @@ group_look(GroupObj *group)
     if (standin_overrides(type, st->TaskGroupType, st->stock_TaskGroup, names, Py_ARRAY_LENGTH(names))) {
         return 0;
     }
-    st->plain_group = type->tp_version_tag;
+    st->combinators.plain_group = type->tp_version_tag;
     return 1;
 }
 
@@ -61,7 +62,7 @@ group_is_plain(GroupObj *group)
         return 0;
     }
     unsigned int version = Py_TYPE(group)->tp_version_tag;
-    return LIKELY(version != 0 && version == group->st->plain_group) || group_look(group);
+    return LIKELY(version != 0 && version == group->st->combinators.plain_group) || group_look(group);
 }
 
 static int
@@ -199,7 +200,7 @@ group_create(GroupObj *group, PyObject *coro, PyObject *name, PyObject *context)
         return NULL;
     }
     if (UNLIKELY(group->task_done == NULL)) {
-        Py_XSETREF(group->context, context_copy(&st->contexts));
+        Py_XSETREF(group->context, context_copy(&st->base.contexts));
         if (group->context == NULL) {
             return NULL;
         }
@@ -336,7 +337,7 @@ static PyObject *
 group_leave(ctask_state *st, PyObject *const *args)
 {
 #if PY_VERSION_HEX < 0x030E0000
-    if (!st->group_exit_is_mended) {
+    if (!st->combinators.group_exit_is_mended) {
         PyObject *all = PyTuple_Pack(4, args[0], args[1], args[2], args[3]);
         PyObject *coro = all == NULL ? NULL
                                      : coro_new(st, args[0], group_leave_start, "TaskGroup.__aexit__", 0, all);
@@ -625,7 +626,7 @@ taskgroup_setup(PyObject *module, ctask_state *st)
     if (st->stock_group_aenter == NULL || st->stock_group_aexit == NULL || st->stock_on_task_done == NULL) {
         return -1;
     }
-    st->group_exit_is_mended = (char)PyObject_HasAttr(st->stock_TaskGroup, st->str._aexit);
+    st->combinators.group_exit_is_mended = (char)PyObject_HasAttr(st->stock_TaskGroup, st->str._aexit);
     return core_add(module,
                     st,
                     "TaskGroup",

@@ -5,6 +5,7 @@
    that uncancels the task and turns the exceptions; it works on our attributes.  So it does for subclasses that
    override what the core skips. */
 
+#include "combinators/combinators.h"
 #include "combinators/timeout.h"
 #include "handles/clock.h"
 #include "loop/poll.h"
@@ -23,7 +24,7 @@ timeout_look(TimeoutObj *timeout)
     if (standin_overrides(type, st->TimeoutType, st->stock_Timeout, names, Py_ARRAY_LENGTH(names))) {
         return 0;
     }
-    st->plain_timeout = type->tp_version_tag;
+    st->combinators.plain_timeout = type->tp_version_tag;
     return 1;
 }
 
@@ -34,7 +35,7 @@ timeout_is_plain(TimeoutObj *timeout)
         return 0;
     }
     unsigned int version = Py_TYPE(timeout)->tp_version_tag;
-    return LIKELY(version != 0 && version == timeout->st->plain_timeout) || timeout_look(timeout);
+    return LIKELY(version != 0 && version == timeout->st->combinators.plain_timeout) || timeout_look(timeout);
 }
 
 static int

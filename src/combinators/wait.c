@@ -4,7 +4,7 @@
    list, a tuple nor a set of futures, and mistakes, are left to asyncio's own coroutine, which ours returns or
    waits for. */
 
-#include "combinators/wait.h"
+#include "combinators/combinators.h"
 #include "coro/coro.h"
 #include "tasks/done.h"
 #include "combinators/ensure.h"
@@ -212,7 +212,7 @@ static int
 wait_begin(CoroObj *coro, DoneObj *done, PyObject *futures)
 {
     ctask_state *st = coro->st;
-    PyObject *context = context_copy(&st->contexts);
+    PyObject *context = context_copy(&st->base.contexts);
     int status = context == NULL ? -1 : 0;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(futures) && status == 0; i++) {
         PyObject *fut = PyTuple_GET_ITEM(futures, i);

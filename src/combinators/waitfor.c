@@ -4,6 +4,7 @@
    happens once the timer has struck is asyncio's Timeout.__aexit__(), as in timeout.c.  A timeout of 0 and less,
    other kinds of awaitables, and 3.11, whose wait_for() runs a task of its own, are left to asyncio's function. */
 
+#include "combinators/combinators.h"
 #include "combinators/timeout.h"
 #include "coro/standin.h"
 

@@ -618,7 +618,7 @@ core_over(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 static PyObject *
 core_pass_for_asyncio(PyObject *module, PyObject *yes)
 {
-    ((ctask_state *)PyModule_GetState(module))->passes_for_asyncio = (char)(yes == Py_True);
+    ((ctask_state *)PyModule_GetState(module))->coro.passes_for_asyncio = (char)(yes == Py_True);
     Py_RETURN_NONE;
 }
 

@@ -13,7 +13,7 @@
 #ifndef CTASK_CORE_H
 #define CTASK_CORE_H
 
-#include "ctask.h"
+#include "tasks/tasks.h"
 #include "coro/standin.h"
 
 #include <structmember.h>

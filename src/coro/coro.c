@@ -11,7 +11,7 @@
 PART PyObject *
 coro_new(ctask_state *st, PyObject *owner, coro_step step, const char *name, Py_ssize_t n, PyObject *arg)
 {
-    CoroObj *coro = (CoroObj *)freelist_take(&st->free_coros, st->CoroType);
+    CoroObj *coro = (CoroObj *)freelist_take(&st->coro.free_coros, st->CoroType);
     if (coro == NULL) {
         return NULL;
     }
@@ -615,7 +615,7 @@ coro_free(CoroObj *coro)
     PyObject *self = (PyObject *)coro;
     ctask_state *st = coro->st;
     Py_CLEAR(coro->function);
-    freelist_give(&st->free_coros, self, coro->finalized);
+    freelist_give(&st->coro.free_coros, self, coro->finalized);
 #if KEEPS_STOP
     coro_release_stop(st);
 #endif

@@ -77,7 +77,7 @@ standin_getattro(PyObject *self, PyObject *name)
     if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "__reduce_ex__") == 0) {
         return PyObject_GenericGetAttr(self, name);
     }
-    if (((StandinObj *)self)->owner == NULL && !((StandinObj *)self)->st->passes_for_asyncio &&
+    if (((StandinObj *)self)->owner == NULL && !((StandinObj *)self)->st->coro.passes_for_asyncio &&
         PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "__module__") == 0) {
         return PyUnicode_FromString("ctask");
     }

@@ -4,7 +4,7 @@
 #ifndef CTASK_STANDIN_H
 #define CTASK_STANDIN_H
 
-#include "ctask.h"
+#include "tasks/tasks.h"
 
 /* A method or function; `self` is args[0] of a method, NULL of a function.  `st` is given, so that it need
    not be found; `stock` is asyncio's own, for arguments out of the ordinary. */

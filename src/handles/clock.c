@@ -9,13 +9,13 @@
 PART __attribute__((noinline)) int
 clock_look(ctask_state *st)
 {
-    st->clock_keys = NULL;
+    st->handles.clock_keys = NULL;
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *found = PyDict_GetItemWithError(st->time_names, st->str.monotonic);
     PyErr_Clear();
     PyErr_SetRaisedException(raised);
     if (found == NULL || found != st->monotonic || found == Py_None ||
-        ((PyCFunctionObject *)found)->m_ml->ml_meth != st->monotonic_method) {
+        ((PyCFunctionObject *)found)->m_ml->ml_meth != st->handles.monotonic_method) {
         return 0;
     }
     PyDictObject *dict = (PyDictObject *)st->time_names;
@@ -23,8 +23,8 @@ clock_look(ctask_state *st)
     if (dict->ma_values == NULL && DK_IS_UNICODE(keys)) {
         for (Py_ssize_t i = 0; i < keys->dk_nentries; i++) {
             if (DK_UNICODE_ENTRIES(keys)[i].me_value == found) {
-                st->clock_keys = keys;
-                st->clock_index = i;
+                st->handles.clock_keys = keys;
+                st->handles.clock_index = i;
                 break;
             }
         }
@@ -48,6 +48,6 @@ clock_setup(PyObject *Py_UNUSED(module), ctask_state *st)
         return PyErr_Occurred() ? -1 : 0;
     }
     st->monotonic = Py_NewRef(found);
-    st->monotonic_method = ((PyCFunctionObject *)found)->m_ml->ml_meth;
+    st->handles.monotonic_method = ((PyCFunctionObject *)found)->m_ml->ml_meth;
     return 0;
 }

@@ -4,7 +4,7 @@
 #ifndef CTASK_CLOCK_H
 #define CTASK_CLOCK_H
 
-#include "ctask.h"
+#include "handles/handles.h"
 
 PART int clock_setup(PyObject *module, ctask_state *st);
 PART int clock_look(ctask_state *st);
@@ -13,9 +13,9 @@ static inline int
 clock_is_real(ctask_state *st)
 {
     PyDictKeysObject *keys = ((PyDictObject *)st->time_names)->ma_keys;
-    if (LIKELY(keys == st->clock_keys && st->clock_index < keys->dk_nentries &&
-               DK_UNICODE_ENTRIES(keys)[st->clock_index].me_value == st->monotonic &&
-               ((PyCFunctionObject *)st->monotonic)->m_ml->ml_meth == st->monotonic_method)) {
+    if (LIKELY(keys == st->handles.clock_keys && st->handles.clock_index < keys->dk_nentries &&
+               DK_UNICODE_ENTRIES(keys)[st->handles.clock_index].me_value == st->monotonic &&
+               ((PyCFunctionObject *)st->monotonic)->m_ml->ml_meth == st->handles.monotonic_method)) {
         return 1;
     }
     return clock_look(st);

@@ -8,7 +8,7 @@
    the one before.  Then its call stays with the loop without a handle, in a fifth of the memory (a timer's in a
    third), and the handle is taken for the next call. */
 
-#include "ctask.h"
+#include "handles/handles.h"
 
 /* What differs from handle to handle; the rest is as in every new one. */
 static inline int
@@ -28,7 +28,7 @@ handle_set_call(HandleObj *handle, ctask_state *st, PyObject *callback, PyObject
             PyTuple_SET_ITEM(handle->args, i, Py_NewRef(args[i]));
         }
     }
-    handle->context = context == NULL || context == Py_None ? context_snapshot(&st->contexts)
+    handle->context = context == NULL || context == Py_None ? context_snapshot(&st->base.contexts)
                                                             : Py_NewRef(context);
     return handle->context == NULL ? -1 : 0;
 }
@@ -103,7 +103,7 @@ has_plain_call(LoopObj *loop, HandleObj *handle)
 {
     return handle->loop == (PyObject *)loop && handle->callback != NULL && handle->args != NULL &&
            PyTuple_CheckExact(handle->args) && handle->context != NULL &&
-           context_is(&loop->st->contexts, handle->context);
+           context_is(&loop->st->base.contexts, handle->context);
 }
 
 /* The handle at the end of the ready queue, if nobody kept it: without its call, which stays there. */
@@ -162,8 +162,15 @@ handle_create_fresh(LoopObj *loop, PyObject *callback, PyObject *const *args, Py
 {
     if (UNLIKELY(loop->spare.length == 0 || debug)) {
         ctask_state *st = loop->st;
-        return handle_make(
-            loop, st->HandleType, &st->free_handles, sizeof(HandleObj), callback, args, nargs, context, debug);
+        return handle_make(loop,
+                           st->HandleType,
+                           &st->handles.free_handles,
+                           sizeof(HandleObj),
+                           callback,
+                           args,
+                           nargs,
+                           context,
+                           debug);
     }
     return spare_take(loop, &loop->spare, callback, args, nargs, context);
 }
@@ -205,7 +212,7 @@ handle_create_threadsafe(LoopObj *loop, PyObject *callback, PyObject *const *arg
         ctask_state *st = loop->st;
         return handle_make(loop,
                            st->ThreadSafeHandleType,
-                           &st->free_threadsafe,
+                           &st->handles.free_threadsafe,
                            sizeof(ThreadSafeObj),
                            callback,
                            args,
@@ -242,7 +249,7 @@ handle_let_go(LoopObj *loop, HandleObj *handle)
 {
     destructor dealloc = Py_TYPE(handle)->tp_dealloc;
     if (LIKELY(dealloc == timer_dealloc || dealloc == handle_dealloc)) {
-        context_rest(&loop->st->contexts, &handle->context);
+        context_rest(&loop->st->base.contexts, &handle->context);
     }
     Py_DECREF(handle);
 }
@@ -272,7 +279,7 @@ handle_retire(LoopObj *loop, HandleObj *handle)
     /* Dropping these may run anything; the handle is out of everybody's reach. */
     drop(callback);
     drop(args);
-    context_drop(&loop->st->contexts, context);
+    context_drop(&loop->st->base.contexts, context);
     drop(loop_obj);
     if (UNLIKELY(spare->length == SPARE_HANDLES || !loop->is_open)) {
         Py_DECREF(handle);
@@ -286,7 +293,7 @@ timer_new_fresh(LoopObj *loop, double seconds, PyObject *when, PyObject *callbac
                 Py_ssize_t nargs, PyObject *context, int debug)
 {
     ctask_state *st = loop->st;
-    TimerObj *timer = (TimerObj *)freelist_take(&st->free_timers, st->TimerHandleType);
+    TimerObj *timer = (TimerObj *)freelist_take(&st->handles.free_timers, st->TimerHandleType);
     if (timer == NULL) {
         return NULL;
     }
@@ -490,19 +497,19 @@ handle_look_at_run(ctask_state *st)
     PyTypeObject *types[] = {st->HandleType, st->TimerHandleType};
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *events = PyImport_ImportModule("asyncio.events");
-    st->runs_replaced = 0;
+    st->handles.runs_replaced = 0;
     for (int i = 0; i < 2; i++) {
         PyObject *run = PyObject_GetAttr((PyObject *)types[i], st->str._run);
         if (events != NULL && !is_stock_run(run, PyModule_GetDict(events))) {
-            st->runs_replaced = 1;
+            st->handles.runs_replaced = 1;
         }
         Py_XDECREF(run);
-        st->handle_versions[i] = types[i]->tp_version_tag;
+        st->handles.versions[i] = types[i]->tp_version_tag;
     }
     Py_XDECREF(events);
     PyErr_Clear();
     PyErr_SetRaisedException(raised);
-    return st->runs_replaced;
+    return st->handles.runs_replaced;
 }
 
 /* ---- life ---- */
@@ -566,10 +573,10 @@ handle_free(PyObject *self, destructor own, inquiry clear, void (*drop_fields)(P
     }
     ctask_state *st = PyType_GetModuleState(type);
     freelist *list = (freelist *)((char *)st + list_offset);
-    if (PY_VERSION_HEX >= 0x030E0000 || LIKELY(!st->freeing_handle)) { // every tp_dealloc is called so there
-        st->freeing_handle = 1;
+    if (PY_VERSION_HEX >= 0x030E0000 || LIKELY(!st->handles.freeing)) { // every tp_dealloc is called so there
+        st->handles.freeing = 1;
         drop_fields(self);
-        st->freeing_handle = 0;
+        st->handles.freeing = 0;
         freelist_give(list, self, 0);
         return;
     }
@@ -582,7 +589,8 @@ handle_free(PyObject *self, destructor own, inquiry clear, void (*drop_fields)(P
 PART void
 handle_dealloc(PyObject *self)
 {
-    handle_free(self, handle_dealloc, handle_clear, handle_drop_fields, offsetof(ctask_state, free_handles));
+    handle_free(
+        self, handle_dealloc, handle_clear, handle_drop_fields, offsetof(ctask_state, handles.free_handles));
 }
 
 #if THREADSAFE_HANDLES
@@ -617,7 +625,7 @@ threadsafe_dealloc(PyObject *self)
                 threadsafe_dealloc,
                 threadsafe_clear,
                 threadsafe_drop_fields,
-                offsetof(ctask_state, free_threadsafe));
+                offsetof(ctask_state, handles.free_threadsafe));
 }
 #endif
 
@@ -648,7 +656,8 @@ timer_drop_fields(PyObject *self)
 PART void
 timer_dealloc(PyObject *self)
 {
-    handle_free(self, timer_dealloc, timer_clear, timer_drop_fields, offsetof(ctask_state, free_timers));
+    handle_free(
+        self, timer_dealloc, timer_clear, timer_drop_fields, offsetof(ctask_state, handles.free_timers));
 }
 
 /* ---- the types ---- */
@@ -694,7 +703,7 @@ static PyObject *
 Handle_get_context(PyObject *self, void *Py_UNUSED(closure))
 {
     HandleObj *handle = (HandleObj *)self;
-    if (context_make(&state_of(self)->contexts, &handle->context) < 0) {
+    if (context_make(&state_of(self)->base.contexts, &handle->context) < 0) {
         return NULL;
     }
     return handle->context == NULL ? no_context(self) : Py_NewRef(handle->context);

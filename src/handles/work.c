@@ -4,7 +4,7 @@
    entries, put there and let go of.  Nothing here runs what it puts there: that is
    loop.c's. */
 
-#include "ctask.h"
+#include "handles/handles.h"
 
 /* ---- may it go straight there? ---- */
 

@@ -979,7 +979,7 @@ Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     d->address = has_address ? Py_NewRef(address) : NULL;
     d->waiter = nargs > 3 && args[3] != Py_None ? Py_NewRef(args[3]) : NULL;
     t->protocol = Py_NewRef(args[1]);
-    t->context = context_copy(&st->contexts);
+    t->context = context_copy(&st->base.contexts);
     if (t->context == NULL || transport_set_limits(t, NULL, NULL) < 0 ||
         fill_extra(d, sock, nargs > 4 ? args[4] : NULL) < 0 || loop_check_open(loop) < 0 ||
         loop_ready(loop, Py_NewRef((PyObject *)d), READY_READ, (PyObject *)(void *)datagram_read_ready, NULL) <

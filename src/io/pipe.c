@@ -629,7 +629,7 @@ pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
     p->writes = type == st->WritePipeType;
     (void)transport_set_limits(t, NULL, NULL);
     t->extra = extra == Py_None ? PyDict_New() : Py_NewRef(extra);
-    t->context = context_copy(&st->contexts);
+    t->context = context_copy(&st->base.contexts);
     if (t->extra == NULL || t->context == NULL || PyObject_SetItem(t->extra, st->str.pipe, file) < 0 ||
         (t->fd = pipe_descriptor(p, file)) < 0 || loop_check_open(loop) < 0) {
         goto failed;

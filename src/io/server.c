@@ -184,7 +184,7 @@ static int
 accept_one(LoopObj *loop, AcceptorObj *a)
 {
     socket_address from;
-    int listener = socket_int(a->sock, loop->st->sockets.fd), fd = -1;
+    int listener = socket_int(a->sock, loop->st->io.sockets.fd), fd = -1;
     if (LIKELY(listener == a->fd)) {
         fd = socketobj_accept(listener, &from);
     }
@@ -394,7 +394,7 @@ server_setup(PyObject *module, ctask_state *st)
     if (count == NULL) {
         return -1;
     }
-    st->server_knows_clients = PyLong_AsLong(count) > 1;
+    st->io.server_knows_clients = PyLong_AsLong(count) > 1;
     Py_DECREF(count);
     return add_methods(st->LoopType, server_loop_methods);
 }

@@ -4,7 +4,7 @@
 #ifndef CTASK_SINK_H
 #define CTASK_SINK_H
 
-#include "ctask.h"
+#include "handles/handles.h"
 
 typedef struct sink_kind {
     /* Is it exactly such a protocol, none of whose methods was replaced? */
@@ -18,19 +18,19 @@ static inline void
 sink_add(ctask_state *st, const sink_kind *kind)
 {
     size_t i = 0;
-    while (st->sinks[i] != NULL) {
+    while (st->io.sinks[i] != NULL) {
         i++;
     }
-    st->sinks[i] = kind;
+    st->io.sinks[i] = kind;
 }
 
 /* The kind that `protocol` is of, or NULL. */
 static inline const sink_kind *
 sink_of(ctask_state *st, PyObject *protocol)
 {
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(st->sinks) && st->sinks[i] != NULL; i++) {
-        if (st->sinks[i]->is_one(protocol)) {
-            return st->sinks[i];
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(st->io.sinks) && st->io.sinks[i] != NULL; i++) {
+        if (st->io.sinks[i]->is_one(protocol)) {
+            return st->io.sinks[i];
         }
     }
     return NULL;

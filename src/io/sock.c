@@ -99,13 +99,13 @@ op_has_tuple(op_kind kind)
 static inline int
 op_fd(const CoroObj *op)
 {
-    return socket_int(op->subject, op->st->sockets.fd);
+    return socket_int(op->subject, op->st->io.sockets.fd);
 }
 
 static inline int
 op_family(const CoroObj *op)
 {
-    return socket_int(op->subject, op->st->sockets.family);
+    return socket_int(op->subject, op->st->io.sockets.family);
 }
 
 /* A nonblocking socket for a descriptor that accept4() gave, which it takes also when it fails. */
@@ -113,9 +113,9 @@ static PyObject *
 socket_wrap(ctask_state *st, PyObject *listener, int fd)
 {
     /* With SOCK_NONBLOCK the object knows, and no system call is made. */
-    int numbers[] = {socket_int(listener, st->sockets.family),
-                     socket_int(listener, st->sockets.type) | SOCK_NONBLOCK,
-                     socket_int(listener, st->sockets.proto),
+    int numbers[] = {socket_int(listener, st->io.sockets.family),
+                     socket_int(listener, st->io.sockets.type) | SOCK_NONBLOCK,
+                     socket_int(listener, st->io.sockets.proto),
                      fd};
     PyObject *args[4] = {0}, *sock = NULL;
     int n = 0;
@@ -449,7 +449,7 @@ try_connect(CoroObj *op, PyObject **result)
         return connect_outcome(op, result);
     }
     PyObject *sock = op->subject, *address = op->arg;
-    int type = socket_int(sock, op->st->sockets.type), proto = socket_int(sock, op->st->sockets.proto);
+    int type = socket_int(sock, op->st->io.sockets.type), proto = socket_int(sock, op->st->io.sockets.proto);
     socket_address to;
     if ((type != SOCK_STREAM && type != SOCK_DGRAM) || op_family(op) == AF_UNIX ||
         (proto != 0 && proto != IPPROTO_TCP && proto != IPPROTO_UDP)) {
@@ -692,7 +692,7 @@ sock_call(ctask_state *st, op_kind kind, PyObject *const *args, Py_ssize_t nargs
     int ours = kwnames == NULL && n >= op_kinds[kind].min_args && n <= op_kinds[kind].max_args &&
                socketobj_is_plain(st, args[1]);
     if (ours && (kind == OP_RECVFROM || kind == OP_RECVFROM_INTO || kind == OP_ACCEPT || kind == OP_CONNECT)) {
-        int family = socket_int(args[1], st->sockets.family);
+        int family = socket_int(args[1], st->io.sockets.family);
         ours = address_family_known(family) && (kind != OP_CONNECT || family != AF_UNIX);
     }
     if (UNLIKELY(!ours)) {

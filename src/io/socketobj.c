@@ -71,7 +71,7 @@ socketobj_check(ctask_state *st, PyObject *sock)
                                             "settimeout",
                                             "shutdown"};
     static const char *const defined[] = {"__init__", "_real_close", "accept", "close", "detach"};
-    socket_layout *known = &st->sockets;
+    socket_layout *known = &st->io.sockets;
     int own = known->fd != 0;
     for (size_t i = 0; own && i < Py_ARRAY_LENGTH(inherited); i++) {
         own = is_inherited(st, inherited[i]);
@@ -183,14 +183,14 @@ socketobj_setup(PyObject *Py_UNUSED(module), ctask_state *st)
     if (sockets == NULL) {
         return -1;
     }
-    st->descriptor_of_owner = descriptor_of_owner;
+    st->loop.descriptor_of_owner = descriptor_of_owner;
     st->socket_names = Py_NewRef(PyModule_GetDict(sockets));
     Py_DECREF(sockets);
     st->socket_type = find_class(st);
     if (st->socket_type == NULL) {
         return -1;
     }
-    socket_layout *known = &st->sockets;
+    socket_layout *known = &st->io.sockets;
     known->family = member_offset(st->base_socket_type, "family", T_INT);
     known->type = member_offset(st->base_socket_type, "type", T_INT);
     known->proto = member_offset(st->base_socket_type, "proto", T_INT);

@@ -50,9 +50,9 @@ look_for_patches(ctask_state *st)
 {
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *type = (PyObject *)st->StreamType;
-    st->streams.own = has_own_method(type, st->str.write) && has_own_method(type, st->str.is_closing);
+    st->io.streams.own = has_own_method(type, st->str.write) && has_own_method(type, st->str.is_closing);
     PyErr_SetRaisedException(raised);
-    st->streams.version = st->StreamType->tp_version_tag;
+    st->io.streams.version = st->StreamType->tp_version_tag;
 }
 
 PART int
@@ -63,10 +63,10 @@ stream_is_unpatched(PyObject *obj)
     }
     ctask_state *st = ((TransportObj *)obj)->st;
     unsigned int version = st->StreamType->tp_version_tag;
-    if (UNLIKELY(st->streams.version != version || version == 0)) {
+    if (UNLIKELY(st->io.streams.version != version || version == 0)) {
         look_for_patches(st);
     }
-    return st->streams.own;
+    return st->io.streams.own;
 }
 
 /* ---- beginning ---- */
@@ -135,7 +135,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
     s->is_tcp = (family == AF_INET || family == AF_INET6) && type == SOCK_STREAM &&
                 (proto == 0 || proto == IPPROTO_TCP);
     (void)transport_set_limits(t, NULL, NULL);
-    t->context = context == NULL || context == Py_None ? context_copy(&st->contexts) : Py_NewRef(context);
+    t->context = context == NULL || context == Py_None ? context_copy(&st->base.contexts) : Py_NewRef(context);
     if (t->context == NULL) {
         goto failed;
     }
@@ -160,7 +160,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
     }
     PyObject_GC_Track(s);
     if (server != NULL && server != Py_None) {
-        PyObject *res = st->server_knows_clients
+        PyObject *res = st->io.server_knows_clients
                             ? PyObject_CallMethodOneArg(server, st->str._attach, (PyObject *)s)
                             : PyObject_CallMethodNoArgs(server, st->str._attach);
         if (res == NULL) {

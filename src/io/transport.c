@@ -398,7 +398,7 @@ leave_server(TransportObj *t)
     }
     t->server = NULL;
     PyObject *raised = PyErr_GetRaisedException();
-    PyObject *res = t->st->server_knows_clients
+    PyObject *res = t->st->io.server_knows_clients
                         ? PyObject_CallMethodOneArg(server, t->st->str._detach, (PyObject *)t)
                         : PyObject_CallMethodNoArgs(server, t->st->str._detach);
     if (res == NULL) {

@@ -1,4 +1,9 @@
-/* What all transports over a descriptor have in common.  stream.c builds on it; server.c makes streams. */
+/* io/: transports over a descriptor (stream.c, pipe.c, datagram.c), servers, and sockets by themselves (sock.c).
+
+   They use the loop and below.  What becomes of the bytes is the protocol's: those of ours, which take them as they
+   were read, make themselves known by sink.h, so neither streams nor TLS ever come in.
+
+   Here is what all transports have in common, and what the parts offer each other. */
 
 #ifndef CTASK_TRANSPORT_H
 #define CTASK_TRANSPORT_H
@@ -81,7 +86,7 @@ socketobj_is_plain(ctask_state *st, PyObject *sock)
     if (Py_TYPE(sock) != (PyTypeObject *)st->socket_type) {
         return 0;
     }
-    return (LIKELY(st->sockets.version == Py_TYPE(sock)->tp_version_tag && st->sockets.version != 0)) ||
+    return (LIKELY(st->io.sockets.version == Py_TYPE(sock)->tp_version_tag && st->io.sockets.version != 0)) ||
            socketobj_check(st, sock);
 }
 
@@ -100,7 +105,7 @@ transport_descriptor(const TransportObj *t)
     if (t->sock == NULL) {
         return t->open ? t->fd : -1;
     }
-    return LIKELY(socket_int(t->sock, t->st->sockets.fd) == t->fd) ? t->fd : -1;
+    return LIKELY(socket_int(t->sock, t->st->io.sockets.fd) == t->fd) ? t->fd : -1;
 }
 
 /* Is `socket.socket` another one now?  (What is accepted is made of that.) */

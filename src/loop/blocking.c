@@ -34,7 +34,7 @@ blocking_take(blocking_file *file, const LoopObj *loop, int fd, const struct sta
 PART void
 blocking_keep(ctask_state *st, blocking_file *file)
 {
-    list_append(&st->blocking_files, &file->open);
+    list_append(&st->loop.blocking_files, &file->open);
 }
 
 /* It blocks again, unless another transport has it: that one takes this over.  There is no other way to see whether
@@ -43,7 +43,7 @@ blocking_keep(ctask_state *st, blocking_file *file)
 static void
 restore(ctask_state *st, blocking_file *file, const LoopObj *closing)
 {
-    struct list_node *all = &st->blocking_files;
+    struct list_node *all = &st->loop.blocking_files;
     if (!file->restores) {
         return;
     }
@@ -79,7 +79,7 @@ blocking_let_go(ctask_state *st, blocking_file *file)
 PART void
 blocking_leave_to_parent(ctask_state *st)
 {
-    struct list_node *all = &st->blocking_files;
+    struct list_node *all = &st->loop.blocking_files;
     for (struct list_node *node = all->next; node != all; node = node->next) {
         list_entry(node, blocking_file, open)->restores = 0;
     }
@@ -88,8 +88,8 @@ blocking_leave_to_parent(ctask_state *st)
 PART void
 blocking_let_all_go(ctask_state *st, const LoopObj *loop)
 {
-    struct list_node *node = st->blocking_files.next;
-    while (node != &st->blocking_files) {
+    struct list_node *node = st->loop.blocking_files.next;
+    while (node != &st->loop.blocking_files) {
         blocking_file *file = list_entry(node, blocking_file, open);
         node = node->next;
         if (loop == NULL) {

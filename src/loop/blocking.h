@@ -3,7 +3,7 @@
 #ifndef CTASK_BLOCKING_H
 #define CTASK_BLOCKING_H
 
-#include "ctask.h"
+#include "handles/handles.h"
 
 #include <sys/stat.h>
 

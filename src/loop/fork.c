@@ -14,7 +14,7 @@ static PyObject *
 after_fork(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     ctask_state *st = PyModule_GetState(module);
-    st->forks++;
+    st->loop.forks++;
     blocking_leave_to_parent(st);
 #if PY_VERSION_HEX < 0x030C0000
     /* The socket that signals are written to is the parent's as well.  asyncio does this from 3.12 on. */

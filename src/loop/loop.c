@@ -31,7 +31,7 @@ entry_drop(LoopObj *loop, ring_entry *entry)
         PyObject *context = call->context;
         call->context = NULL;
         timer_call_free(call);
-        context_drop(&loop->st->contexts, context);
+        context_drop(&loop->st->base.contexts, context);
         return;
     }
     Py_DECREF((PyObject *)ring_subject(entry));
@@ -40,7 +40,7 @@ entry_drop(LoopObj *loop, ring_entry *entry)
     }
     Py_XDECREF((PyObject *)entry->arg);
     if (entry->context != NULL) {
-        context_drop(&loop->st->contexts, entry->context);
+        context_drop(&loop->st->base.contexts, entry->context);
     }
 }
 
@@ -187,7 +187,7 @@ static inline __attribute__((always_inline)) int
 run_in_context(LoopObj *loop, PyThreadState *ts, PyObject *context, PyObject *callback, PyObject *const *args,
                Py_ssize_t nargs)
 {
-    context_pool *pool = &loop->st->contexts;
+    context_pool *pool = &loop->st->base.contexts;
     if (context_enter(pool, ts, context) < 0) {
         return -1;
     }
@@ -206,7 +206,7 @@ run_in_context(LoopObj *loop, PyThreadState *ts, PyObject *context, PyObject *ca
 static inline __attribute__((always_inline)) int
 run_call(LoopObj *loop, PyThreadState *ts, PyObject *callback, PyObject *args, PyObject **context)
 {
-    if (UNLIKELY(context_make(&loop->st->contexts, context) < 0)) {
+    if (UNLIKELY(context_make(&loop->st->base.contexts, context) < 0)) {
         return -1;
     }
     return run_in_context(loop, ts, *context, callback, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args));
@@ -229,7 +229,7 @@ static inline __attribute__((always_inline)) int
 run_own_handle(LoopObj *loop, PyThreadState *ts, PyObject *obj)
 {
     HandleObj *handle = (HandleObj *)obj;
-    if (UNLIKELY(context_make(&loop->st->contexts, &handle->context) < 0)) {
+    if (UNLIKELY(context_make(&loop->st->base.contexts, &handle->context) < 0)) {
         return -1;
     }
     if (UNLIKELY(handle->cancelled != Py_False || handle->args == NULL || !PyTuple_CheckExact(handle->args) ||
@@ -754,7 +754,7 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
     int status = 0;
     ctask_state *st = loop->st;
     PyThreadState *ts = PyThreadState_Get();
-    if (context_pool_open(&st->contexts) < 0) {
+    if (context_pool_open(&st->base.contexts) < 0) {
         return NULL;
     }
     do {
@@ -768,7 +768,7 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
         }
     } while (status == 0 && !loop->stopping);
     PyObject *raised = PyErr_GetRaisedException();
-    context_pool_clear(&st->contexts);
+    context_pool_clear(&st->base.contexts);
     PyErr_SetRaisedException(raised);
     if (current_flush(loop) < 0 || status < 0) {
         return NULL;
@@ -1130,7 +1130,7 @@ Loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
         return NULL;
     }
     loop->st = PyModule_GetState(module);
-    int err = poll_open(&loop->poll, &loop->st->forks);
+    int err = poll_open(&loop->poll, &loop->st->loop.forks);
     if (err < 0) {
         Py_DECREF(loop);
         return poll_raise(err);

@@ -1,10 +1,14 @@
-/* What the parts of the loop offer each other: loop.c runs it, schedule.c fills it, watch.c and wake.c feed
-   it from the kernel and from other threads. */
+/* loop/: the loop.  loop.c runs it, schedule.c fills it, watch.c and wake.c feed it from the kernel and from other
+   threads; poll.h is what a poller has to do.
+
+   It runs what is in the ring: handles, and the steps of tasks.  Sockets never come in, nor protocols: whoever waits
+   for a descriptor gives an io_ready. */
 
 #ifndef CTASK_LOOP_H
 #define CTASK_LOOP_H
 
 #include "loop/poll.h"
+#include "tasks/tasks.h"
 
 /* Arguments in the form (lead..., *args, context=None), as in call_later(delay, callback, *args).  All
    borrowed. */
@@ -30,6 +34,8 @@ loop_check_open(const LoopObj *loop)
    KeyboardInterrupt and SystemExit, which end the loop. */
 PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg);
 
+PART int loop_setup(PyObject *module, ctask_state *st);
+PART int fork_setup(PyObject *module, ctask_state *st);
 PART char *loop_map_read_buffer(void);
 PART void loop_unmap_read_buffer(char *buffer);
 
@@ -67,6 +73,7 @@ PART int ready_setup(PyObject *module, ctask_state *st);
 
 /* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(), or what time.monotonic was replaced by. */
 PART int loop_now(LoopObj *loop, double *now);
+PART PyObject *loop_new_task(ctask_state *st, PyObject *loop, PyObject *coro);
 PART int schedule_setup(PyObject *module, ctask_state *st);
 PART int schedule_parse(call_args *out, const char *method, const char *const *names, int n_lead,
                         PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);

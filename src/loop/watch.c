@@ -220,7 +220,7 @@ PART PyObject *
 watch_owner(LoopObj *loop, int fd)
 {
     PyObject *owner = fd >= 0 && fd < loop->poll.n_slots ? loop->poll.slots[fd].owner : NULL;
-    if (UNLIKELY(owner != NULL && loop->st->descriptor_of_owner(owner) != fd)) {
+    if (UNLIKELY(owner != NULL && loop->st->loop.descriptor_of_owner(owner) != fd)) {
         watch_evict(loop, fd);
         owner = NULL;
     }

@@ -25,14 +25,14 @@ streamprotocol_look(StreamProtocolObj *protocol)
     if (protocol->loop == NULL || protocol->overridden > 1) {
         return 1; /* without __init__, or an attribute of the instance decides */
     }
-    if (st->plain_protocol == 0 || st->plain_protocol != type->tp_version_tag) {
+    if (st->streams.plain_protocol == 0 || st->streams.plain_protocol != type->tp_version_tag) {
 #define X(name) st->str.name,
         PyObject *names[] = {PROTOCOL_VIRTUAL(X)};
 #undef X
         protocol->overridden = (char)standin_overrides(
             type, st->StreamProtocolType, st->stock_StreamReaderProtocol, names, Py_ARRAY_LENGTH(names));
         if (!protocol->overridden) {
-            st->plain_protocol = type->tp_version_tag;
+            st->streams.plain_protocol = type->tp_version_tag;
         }
     }
     else {

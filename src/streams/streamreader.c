@@ -30,14 +30,14 @@ streamreader_look(StreamReaderObj *reader)
     if (reader->loop == NULL || reader->overridden > 1) {
         return 1; /* without __init__, or an attribute of the instance decides */
     }
-    if (st->plain_reader == 0 || st->plain_reader != type->tp_version_tag) {
+    if (st->streams.plain_reader == 0 || st->streams.plain_reader != type->tp_version_tag) {
 #define X(name) st->str.name,
         PyObject *names[] = {READER_VIRTUAL(X)};
 #undef X
         reader->overridden = (char)standin_overrides(
             type, st->StreamReaderType, st->stock_StreamReader, names, Py_ARRAY_LENGTH(names));
         if (!reader->overridden) {
-            st->plain_reader = type->tp_version_tag;
+            st->streams.plain_reader = type->tp_version_tag;
         }
     }
     else {

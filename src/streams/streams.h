@@ -1,4 +1,7 @@
-/* What the parts of the streams share: streamreader.c, streamprotocol.c and streamwriter.c are the three
+/* streams/: StreamReader, StreamWriter and the protocol between them and a transport, each a core (coro/).  The reader
+   needs no transport; the writer takes a shorter way to those of io/.
+
+   What the parts share: streamreader.c, streamprotocol.c and streamwriter.c are the three
    classes.
 
    Each class is a C core over asyncio's own class, as EventLoop is (ctask/_streams.py): what is not C is
@@ -17,16 +20,16 @@
 
 typedef struct {
     CORE_HEAD
-    PyObject *loop;            // owned; NULL before __init__
-    PyObject *waiter;          // owned; a future, or None
-    PyObject *exception;       // owned; or None
-    PyObject *transport;       // owned; or None
-    PyObject *limit_value;     // owned; what __init__ was given, NULL while `limit` says it all
+    PyObject *loop; // owned; NULL before __init__
+    PyObject *waiter; // owned; a future, or None
+    PyObject *exception; // owned; or None
+    PyObject *transport; // owned; or None
+    PyObject *limit_value; // owned; what __init__ was given, NULL while `limit` says it all
     streambuf buffer;
     Py_ssize_t limit;
-    Py_ssize_t wanted;         // bytes that a readexactly() waits for
+    Py_ssize_t wanted; // bytes that a readexactly() waits for
     unsigned int type_version; // tp_version_tag for which `overridden` holds
-    char overridden;           // asyncio's own methods are to be called
+    char overridden; // asyncio's own methods are to be called
     char eof;
     char paused;
 } StreamReaderObj;
@@ -57,22 +60,22 @@ streamreader_cast(PyObject *obj)
 
 typedef struct {
     CORE_HEAD
-    PyObject *loop;             // owned; NULL before __init__
-    PyObject *reader_ref;       // owned; weakref to the reader, or None
-    PyObject *strong_reader;    // owned; or None; NULL where asyncio has no such attribute
-    PyObject *stream_writer;    // owned; the same
+    PyObject *loop; // owned; NULL before __init__
+    PyObject *reader_ref; // owned; weakref to the reader, or None
+    PyObject *strong_reader; // owned; or None; NULL where asyncio has no such attribute
+    PyObject *stream_writer; // owned; the same
     PyObject *client_connected; // owned; or None
-    PyObject *task;             // owned; or None
-    PyObject *transport;        // owned; or None
-    PyObject *closed;           // owned; future, NULL until somebody asks for it or it gets an exception
-    PyObject *drain_waiters;    // owned; deque, NULL until somebody asks for it
-    unsigned int type_version;  // tp_version_tag for which `overridden` holds
-    char overridden;            // asyncio's own methods are to be called
+    PyObject *task; // owned; or None
+    PyObject *transport; // owned; or None
+    PyObject *closed; // owned; future, NULL until somebody asks for it or it gets an exception
+    PyObject *drain_waiters; // owned; deque, NULL until somebody asks for it
+    unsigned int type_version; // tp_version_tag for which `overridden` holds
+    char overridden; // asyncio's own methods are to be called
     char paused;
     char connection_lost;
     char reject_connection;
     char over_ssl;
-    char closed_done;           // `closed` is done with None, whether it was made or not
+    char closed_done; // `closed` is done with None, whether it was made or not
 } StreamProtocolObj;
 
 PART int streamprotocol_setup(PyObject *module, ctask_state *st);

@@ -28,7 +28,7 @@ condition_methods(ctask_state *st)
                   st->str.locked,
                   st->str.acquire,
                   st->str.release,
-                  st->condition_has_notify ? st->str._notify : st->str._get_loop,
+                  st->sync.condition_has_notify ? st->str._notify : st->str._get_loop,
                   st->str.wait,
                   st->str.notify},
         .n_internals = 5,
@@ -455,7 +455,7 @@ condition_setup(PyObject *module, ctask_state *st)
         {"notify", Condition_notify},
         {"notify_all", Condition_notify_all},
     };
-    st->condition_has_notify = (char)PyObject_HasAttr(st->stock_Condition, st->str._notify);
+    st->sync.condition_has_notify = (char)PyObject_HasAttr(st->stock_Condition, st->str._notify);
     return core_add(module,
                     st,
                     "Condition",

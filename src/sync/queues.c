@@ -96,7 +96,7 @@ queues_kind_known(ctask_state *st, PyTypeObject *type)
 {
     queues_kind kind = QUEUE_FIFO;
     while (kind < QUEUE_HOOKS &&
-           (type->tp_version_tag == 0 || st->plain_queues[kind] != type->tp_version_tag)) {
+           (type->tp_version_tag == 0 || st->sync.plain_queues[kind] != type->tp_version_tag)) {
         kind++;
     }
     return kind;
@@ -119,7 +119,7 @@ queues_look(QueueObj *q)
         kind = queues_kind_of(st, type);
         if (!q->overridden && kind != QUEUE_HOOKS &&
             !standin_overrides(type, queues_stock(st, kind), st->stock_Queue, &st->str._init, 1)) {
-            st->plain_queues[kind] = type->tp_version_tag;
+            st->sync.plain_queues[kind] = type->tp_version_tag;
         }
     }
     /* After the look at the class, which its metaclass might have a say in. */

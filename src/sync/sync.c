@@ -13,7 +13,7 @@ sync_look(SyncObj *sync, sync_kind kind, const sync_methods *methods, PyTypeObje
     if (!sync->ready || sync->overridden & SYNC_INSTANCE) {
         return SYNC_INTERNALS | SYNC_PUBLIC;
     }
-    if (st->sync_types[kind].version == 0 || st->sync_types[kind].version != type->tp_version_tag) {
+    if (st->sync.types[kind].version == 0 || st->sync.types[kind].version != type->tp_version_tag) {
         size_t n = methods->n_internals;
         int overridden = 0;
         if (standin_overrides(type, core, stock, methods->names, n)) {
@@ -22,10 +22,10 @@ sync_look(SyncObj *sync, sync_kind kind, const sync_methods *methods, PyTypeObje
         if (standin_overrides(type, core, stock, methods->names + n, methods->n - n)) {
             overridden |= SYNC_PUBLIC;
         }
-        st->sync_types[kind].overridden = (char)overridden;
-        st->sync_types[kind].version = type->tp_version_tag;
+        st->sync.types[kind].overridden = (char)overridden;
+        st->sync.types[kind].version = type->tp_version_tag;
     }
-    sync->overridden = st->sync_types[kind].overridden;
+    sync->overridden = st->sync.types[kind].overridden;
     sync->type_version = type->tp_version_tag;
     return sync->overridden;
 }

@@ -1,4 +1,7 @@
-/* What the synchronisation primitives share: lock.c, event.c, semaphore.c and condition.c are the classes.
+/* sync/: the classes of asyncio.locks and asyncio.queues, each a core (coro/).  They wait for futures and wake them,
+   and need no loop of ours for that.
+
+   What the synchronisation primitives share: lock.c, event.c, semaphore.c and condition.c are the classes.
 
    Each class is a C core over asyncio's own class (ctask/_locks.py): what is not C is inherited.  A core fills
    asyncio's attributes from its fields, so inherited methods work on them; they are called where a method that
@@ -13,17 +16,17 @@
 /* What is overridden. */
 enum {
     SYNC_INTERNALS = 1, // private methods: asyncio's own code is to be run
-    SYNC_PUBLIC = 2,    // acquire(), release(), ...: only what calls them on the object is asyncio's
-    SYNC_INSTANCE = 4,  // decided by an attribute of the instance, whatever its type
+    SYNC_PUBLIC = 2, // acquire(), release(), ...: only what calls them on the object is asyncio's
+    SYNC_INSTANCE = 4, // decided by an attribute of the instance, whatever its type
 };
 
 #define SYNC_FIELDS                                                              \
     CORE_HEAD                                                                    \
-    PyObject *loop;            /* owned; NULL until somebody waits */            \
+    PyObject *loop; /* owned; NULL until somebody waits */                       \
     waiter_list waiters;                                                         \
     unsigned int type_version; /* tp_version_tag for which `overridden` holds */ \
-    char overridden;           /* SYNC_... */                                    \
-    char ready;                /* __init__ was called */
+    char overridden; /* SYNC_... */                                              \
+    char ready; /* __init__ was called */
 
 typedef struct {
     SYNC_FIELDS
@@ -62,6 +65,10 @@ PART int event_setup(PyObject *module, ctask_state *st);
 /* semaphore.c */
 
 PART int semaphore_setup(PyObject *module, ctask_state *st);
+
+/* queues.c */
+
+PART int queues_setup(PyObject *module, ctask_state *st);
 
 /* condition.c */
 

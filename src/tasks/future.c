@@ -10,7 +10,7 @@
    futures by the methods of `_asyncio.Future`, which then calls loop.call_soon(task, future, context=None): our
    loop's knows that (schedule.c), and on a loop whose call_soon() is another the Task is not stored. */
 
-#include "ctask.h"
+#include "tasks/tasks.h"
 
 /* ---- scheduling ---- */
 
@@ -60,7 +60,7 @@ schedule_wakeup(FutureObj *fut, ctask_state *st, PyObject *task)
     }
     PyObject *context = NULL, *wakeup = NULL;
     if (!task_is_exact(task)) {
-        context = context_copy(&st->contexts);
+        context = context_copy(&st->base.contexts);
         wakeup = Py_NewRef(task);
     }
     else if ((context = Py_XNewRef(task_context((TaskObj *)task, st))) != NULL) {
@@ -193,7 +193,7 @@ future_add_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObjec
 PART int
 future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task)
 {
-    if (task_is_exact((PyObject *)task) && context_is(&st->contexts, task->context)) {
+    if (task_is_exact((PyObject *)task) && context_is(&st->base.contexts, task->context)) {
         if (fut->state != FUTURE_PENDING) {
             return schedule_wakeup(fut, st, Py_NewRef(task));
         }
@@ -294,7 +294,7 @@ future_cancel_any(PyObject *obj, ctask_state *st, PyObject *msg)
             return task_cancel((TaskObj *)obj, st, msg);
         }
         return dealloc == future_dealloc ? future_cancel(fut, st, msg)
-                                         : st->derived_future->cancel(obj, st, msg);
+                                         : st->tasks.derived_future->cancel(obj, st, msg);
     }
     PyObject *stack[] = {obj, msg};
     PyObject *res = PyObject_VectorcallMethod(st->str.cancel, stack, 1, st->msg_kwnames);
@@ -393,7 +393,7 @@ future_free(FutureObj *fut, PyTypeObject *type)
     int as_new = !FUTURE_HAS_ATTRIBUTES(fut);
     (void)future_clear(self);
     if (LIKELY(as_new && type->tp_dealloc == future_dealloc)) {
-        freelist_give(&state_of(self)->free_futures, self, 1);
+        freelist_give(&state_of(self)->tasks.free_futures, self, 1);
         return;
     }
     type->tp_free(self);
@@ -434,7 +434,7 @@ future_derived_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     Py_TRASHCAN_BEGIN(self, future_derived_dealloc); /* a child may be the next of many */
     clear_weakrefs(self, type);
-    (void)state_of(self)->derived_future->clear(self);
+    (void)state_of(self)->tasks.derived_future->clear(self);
     type->tp_free(self);
     Py_DECREF(type);
     Py_TRASHCAN_END;
@@ -515,7 +515,7 @@ future_init(FutureObj *fut, ctask_state *st, PyObject *loop)
 PART PyObject *
 future_create(ctask_state *st, PyObject *loop)
 {
-    FutureObj *fut = (FutureObj *)freelist_take(&st->free_futures, st->FutureType);
+    FutureObj *fut = (FutureObj *)freelist_take(&st->tasks.free_futures, st->FutureType);
     if (fut == NULL) {
         return NULL;
     }
@@ -839,7 +839,7 @@ Future_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Future object");
         return NULL;
     }
-    PyObject *context = nkw == 1 ? Py_NewRef(args[1]) : context_copy(&st->contexts);
+    PyObject *context = nkw == 1 ? Py_NewRef(args[1]) : context_copy(&st->base.contexts);
     if (context == NULL) {
         return NULL;
     }

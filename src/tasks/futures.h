@@ -5,7 +5,7 @@
 #ifndef CTASK_FUTURES_H
 #define CTASK_FUTURES_H
 
-#include "ctask.h"
+#include "tasks/tasks.h"
 
 /* fut.done() and fut.cancelled(): 1, 0, or -1 with an exception. */
 

@@ -6,7 +6,7 @@
    asyncio's all_tasks() sees through ctask/_registry.py; a WeakSet entry for each task would cost more
    than the task. */
 
-#include "ctask.h"
+#include "tasks/tasks.h"
 
 static int
 call_stock(PyObject *function, PyObject *loop, PyObject *task)
@@ -34,7 +34,7 @@ registry_add(ctask_state *st, TaskObj *task)
     if (list_is_linked(&task->node)) {
         return 0;
     }
-    if (LIKELY(st->thread_state_checked)) {
+    if (LIKELY(st->tasks.thread_state_checked)) {
         list_append((struct list_node *)&thread_state()->asyncio_tasks_head, &task->node);
         return 0;
     }
@@ -46,7 +46,7 @@ registry_add(ctask_state *st, TaskObj *task)
 PART int
 current_enter(ctask_state *st, PyThreadState *thread, PyObject *loop, TaskObj *task)
 {
-    if (LIKELY(st->thread_state_checked)) {
+    if (LIKELY(st->tasks.thread_state_checked)) {
         _PyThreadStateImpl *ts = (_PyThreadStateImpl *)thread;
         if (LIKELY(ts->asyncio_running_loop == loop && ts->asyncio_running_task == NULL)) {
             ts->asyncio_running_task = Py_NewRef(task);
@@ -59,7 +59,7 @@ current_enter(ctask_state *st, PyThreadState *thread, PyObject *loop, TaskObj *t
 PART int
 current_leave(ctask_state *st, PyThreadState *thread, PyObject *loop, TaskObj *task)
 {
-    if (LIKELY(st->thread_state_checked)) {
+    if (LIKELY(st->tasks.thread_state_checked)) {
         _PyThreadStateImpl *ts = (_PyThreadStateImpl *)thread;
         if (LIKELY(ts->asyncio_running_loop == loop && ts->asyncio_running_task == (PyObject *)task)) {
             Py_CLEAR(ts->asyncio_running_task);
@@ -96,7 +96,7 @@ check_thread_state(ctask_state *st)
     }
     if (before != Py_None) {
         /* Imported inside a running loop: nothing may be touched, but then the field must hold it. */
-        st->thread_state_checked = ts->asyncio_running_loop == before;
+        st->tasks.thread_state_checked = ts->asyncio_running_loop == before;
         result = 0;
         goto finally;
     }
@@ -113,8 +113,8 @@ check_thread_state(ctask_state *st)
         found = found && ts->asyncio_running_task == st->empty_tuple;
         result = call_stock(st->stock_leave_task, probe, st->empty_tuple);
         struct list_node *head = (struct list_node *)&ts->asyncio_tasks_head;
-        st->thread_state_checked = found && head->next != NULL && head->next->prev == head &&
-                                   head->prev->next == head;
+        st->tasks.thread_state_checked = found && head->next != NULL && head->next->prev == head &&
+                                         head->prev->next == head;
     }
     PyObject *raised = PyErr_GetRaisedException();
     res = PyObject_CallOneArg(set_loop, Py_None);
@@ -140,7 +140,7 @@ PART int
 registry_add(ctask_state *st, TaskObj *task)
 {
     if (!list_is_linked(&task->node)) {
-        list_append(&st->tasks, &task->node);
+        list_append(&st->tasks.pending, &task->node);
     }
     return 0;
 }
@@ -269,7 +269,7 @@ PART PyObject *
 running_loop(ctask_state *st)
 {
 #if TASKS_IN_THREAD_STATE
-    if (LIKELY(st->thread_state_checked)) {
+    if (LIKELY(st->tasks.thread_state_checked)) {
         PyObject *loop = thread_state()->asyncio_running_loop;
         if (LIKELY(loop != NULL && loop != Py_None)) {
             return Py_NewRef(loop);
@@ -308,7 +308,7 @@ PART PyObject *
 current_task(ctask_state *st, PyObject *loop)
 {
 #if TASKS_IN_THREAD_STATE
-    if (LIKELY(st->thread_state_checked && thread_state()->asyncio_running_loop == loop)) {
+    if (LIKELY(st->tasks.thread_state_checked && thread_state()->asyncio_running_loop == loop)) {
         PyObject *task = thread_state()->asyncio_running_task;
         return Py_NewRef(task == NULL ? Py_None : task);
     }
@@ -362,7 +362,7 @@ registered_tasks(PyObject *module, PyObject *Py_UNUSED(ignored))
     if (tasks == NULL) {
         return NULL;
     }
-    for (struct list_node *node = st->tasks.next; node != &st->tasks; node = node->next) {
+    for (struct list_node *node = st->tasks.pending.next; node != &st->tasks.pending; node = node->next) {
         TaskObj *task = list_entry(node, TaskObj, node);
         /* Appending may start a collection, which may end any task but one that we hold. */
         Py_INCREF(task);
@@ -384,7 +384,7 @@ static PyMethodDef registry_functions[] = {
 PART int
 registry_setup(PyObject *module, ctask_state *st)
 {
-    list_init(&st->tasks);
+    list_init(&st->tasks.pending);
 #if TASKS_IN_THREAD_STATE
     if (check_thread_state(st) < 0) {
         return -1;

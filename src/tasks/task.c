@@ -8,7 +8,7 @@
    As with Future, what is cold (names of states, get_stack(), reprs, uncancel(), the report of a
    destroyed pending task) is inherited from `_asyncio.Task`. */
 
-#include "ctask.h"
+#include "tasks/tasks.h"
 
 typedef struct {
     PyObject_HEAD
@@ -22,14 +22,14 @@ typedef struct {
 PART PyObject *
 task_context(TaskObj *task, ctask_state *st)
 {
-    return context_make(&st->contexts, &task->context) < 0 ? NULL : task->context;
+    return context_make(&st->base.contexts, &task->context) < 0 ? NULL : task->context;
 }
 
 static int
 schedule_step(TaskObj *task, ctask_state *st, PyObject *exc)
 {
     LoopObj *loop = loop_plain(task->loop);
-    if (LIKELY(loop != NULL && context_is(&st->contexts, task->context))) {
+    if (LIKELY(loop != NULL && context_is(&st->base.contexts, task->context))) {
         return loop_ready(loop, Py_NewRef(task), READY_STEP, Py_XNewRef(exc), NULL);
     }
     PyObject *step = task_step_callback(task, st, exc);
@@ -76,7 +76,7 @@ static int
 schedule_yielded(TaskObj *task, ctask_state *st)
 {
     LoopObj *loop = loop_plain(task->loop);
-    if (LIKELY(loop != NULL && context_is(&st->contexts, task->context))) {
+    if (LIKELY(loop != NULL && context_is(&st->base.contexts, task->context))) {
         return loop_ready(loop, Py_NewRef(task), READY_STEP, NULL, Py_NewRef(Py_None));
     }
     return schedule_step(task, st, NULL);
@@ -358,7 +358,7 @@ task_run(LoopObj *loop, PyThreadState *ts, TaskObj *task, PyObject *exc, PyObjec
     if (UNLIKELY(context == NULL)) {
         return -1;
     }
-    int status = context_enter(&st->contexts, ts, context);
+    int status = context_enter(&st->base.contexts, ts, context);
     if (status == 0) {
         status = current_enter(st, ts, (PyObject *)loop, task);
         if (status == 0) {
@@ -374,15 +374,15 @@ task_run(LoopObj *loop, PyThreadState *ts, TaskObj *task, PyObject *exc, PyObjec
         }
         if (UNLIKELY(status < 0)) {
             PyObject *raised = PyErr_GetRaisedException();
-            (void)context_exit(&st->contexts, ts, context);
+            (void)context_exit(&st->base.contexts, ts, context);
             PyErr_SetRaisedException(raised);
         }
         else {
-            status = context_exit(&st->contexts, ts, context);
+            status = context_exit(&st->base.contexts, ts, context);
         }
     }
     Py_DECREF(context);
-    context_rest(&st->contexts, &task->context);
+    context_rest(&st->base.contexts, &task->context);
     return status;
 }
 
@@ -627,9 +627,9 @@ static PyObject *
 task_number(ctask_state *st)
 {
 #if PY_VERSION_HEX >= 0x030C0000
-    return PyLong_FromUnsignedLongLong(++st->task_counter);
+    return PyLong_FromUnsignedLongLong(++st->tasks.counter);
 #else /* `_asyncio.Task.get_name()`, which may be called with our tasks, does not */
-    return PyUnicode_FromFormat("Task-%llu", (unsigned long long)++st->task_counter);
+    return PyUnicode_FromFormat("Task-%llu", (unsigned long long)++st->tasks.counter);
 #endif
 }
 
@@ -658,7 +658,7 @@ task_init(TaskObj *task, ctask_state *st, PyObject *coro, PyObject *loop, PyObje
         return -1;
     }
 #endif
-    context = context == NULL || context == Py_None ? context_snapshot(&st->contexts) : Py_NewRef(context);
+    context = context == NULL || context == Py_None ? context_snapshot(&st->base.contexts) : Py_NewRef(context);
     if (context == NULL) {
         return -1;
     }
@@ -701,7 +701,7 @@ task_init(TaskObj *task, ctask_state *st, PyObject *coro, PyObject *loop, PyObje
 PART PyObject *
 task_create(ctask_state *st, PyObject *loop, PyObject *coro, PyObject *name, PyObject *context, int eager)
 {
-    TaskObj *task = (TaskObj *)freelist_take(&st->free_tasks, st->TaskType);
+    TaskObj *task = (TaskObj *)freelist_take(&st->tasks.free_tasks, st->TaskType);
     if (task == NULL) {
         return NULL;
     }
@@ -760,7 +760,7 @@ task_free(TaskObj *task, PyTypeObject *type)
     if (LIKELY(type->tp_dealloc == task_dealloc && !FUTURE_HAS_ATTRIBUTES(task))) {
         ctask_state *st = PyType_GetModuleState(type);
         (void)task_clear(self);
-        freelist_give(&st->free_tasks, self, 1);
+        freelist_give(&st->tasks.free_tasks, self, 1);
         return;
     }
     (void)task_clear(self);

@@ -240,10 +240,10 @@ is_type_of_ssl(PyObject *obj, const char *name)
 static int
 library_ready(ctask_state *st)
 {
-    if (LIKELY(st->openssl_known)) {
-        return st->openssl_known > 0;
+    if (LIKELY(st->tls.openssl_known)) {
+        return st->tls.openssl_known > 0;
     }
-    st->openssl_known = -1;
+    st->tls.openssl_known = -1;
 #ifndef Py_GIL_DISABLED
     PyObject *module = PyImport_ImportModule("_ssl");
     PyObject *type = module == NULL ? NULL : PyObject_GetAttrString(module, "_SSLSocket");
@@ -256,8 +256,8 @@ library_ready(ctask_state *st)
             api_fill(&found)) {
             st->ssl_socket_type = Py_NewRef(type);
             st->ssl_bio_type = Py_NewRef(bio);
-            st->openssl = &api;
-            st->openssl_known = 1;
+            st->tls.openssl = &api;
+            st->tls.openssl_known = 1;
         }
     }
     Py_XDECREF(bio);
@@ -265,7 +265,7 @@ library_ready(ctask_state *st)
     Py_XDECREF(module);
     PyErr_Clear();
 #endif
-    return st->openssl_known > 0;
+    return st->tls.openssl_known > 0;
 }
 
 /* ---- an SSLObject ---- */

@@ -6,7 +6,7 @@
 #ifndef CTASK_OPENSSL_H
 #define CTASK_OPENSSL_H
 
-#include "ctask.h"
+#include "tasks/tasks.h"
 
 typedef struct ssl_st SSL;
 typedef struct bio_st BIO;

@@ -122,15 +122,15 @@ tls_timer_cancel(TlsObj *self, PyObject **timer)
 PART struct tls_buffers *
 tls_buffers_of(ctask_state *st)
 {
-    if (UNLIKELY(st->tls == NULL)) {
+    if (UNLIKELY(st->tls.buffers == NULL)) {
         struct tls_buffers *buffers = malloc(sizeof(*buffers));
         if (buffers == NULL) {
             return NULL;
         }
         buffers->plain_used = buffers->out_used = 0;
-        st->tls = buffers;
+        st->tls.buffers = buffers;
     }
-    return st->tls;
+    return st->tls.buffers;
 }
 
 /* ---- errors ---- */
@@ -732,7 +732,7 @@ handshake_log_time(TlsObj *self)
 static int
 handshake_left_error(TlsObj *self)
 {
-    return self->st->openssl != NULL && self->st->openssl->ERR_peek_error() != 0;
+    return self->st->tls.openssl != NULL && self->st->tls.openssl->ERR_peek_error() != 0;
 }
 
 /* If the loop is left by it, who waits for the connection has it when the loop runs again. */

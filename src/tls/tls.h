@@ -1,4 +1,7 @@
-/* What the parts of TLS share: tls_record.c encrypts and decrypts, tls.c knows when, tls_protocol.c is the
+/* tls/: a protocol over any transport, and a transport over it, with Python's ssl in between, or its OpenSSL.  The
+   topmost room: it may use all others, and none uses it.
+
+   What the parts share: tls_record.c encrypts and decrypts, tls.c knows when, tls_protocol.c is the
    protocol over the transport below, tls_transport.c the transport that the application sees. */
 
 #ifndef CTASK_TLS_H
@@ -145,6 +148,8 @@ PART int tls_start_handshake(TlsObj *self);
 PART int tls_do_shutdown(TlsObj *self);
 PART int tls_do_flush(TlsObj *self);
 PART void tls_interrupted(TlsObj *self);
+PART int tls_setup(PyObject *module, ctask_state *st);
+PART void tls_dealloc(PyObject *self);
 PART int tls_go_on(TlsObj *self);
 /* Exactly ctask.SSLProtocol. */
 PART int tls_protocol_check(PyObject *protocol);

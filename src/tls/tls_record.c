@@ -19,7 +19,7 @@
 static void
 output_lend(TlsObj *self)
 {
-    struct tls_buffers *buffers = self->st->tls;
+    struct tls_buffers *buffers = self->st->tls.buffers;
     openssl_pipe *pipe = &self->pipe;
     if (self->ssl != NULL && pipe->out == NULL && buffers != NULL && !buffers->out_used) {
         buffers->out_used = 1;
@@ -44,7 +44,7 @@ tls_output_release(TlsObj *self)
     pipe->out_lent = 0;
     if (self->lending) {
         self->lending = 0;
-        self->st->tls->out_used = 0;
+        self->st->tls.buffers->out_used = 0;
     }
 }
 
@@ -64,7 +64,7 @@ output_settle(TlsObj *self)
     }
     if (self->lending) {
         self->lending = 0;
-        self->st->tls->out_used = 0;
+        self->st->tls.buffers->out_used = 0;
     }
     return 0;
 }
@@ -108,7 +108,7 @@ output_to_stream(TlsObj *self, Py_ssize_t length)
         free(pipe.out);
     }
     if (lending) {
-        self->st->tls->out_used = 0;
+        self->st->tls.buffers->out_used = 0;
     }
     return result;
 }
@@ -252,7 +252,7 @@ write_by_python(TlsObj *self, const char *data, int size)
 PART int
 tls_record_read(TlsObj *self, char *buffer, int size)
 {
-    const openssl_api *api = self->st->openssl;
+    const openssl_api *api = self->st->tls.openssl;
     if (UNLIKELY(!self->direct)) {
         return read_by_python(self, buffer, size);
     }
@@ -277,7 +277,7 @@ tls_record_read(TlsObj *self, char *buffer, int size)
 static int
 record_write(TlsObj *self, const char *data, int size)
 {
-    const openssl_api *api = self->st->openssl;
+    const openssl_api *api = self->st->tls.openssl;
     if (UNLIKELY(!self->direct)) {
         return write_by_python(self, data, size);
     }
@@ -304,7 +304,7 @@ record_write(TlsObj *self, const char *data, int size)
 PART int
 tls_read_all(TlsObj *self)
 {
-    return self->ssl != NULL && self->pipe.in_len == 0 && self->st->openssl->SSL_pending(self->ssl) == 0;
+    return self->ssl != NULL && self->pipe.in_len == 0 && self->st->tls.openssl->SSL_pending(self->ssl) == 0;
 }
 
 PART Py_ssize_t

@@ -1,0 +1,42 @@
+/* base/: Python's versions and layouts (compat.h), contexts, free lists, lists, and the small helpers that follow.
+
+   It uses Python and the C library only.  What knows a loop, or the module's state, belongs elsewhere. */
+
+#ifndef CTASK_BASE_H
+#define CTASK_BASE_H
+
+#include "base/compat.h"
+#include "base/context.h"
+#include "base/freelist.h"
+#include "base/glibc.h"
+
+/* ---- weak references ---- */
+
+/* PyObject_ClearWeakRefs() for most objects, which have none: no call. */
+static inline void
+clear_weakrefs(PyObject *self, PyTypeObject *type)
+{
+    if (UNLIKELY(*(PyObject **)((char *)self + type->tp_weaklistoffset) != NULL)) {
+        PyObject_ClearWeakRefs(self);
+    }
+}
+
+/* ---- calling ---- */
+
+/* callable(*args) without looking up the thread's state first, which PyObject_Vectorcall() does in case it
+   has to raise. */
+static inline PyObject *
+call_vector(PyObject *callable, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyTypeObject *type = Py_TYPE(callable);
+    if (LIKELY(PyType_HasFeature(type, Py_TPFLAGS_HAVE_VECTORCALL))) {
+        vectorcallfunc function;
+        memcpy(&function, (char *)callable + type->tp_vectorcall_offset, sizeof(function));
+        if (LIKELY(function != NULL)) {
+            return function(callable, args, (size_t)nargs, NULL);
+        }
+    }
+    return PyObject_Vectorcall(callable, args, (size_t)nargs, NULL);
+}
+
+#endif

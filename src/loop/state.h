@@ -1,0 +1,45 @@
+/* What the module's state has for the loop (ctask.h). */
+
+#ifndef CTASK_LOOP_STATE_H
+#define CTASK_LOOP_STATE_H
+
+#include "base/compat.h"
+#include "base/list.h"
+
+#define LOOP_NAMES(X)         \
+    X(Task)                   \
+    X(_check_callback)        \
+    X(_check_thread)          \
+    X(_read_ready)            \
+    X(_write_ready)           \
+    X(call_exception_handler) \
+    X(coro)                   \
+    X(debug)                  \
+    X(eager_start)            \
+    X(fileno)                 \
+    X(handle)                 \
+    X(message)                \
+    X(name)                   \
+    X(slow_callback_duration) \
+    X(source_traceback)
+
+#define LOOP_IMPORTS(X)                                                            \
+    X(stock_Loop, "asyncio.unix_events", "SelectorEventLoop")                      \
+    X(format_callback_source, "asyncio.format_helpers", "_format_callback_source") \
+    X(tasks_module, "asyncio", "tasks")                                            \
+    X(format_handle, "asyncio.base_events", "_format_handle")                      \
+    X(logger, "asyncio.log", "logger")
+
+#define LOOP_TYPES(X) X(LoopType)
+
+#define LOOP_OBJECTS(X) X(stock_create_task)
+
+#define LOOP_FREELISTS(X)
+
+struct loop_state {
+    struct list_node blocking_files; // those of open transports (blocking.c), borrowed
+    int (*descriptor_of_owner)(PyObject *owner); // who called watch_own(); -1: closed behind it (socketobj.c)
+    unsigned forks; // between the process that loaded the module and this one (fork.c)
+};
+
+#endif
