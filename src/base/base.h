@@ -10,6 +10,24 @@
 #include "base/freelist.h"
 #include "base/glibc.h"
 
+/* ---- what is made when it is first asked for ---- */
+
+/* Keep `made` (stolen; NULL if that failed) in `*field`, unless making it has run what asks for it as well: the first
+   stays.  Returns a new reference to what is kept, or NULL. */
+static inline PyObject *
+keep_first(PyObject **field, PyObject *made)
+{
+    if (LIKELY(made != NULL)) {
+        if (LIKELY(*field == NULL)) {
+            *field = Py_NewRef(made);
+        }
+        else {
+            Py_SETREF(made, Py_NewRef(*field));
+        }
+    }
+    return made;
+}
+
 /* ---- weak references ---- */
 
 /* PyObject_ClearWeakRefs() for most objects, which have none: no call. */

@@ -471,12 +471,7 @@ Gather_get_children(PyObject *self, void *Py_UNUSED(closure))
         for (Py_ssize_t i = 0; i < outer->n_children; i++) {
             PyList_SET_ITEM(children, i, Py_NewRef(outer->children[i]));
         }
-        if (UNLIKELY(outer->children_given != NULL)) {
-            Py_DECREF(children); /* a collection has run what asks for it, too */
-        }
-        else {
-            outer->children_given = children;
-        }
+        return keep_first(&outer->children_given, children);
     }
     return Py_NewRef(outer->children_given);
 }

@@ -261,16 +261,7 @@ StreamProtocol_get_closed(PyObject *self, void *Py_UNUSED(closure))
             }
             Py_XDECREF(res);
         }
-        if (fut == NULL) {
-            return NULL;
-        }
-        if (LIKELY(protocol->closed == NULL)) {
-            protocol->closed = Py_NewRef(fut);
-        }
-        else {
-            Py_SETREF(fut, Py_NewRef(protocol->closed)); /* create_future() may have asked for it, too */
-        }
-        return fut;
+        return keep_first(&protocol->closed, fut);
     }
     return Py_NewRef(protocol->closed);
 }
@@ -291,17 +282,7 @@ StreamProtocol_get_drain_waiters(PyObject *self, void *Py_UNUSED(closure))
             PyErr_SetString(PyExc_AttributeError, "_drain_waiters");
             return NULL;
         }
-        PyObject *deque = PyObject_CallNoArgs(protocol->st->deque);
-        if (deque == NULL) {
-            return NULL;
-        }
-        if (LIKELY(protocol->drain_waiters == NULL)) {
-            protocol->drain_waiters = Py_NewRef(deque);
-        }
-        else {
-            Py_SETREF(deque, Py_NewRef(protocol->drain_waiters)); /* a collection has had it made */
-        }
-        return deque;
+        return keep_first(&protocol->drain_waiters, PyObject_CallNoArgs(protocol->st->deque));
     }
     return Py_NewRef(protocol->drain_waiters);
 }

@@ -196,16 +196,7 @@ queues_new_deque(ctask_state *st)
 static PyObject *
 queues_waiters(QueueObj *q, PyObject **waiters)
 {
-    if (UNLIKELY(*waiters == NULL)) {
-        PyObject *deque = queues_new_deque(q->st);
-        if (deque == NULL || *waiters != NULL) {
-            Py_XDECREF(deque);
-        }
-        else {
-            *waiters = deque;
-        }
-    }
-    return Py_XNewRef(*waiters);
+    return LIKELY(*waiters != NULL) ? Py_NewRef(*waiters) : keep_first(waiters, queues_new_deque(q->st));
 }
 
 static int
@@ -274,13 +265,7 @@ queues_make_finished(QueueObj *q)
         }
         Py_XDECREF(res);
     }
-    if (event != NULL && q->finished == NULL) {
-        q->finished = Py_NewRef(event);
-    }
-    else if (event != NULL) {
-        Py_SETREF(event, Py_NewRef(q->finished)); /* made meanwhile, by what is in the place of asyncio's */
-    }
-    return event;
+    return keep_first(&q->finished, event);
 }
 
 static __attribute__((noinline)) int
