@@ -35,11 +35,10 @@ TlsTransport_get_extra_info(PyObject *op, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords, &name, &default_value)) {
         return NULL;
     }
-    TlsObj *protocol = tls_protocol_of(op);
+    TlsObj *protocol = tls_protocol_hold(op);
     if (protocol == NULL) {
         return Py_NewRef(default_value);
     }
-    Py_INCREF(protocol);
     PyObject *value = tls_get_extra(protocol, name, default_value);
     Py_DECREF(protocol);
     return value;
@@ -321,11 +320,10 @@ TlsTransport_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, P
     if (items == NULL) {
         return NULL;
     }
-    TlsObj *protocol = tls_protocol_of(op);
+    TlsObj *protocol = tls_protocol_hold(op);
     if (protocol == NULL) {
         Py_RETURN_NONE;
     }
-    Py_INCREF(protocol);
     int result = tls_writelines(protocol, items);
     Py_DECREF(protocol);
     return NONE_OR_NULL(result);
