@@ -336,7 +336,7 @@ must_breathe(PyThreadState *ts)
 static inline int
 breathe(PyThreadState *ts)
 {
-    if (__builtin_expect(!must_breathe(ts), 1)) {
+    if (LIKELY(!must_breathe(ts))) {
         return 0;
     }
     Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS return PyErr_CheckSignals();

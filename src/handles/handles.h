@@ -99,7 +99,7 @@ handle_run_is_replaced(ctask_state *st)
     return handle_look_at_run(st);
 }
 
-/* ---- loop.c ---- */
+/* ---- the loop's object ---- */
 
 /* The kinds of ring entries: what the subject is, and what is kept with it. */
 enum {

@@ -426,6 +426,7 @@ PART void
 future_derived_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    /* See future_dealloc(). */
     if (((FutureObj *)self)->log_traceback && type->tp_dealloc == future_derived_dealloc) {
         if (PyObject_CallFinalizerFromDealloc(self) < 0) {
             return;
