@@ -31,9 +31,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import streams
-from evil import stands  # noqa: F401
-from tls_peer import begin, session, shake, side, steps, way  # noqa: F401
+from helpers import streams
+from helpers.evil import stands  # noqa: F401
+from helpers.tls_peer import begin, session, shake, side, steps, way  # noqa: F401
 
 # A checkout's ctask/ has no compiled module: tests are about the package that is installed.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
