@@ -9,21 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import (
-    chart,
-    floors,
-    instructions,
-    latency,
-    memory,
-    network,
-    real,
-    report,
-    scale,
-    timing,
-    traffic,
-)
 from .contenders import BASELINE, CONTENDERS, NETWORK_CONTENDERS, WHEEL, WHEEL_FOLDER
-from .core import SCENARIOS
+from .drawing import chart, report
+from .drivers import floors, instructions, latency, memory, network, real, scale, timing
+from .subjects import traffic
+from .subjects.core import SCENARIOS
 
 HOW = {
     "time": "CPU time (user and system), median of the rounds; ratios to asyncio with the least "

@@ -129,11 +129,11 @@ def environment(**extra: str) -> dict[str, str]:
 def start(
     arguments: list[str], *, prefix: list[str] | None = None, stderr: Any = None, **extra: str
 ) -> subprocess.Popen[str]:
-    """Start `python -m benchmarks.worker ARGUMENTS`, its standard input and output being pipes of
-    text.
+    """Start `python -m benchmarks.drivers.worker ARGUMENTS`; its standard input and output are
+    pipes of text.
     """
     return subprocess.Popen(
-        [*(prefix or []), sys.executable, "-m", "benchmarks.worker", *arguments],
+        [*(prefix or []), sys.executable, "-m", "benchmarks.drivers.worker", *arguments],
         cwd=ROOT,
         env=environment(**extra),
         stdin=subprocess.PIPE,

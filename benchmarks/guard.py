@@ -29,9 +29,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import contenders, instructions, report
-from .core import SCENARIOS, Scenario
+from . import contenders
+from .drawing import report
+from .drivers import instructions
 from .paths import ROOT
+from .subjects.core import SCENARIOS, Scenario
 
 RECORD = Path(__file__).with_name("recorded.json")
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -16,9 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import contenders, servers
-from .core import SCENARIOS
+from . import contenders
 from .paths import ROOT
+from .subjects import servers
+from .subjects.core import SCENARIOS
 
 CERTS = ROOT / "tests" / "certs"
 LIMIT = 300  # seconds; a loop that hangs ends the build by SIGALRM

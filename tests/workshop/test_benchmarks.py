@@ -23,7 +23,7 @@ PACKAGE = ROOT / "benchmarks"
 def benchmarks():
     benchmarks = package("benchmarks")
     # Before a test counts descriptors: ctypes, which they use, may keep one of libffi's.
-    importlib.import_module("benchmarks.memory")
+    importlib.import_module("benchmarks.drivers.memory")
     return benchmarks
 
 
@@ -32,7 +32,7 @@ def run(requests, cpu, seconds=1.0):
 
 
 def test_sizes_are_read_as_they_are_written():
-    from benchmarks.traffic import short, size_of
+    from benchmarks.subjects.traffic import short, size_of
 
     assert [short(size) for size in (1, 500, 1024, 1025, 102400)] == [
         "1",
@@ -46,7 +46,7 @@ def test_sizes_are_read_as_they_are_written():
 
 
 def test_loads_are_the_scenarios_own_unless_asked_for():
-    from benchmarks.traffic import Scenario
+    from benchmarks.subjects.traffic import Scenario
 
     scenario = Scenario("s", "S", "protocol", "tcp", ((1024, 1), (1024, 100), (10240, 100)))
     assert scenario.selected([], []) == [(1024, 1), (1024, 100), (10240, 100)]
@@ -56,7 +56,7 @@ def test_loads_are_the_scenarios_own_unless_asked_for():
 
 
 def test_rows_of_all_scenarios_are_distinct():
-    from benchmarks.traffic import SCENARIOS
+    from benchmarks.subjects.traffic import SCENARIOS
 
     rows = [s.row(load) for s in SCENARIOS.values() for load in s.loads]
     titles = [s.row_title(load) for s in SCENARIOS.values() for load in s.loads]
@@ -65,16 +65,16 @@ def test_rows_of_all_scenarios_are_distinct():
 
 
 def test_programs_of_all_scenarios_exist():
-    from benchmarks.servers import SERVERS
-    from benchmarks.spawning import PROGRAMS
-    from benchmarks.traffic import SCENARIOS
+    from benchmarks.subjects.servers import SERVERS
+    from benchmarks.subjects.spawning import PROGRAMS
+    from benchmarks.subjects.traffic import SCENARIOS
 
     for scenario in SCENARIOS.values():
         assert scenario.program in (PROGRAMS if scenario.link == "process" else SERVERS)
 
 
 def test_figure_is_the_median_of_cpu_per_request_and_spread_is_within_rounds():
-    from benchmarks.network import summarise
+    from benchmarks.drivers.network import summarise
 
     row = {
         "asyncio": {"runs": [run(100, 1.0), run(100, 3.0), run(100, 2.0)]},
@@ -90,7 +90,7 @@ def test_figure_is_the_median_of_cpu_per_request_and_spread_is_within_rounds():
 
 
 def test_row_without_asyncio_has_no_spread():
-    from benchmarks.network import summarise
+    from benchmarks.drivers.network import summarise
 
     row = {"ctask": {"runs": [run(10, 1.0)]}}
     summarise(row)
@@ -99,8 +99,8 @@ def test_row_without_asyncio_has_no_spread():
 
 
 def test_failure_in_a_later_round_leaves_no_figure(monkeypatch):
-    from benchmarks import network
-    from benchmarks.traffic import Scenario
+    from benchmarks.drivers import network
+    from benchmarks.subjects.traffic import Scenario
 
     scenario = Scenario("s", "S", "protocol", "tcp", ((1024, 1),))
     rounds = []
@@ -133,7 +133,7 @@ def test_failure_in_a_later_round_leaves_no_figure(monkeypatch):
 
 
 def test_tables_compare_with_asyncio_and_with_the_limits():
-    from benchmarks import report
+    from benchmarks.drawing import report
 
     result = {
         "mode": "network",
@@ -306,7 +306,7 @@ class TestGuard:
         assert guard.compiler(b"\x7fELF") == "unknown"
 
     def test_recorded_figures_are_of_scenarios_that_exist(self):
-        from benchmarks.core import SCENARIOS
+        from benchmarks.subjects.core import SCENARIOS
 
         known = json.loads((PACKAGE / "recorded.json").read_text())
         for version in known.values():
@@ -320,7 +320,8 @@ class TestFloors:
     def test_all_scenarios_run_on_the_floor(self):
         program = """
 import asyncio
-from benchmarks import contenders, core, native
+from benchmarks import contenders, native
+from benchmarks.subjects import core
 try:
     run, _ = contenders.runner("floor")
 except contenders.Absent as absent:
@@ -339,7 +340,7 @@ else:
         assert done.stdout == "<class 'floor.Nothing'>\n"
 
     def test_cost_is_a_functions_own_and_names_are_given_once(self):
-        from benchmarks.floors import functions
+        from benchmarks.drivers.floors import functions
 
         profile = """\
 events: Ir
@@ -358,7 +359,7 @@ fn=(3) first'2
         assert functions(profile) == {"first": 130, "second": 40}
 
     def test_table_names_what_costs_above_the_floor(self):
-        from benchmarks import floors
+        from benchmarks.drivers import floors
 
         row = {
             "floor": {"value": 100, "functions": {"eval": 90, "send": 10}},
@@ -392,7 +393,7 @@ class TestScale:
     """What an operation costs when there are many at once."""
 
     def test_kinds_end_and_do_so_with_nothing_to_do(self):
-        from benchmarks.scale import KINDS
+        from benchmarks.drivers.scale import KINDS
 
         async def main():
             for _, do in KINDS.values():
@@ -402,12 +403,12 @@ class TestScale:
         asyncio.run(main())
 
     def test_operations_are_as_many_as_asked_for_or_one_round(self):
-        from benchmarks.scale import repeats
+        from benchmarks.drivers.scale import repeats
 
         assert [repeats(count, 1000) for count in (10, 1000, 5000)] == [100, 1, 1]
 
     def test_times_in_no_order_are_the_same_each_time(self):
-        from benchmarks.scale import scattered
+        from benchmarks.drivers.scale import scattered
 
         once, again = list(scattered(1000)), list(scattered(1000))
         assert once == again
@@ -415,7 +416,7 @@ class TestScale:
         assert len(set(once)) == 1000
 
     def test_events_are_told_apart_by_process(self):
-        from benchmarks.scale import collected
+        from benchmarks.drivers.scale import collected
 
         log = "\n".join(
             [
@@ -431,7 +432,7 @@ class TestScale:
         }
 
     def test_first_time_with_as_many_is_told_apart(self, monkeypatch):
-        from benchmarks import scale
+        from benchmarks.drivers import scale
 
         calls, answers = [], []
 
@@ -456,7 +457,7 @@ class TestScale:
         assert answer["faults"] >= 0
 
     def test_round_takes_all_contenders_in_turn_and_figures_are_medians(self, monkeypatch):
-        from benchmarks import scale
+        from benchmarks.drivers import scale
 
         asked = []
 
@@ -499,7 +500,7 @@ class TestScale:
         assert "instructions" not in tables
 
     def test_growth_is_from_1000_to_the_most(self):
-        from benchmarks import scale
+        from benchmarks.drivers import scale
 
         cells = {
             "10": {"value": 1e-6, "instructions": 10},
@@ -522,7 +523,7 @@ class TestScale:
 
     @pytest.mark.parametrize("count", [1, 2])
     def test_loops_in_threads_get_each_its_own(self, count, monkeypatch):
-        from benchmarks import scale
+        from benchmarks.drivers import scale
 
         monkeypatch.setattr(scale, "ROUND_TRIPS", 400)
         answers = []
@@ -640,7 +641,7 @@ class TestLatency:
     """How long a loop keeps others waiting."""
 
     def test_figures_are_the_delays_that_so_many_did_not_exceed(self):
-        from benchmarks.latency import summary
+        from benchmarks.drivers.latency import summary
 
         figures = summary([[i / 1000 for i in range(1000, 0, -1)]])
         assert (figures["p50"], figures["p99"], figures["worst"]) == (0.501, 0.991, 1.0)
@@ -650,13 +651,13 @@ class TestLatency:
         assert list(delays) == sorted(delays)
 
     def test_one_delay_has_all_figures(self):
-        from benchmarks.latency import summary
+        from benchmarks.drivers.latency import summary
 
         figures = summary([[0.25]])
         assert {figures[key] for key in ("p50", "p99", "p999", "worst")} == {0.25}
 
     def test_a_disturbed_round_touches_the_worst_only(self):
-        from benchmarks.latency import summary
+        from benchmarks.drivers.latency import summary
 
         calm = [0.001] * 1000
         figures = summary([calm, [0.5] * 1000, calm])
@@ -665,7 +666,7 @@ class TestLatency:
         assert [of["p99"] for of in figures["rounds"]] == [0.001, 0.5, 0.001]
 
     def test_rounds_with_too_few_samples_for_a_figure_are_taken_together(self):
-        from benchmarks.latency import summary
+        from benchmarks.drivers.latency import summary
 
         figures = summary([[0.001] * 50, [0.001] * 49 + [0.2], [0.001] * 50])
         assert (figures["p50"], figures["p99"], figures["samples"]) == (0.001, 0.001, 150)
@@ -675,7 +676,7 @@ class TestLatency:
         assert delays == sorted(delays)
 
     def test_what_was_never_told_of_counts_as_endless(self):
-        from benchmarks.latency import LOST, cell_text, summary
+        from benchmarks.drivers.latency import LOST, cell_text, summary
 
         figures = summary([[0.002] * 99 + [LOST]])
         assert (figures["p50"], figures["p99"], figures["worst"]) == (0.002, None, None)
@@ -683,13 +684,13 @@ class TestLatency:
         assert json.dumps(figures, allow_nan=False)
 
     def test_the_clients_counts_become_delays(self):
-        from benchmarks.latency import from_counts
+        from benchmarks.drivers.latency import from_counts
 
         delays = from_counts([(10.0, 2), (2000.0, 1)], 2100.0)
         assert delays == pytest.approx([10e-6, 10e-6, 2.1e-3])
 
     def test_tables_leave_out_what_there_is_too_little_for(self):
-        from benchmarks import latency
+        from benchmarks.drivers import latency
 
         few = latency.summary([[0.002] * 99])
         many = latency.summary([[0.0205] * 5000])
@@ -708,7 +709,7 @@ class TestLatency:
         assert latency.text(result).endswith("ctask: because (echo/idle)")
 
     def test_contenders_take_turns_and_each_is_the_first_once(self, monkeypatch):
-        from benchmarks import latency
+        from benchmarks.drivers import latency
 
         order = []
 
@@ -723,7 +724,7 @@ class TestLatency:
         assert order == first + second
 
     def test_a_failed_round_is_left_out_and_told_of(self, monkeypatch):
-        from benchmarks import latency
+        from benchmarks.drivers import latency
 
         asked = []
 
@@ -748,7 +749,7 @@ class TestLatency:
         }
 
     def test_the_end_of_a_process_takes_one_measurement_only(self, monkeypatch):
-        from benchmarks import latency
+        from benchmarks.drivers import latency
 
         processes = []
 
@@ -769,7 +770,7 @@ class TestLatency:
         assert set(run.delays) == {"timer", "child", "echo"} and set(run.failed) == {"signal"}
 
     def test_a_server_that_says_nothing_is_ended(self, tmp_path):
-        from benchmarks import latency, network
+        from benchmarks.drivers import latency, network
 
         errors = tmp_path / "errors"
         errors.touch()
@@ -780,7 +781,7 @@ class TestLatency:
         assert server.returncode < 0
 
     def test_a_load_that_ends_is_no_load(self):
-        from benchmarks import loads
+        from benchmarks.subjects import loads
 
         async def end():
             return 7
@@ -795,14 +796,15 @@ class TestLatency:
         asyncio.run(main())
 
     def test_names_tell_loads_from_kinds(self):
-        from benchmarks import latency
-        from benchmarks.loads import MEASUREMENTS
+        from benchmarks.drivers import latency
+        from benchmarks.subjects.loads import MEASUREMENTS
 
         assert not set(latency.LOADS) & set(latency.KINDS)
         assert {"echo", *MEASUREMENTS} == set(latency.KINDS)
 
     def test_everything_is_measured_under_each_load(self, monkeypatch):
-        from benchmarks import latency, native
+        from benchmarks import native
+        from benchmarks.drivers import latency
 
         monkeypatch.setattr(latency, "QUICK_ROUNDS", 1)
 

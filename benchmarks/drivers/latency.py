@@ -22,7 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import contenders, native, progress, real, report
+from .. import contenders, native
+from ..drawing import progress, report
+from . import real
 from .network import Address, Unable, answer_of, cores, ended, told
 
 LOADS = {

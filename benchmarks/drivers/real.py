@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import contenders, native, progress
+from .. import contenders, native
+from ..drawing import progress
 from .network import Unable, cores, summarise
 
 ROUNDS, QUICK_ROUNDS = 5, 2

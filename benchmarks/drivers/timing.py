@@ -13,8 +13,9 @@ import statistics
 import subprocess
 from typing import Any
 
-from . import contenders, progress
-from .core import Scenario
+from .. import contenders
+from ..drawing import progress
+from ..subjects.core import Scenario
 
 ROUNDS = 7
 QUICK_ROUNDS = 3

@@ -27,8 +27,10 @@ import sys
 import time
 from typing import Any
 
-from . import contenders, instructions, loads, memory, programs, scale, servers, spawning
-from .core import SCENARIOS, Scenario
+from .. import contenders
+from ..subjects import loads, programs, servers, spawning
+from ..subjects.core import SCENARIOS, Scenario
+from . import instructions, memory, scale
 
 LIMIT = 300  # seconds for one measurement; a loop that hangs ends its process by SIGALRM
 

@@ -35,8 +35,10 @@ from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
-from . import contenders, instructions, progress, report
-from .core import nothing
+from .. import contenders
+from ..drawing import progress, report
+from ..subjects.core import nothing
+from . import instructions
 
 Say = Callable[[dict[str, Any]], None]
 Do = Callable[[int, int], Awaitable[None]]

@@ -16,8 +16,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from . import contenders, progress, report
-from .core import Scenario
+from .. import contenders
+from ..drawing import progress, report
+from ..subjects.core import Scenario
 
 NAMED = 5  # functions of each scenario
 

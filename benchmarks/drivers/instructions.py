@@ -26,10 +26,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import contenders, network, progress
-from .core import Scenario
-from .traffic import Load
-from .traffic import Scenario as Traffic
+from .. import contenders
+from ..drawing import progress
+from ..subjects.core import Scenario
+from ..subjects.traffic import Load
+from ..subjects.traffic import Scenario as Traffic
+from . import network
 
 
 def fork(jobs: Sequence[Callable[[], None]]) -> None:

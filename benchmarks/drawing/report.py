@@ -22,7 +22,7 @@ import platform
 import sysconfig
 from typing import Any
 
-from .contenders import BASELINE, CONTENDERS, LIMITS, NETWORK_CONTENDERS, WHEEL
+from ..contenders import BASELINE, CONTENDERS, LIMITS, NETWORK_CONTENDERS, WHEEL
 
 UNITS = {
     "time": ("s", "CPU time per operation", 1e6, "us"),

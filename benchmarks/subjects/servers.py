@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import contenders, native
+from .. import contenders, native
 
 BACKLOG = 1024
 BLOCK = 64 * 1024  # of sock_recv, StreamReader.read and buffers, where the program chooses

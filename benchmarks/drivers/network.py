@@ -20,9 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import contenders, native, progress
-from .servers import Place, port_of
-from .traffic import Load, Scenario
+from .. import contenders, native
+from ..drawing import progress
+from ..subjects.servers import Place, port_of
+from ..subjects.traffic import Load, Scenario
 
 ROUNDS, QUICK_ROUNDS = 5, 3
 WARM_UP, SECONDS = 0.3, 1.0

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from . import contenders, native
+from .. import contenders, native
 from .servers import Echo, keep
 
 TASKS = 3  # of those that compute

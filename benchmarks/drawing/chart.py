@@ -7,8 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..contenders import BASELINE
 from . import report
-from .contenders import BASELINE
 
 COLOURS = {
     "ctask": "#d1495b",

@@ -10,7 +10,7 @@ from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from . import contenders
+from .. import contenders
 
 MESSAGE = b"x" * 1023 + b"\n"
 

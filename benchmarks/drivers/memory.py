@@ -25,9 +25,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from . import contenders, native, network, progress
-from .core import nothing
-from .traffic import C_LIMIT, K, Scenario
+from .. import contenders, native
+from ..drawing import progress
+from ..subjects.core import nothing
+from ..subjects.traffic import C_LIMIT, K, Scenario
+from . import network
 
 KINDS = {
     "task": "pending task",  # with its coroutine and the future of its own that it waits for
