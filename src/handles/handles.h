@@ -171,7 +171,7 @@ struct LoopObj {
     spare_list spare_threadsafe; // for the next call_soon_threadsafe()
 #endif
     PyObject *task_factory; // owned; None for the default
-    PyObject *corked; // owned; whose last packet the kernel holds back (stream.c), NULL between callbacks
+    PyObject *corked; // owned; whose last packet the kernel holds back (stream_write.c), NULL between callbacks
     void (*uncork)(LoopObj *loop); // called when the callback has ended that left `corked`
     PyThreadState *draining; // borrowed; the thread that runs callbacks, NULL if none does
     PyObject *current_handle; // owned; set in debug mode while a callback runs
