@@ -1,0 +1,161 @@
+/* What reading and writing pipes do with their file: waiting for it, its descriptor, the end of it.
+
+   A pipe is told by level and watches only its side: the other one may be another transport's. */
+
+#include "io/pipe.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 8
+#endif
+
+/* ---- waiting ---- */
+
+PART int
+pipe_watch(PipeObj *p, uint32_t side, io_ready ready)
+{
+    TransportObj *t = &p->base;
+    if (loop_check_open(t->loop) < 0) {
+        return -1;
+    }
+    int err = watch_object(t->loop, t->fd, side, (PyObject *)p, ready);
+    if (err < 0) {
+        errno = -err;
+        PyErr_SetFromErrno(err == -ENOMEM ? PyExc_MemoryError : PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+PART void
+pipe_unwatch(PipeObj *p, uint32_t side)
+{
+    watch_stop(p->base.loop, p->base.fd, side, (PyObject *)p);
+}
+
+PART int
+pipe_is_reading(PipeObj *p)
+{
+    return !p->base.paused && !p->base.closing;
+}
+
+/* ---- the descriptor ---- */
+
+/* The descriptor; -1, with which system calls fail with EBADF, if the file was closed behind the transport and
+   another one has the number.  (A file object that says it is closed may have left its descriptor open, and
+   another may have been put in its place on purpose.)  May run anything. */
+PART int
+pipe_fd(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    if (LIKELY(t->sock != NULL)) {
+        PyObject *file = Py_NewRef(t->sock);
+        PyObject *number = PyObject_CallMethodNoArgs(file, t->st->str.fileno);
+        long fd = number == NULL ? -1 : PyLong_AsLong(number);
+        Py_XDECREF(number);
+        Py_DECREF(file);
+        if (LIKELY(fd == t->fd)) {
+            return t->fd;
+        }
+        PyErr_Clear();
+    }
+    return blocking_has_file(&p->file) ? t->fd : -1;
+}
+
+/* readv() or writev() that fails with EAGAIN where it would wait, also when somebody who shares the file has made
+   it a blocking one. */
+PART ssize_t
+pipe_transfer(PipeObj *p, int fd, struct iovec *iov, int count, uint32_t side)
+{
+    ssize_t n;
+    int writes = side == POLL_WRITE;
+#if defined(SYS_preadv2) && defined(SYS_pwritev2)
+    if (LIKELY(!p->no_nowait)) {
+        n = syscall(writes ? SYS_pwritev2 : SYS_preadv2, fd, iov, (long)count, -1L, -1L, RWF_NOWAIT);
+        if (LIKELY(n >= 0) || (errno != EOPNOTSUPP && errno != ENOSYS && errno != EPERM && errno != EINVAL)) {
+            return n;
+        }
+        p->no_nowait = 1;
+    }
+#endif
+    int flags = fcntl(fd, F_GETFL), err;
+    if (LIKELY(flags < 0 || flags & O_NONBLOCK)) {
+        return writes ? writev(fd, iov, count) : readv(fd, iov, count);
+    }
+    struct pollfd asked = {.fd = fd, .events = writes ? POLLOUT : POLLIN};
+    if (poll(&asked, 1, 0) == 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    size_t size = writes && iov->iov_len > PIPE_BUF ? PIPE_BUF : iov->iov_len; // so much is room for
+    Py_BEGIN_ALLOW_THREADS n = writes ? write(fd, iov->iov_base, size) : read(fd, iov->iov_base, size);
+    err = errno;
+    Py_END_ALLOW_THREADS errno = err;
+    return n;
+}
+
+/* ---- the end ---- */
+
+/* Stop at once, and have connection_lost(exc) called in the next iteration. */
+PART int
+pipe_force_close(PipeObj *p, PyObject *exc)
+{
+    if (p->base.loop != NULL) {
+        pipe_unwatch(p, POLL_READ);
+        pipe_unwatch(p, POLL_WRITE);
+    }
+    return transport_force_close(&p->base, exc);
+}
+
+/* What connection_lost() raises is reported as of the handle that asyncio has for it. */
+PART int
+pipe_call_lost(PipeObj *p)
+{
+    TransportObj *t = &p->base;
+    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
+    int status = transport_call_lost(t);
+    if (status < 0) {
+        PyObject *raised = PyErr_GetRaisedException();
+        PyObject *callback = PyObject_GetAttr((PyObject *)p, t->st->str._call_connection_lost);
+        if (callback == NULL) {
+            PyErr_Clear();
+            callback = Py_NewRef((PyObject *)p);
+        }
+        PyErr_SetRaisedException(raised);
+        status = loop_report(loop, callback, Py_None);
+        Py_DECREF(callback);
+    }
+    Py_DECREF(loop);
+    return status;
+}
+
+/* What transport_lose() has scheduled. */
+PART int
+pipe_lost_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
+{
+    PipeObj *p = (PipeObj *)self;
+    TransportObj *t = &p->base;
+    int entered;
+    if (t->loop == NULL || transport_enter(t, &entered) < 0) {
+        return t->loop == NULL ? 0 : -1;
+    }
+    int status = pipe_call_lost(p);
+    transport_exit(t, entered);
+    return status;
+}
+
+PART int
+pipe_log_hangup(PipeObj *p)
+{
+    if (!p->base.loop->debug) {
+        return 0;
+    }
+    PyObject *res = PyObject_CallMethod(p->base.st->logger, "info", "sO", "%r was closed by peer", p);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
