@@ -154,9 +154,8 @@ PART PyObject *Transport_get_flag(PyObject *self, void *offset);
 PART PyObject *Transport_get_size(PyObject *self, void *offset);
 PART PyObject *Transport_get_int(PyObject *self, void *offset);
 
-/* ---- datagram.c, sock.c ---- */
+/* ---- sock.c ---- */
 
-PART int datagram_setup(PyObject *module, ctask_state *st);
 PART int sock_setup(PyObject *module, ctask_state *st);
 
 #endif
