@@ -154,8 +154,4 @@ PART PyObject *Transport_get_flag(PyObject *self, void *offset);
 PART PyObject *Transport_get_size(PyObject *self, void *offset);
 PART PyObject *Transport_get_int(PyObject *self, void *offset);
 
-/* ---- sock.c ---- */
-
-PART int sock_setup(PyObject *module, ctask_state *st);
-
 #endif
