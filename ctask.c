@@ -75,6 +75,7 @@
 #include "io/address.c"
 #include "io/socketobj.c"
 #include "io/transport.c"
+#include "io/transport_methods.c"
 #include "io/stream_info.c"
 #include "io/stream_write.c"
 #include "io/stream_read.c"

@@ -143,7 +143,9 @@ PART void transport_finalize(PyObject *self);
 PART PyObject *transport_check_data(PyObject *data);
 PART int transport_debug(TransportObj *t, const char *format);
 
-/* Methods, and attributes: `offset` is that of the field. */
+/* ---- transport_methods.c ---- */
+
+/* Of attributes, `offset` is that of the field. */
 PART PyObject *Transport_is_reading(PyObject *self, PyObject *ignored);
 PART PyObject *Transport_is_closing(PyObject *self, PyObject *ignored);
 PART PyObject *Transport_get_write_buffer_limits(PyObject *self, PyObject *ignored);
