@@ -12,6 +12,8 @@
 #define CHUNKS_AT_ONCE 64
 /* From so many writes to a lost connection on, each is logged; as asyncio's. */
 #define LOG_LOST_WRITES 5
+/* What is larger fills packets by itself: holding its end back costs two system calls, and saves little. */
+#define WORTH_JOINING (16 * 1024)
 
 /* ---- writing ---- */
 
@@ -298,7 +300,7 @@ after_enqueue(StreamObj *s)
    wrote.  The bytes are the kernel's at once, whatever becomes of the callback or the process; it only waits with
    the packet for the next ones, 200 ms at most. */
 static inline int
-hold_back(StreamObj *s)
+hold_back(StreamObj *s, size_t size)
 {
     LoopObj *loop = s->base.loop;
     size_t turn = loop->ready.head;
@@ -309,7 +311,7 @@ hold_back(StreamObj *s)
         s->writes = 0;
     }
     s->writes += s->writes < UCHAR_MAX;
-    if (UNLIKELY(s->writes < s->usual_writes)) {
+    if (UNLIKELY(s->writes < s->usual_writes) && size < WORTH_JOINING) {
         return stream_cork(s);
     }
     if (UNLIKELY(loop->corked == (PyObject *)s)) {
@@ -322,7 +324,7 @@ hold_back(StreamObj *s)
 static inline int
 send_now(StreamObj *s, const char *data, size_t size, size_t *n)
 {
-    int fd = transport_descriptor(&s->base), flags = MSG_NOSIGNAL | MSG_DONTWAIT | hold_back(s);
+    int fd = transport_descriptor(&s->base), flags = MSG_NOSIGNAL | MSG_DONTWAIT | hold_back(s, size);
     ssize_t sent;
     do {
         sent = send(fd, data, size, flags);
@@ -519,7 +521,7 @@ Stream_writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     if (t->queue.length > 0 && !t->conn_lost && t->loop != NULL) {
         int sent = 0;
         if (!blocked) {
-            sent = send_queue(s, hold_back(s));
+            sent = send_queue(s, hold_back(s, t->queue.size));
             if (sent < 0) {
                 status = write_failed(s);
             }

@@ -372,6 +372,19 @@ def test_head_and_body_are_one_segment_once_it_is_a_habit(loop, link, until, tur
     assert answered(b"head", b"body") == 2  # the habit is over
 
 
+def test_nothing_of_a_large_write_is_held_back(loop, used_to_two, until):
+    seen = []
+
+    def answer(proto):
+        proto.transport.write(bytes(20_000))
+        seen.append(len(now(peer)))
+        proto.transport.write(b"end")
+
+    _, peer = used_to_two(answer)
+    until(lambda: seen)
+    assert seen == [20_000]
+
+
 @pytest.mark.ctask_only
 @pytest.mark.parametrize("link", ["tcp"], indirect=True)
 def test_a_program_that_corks_the_connection_keeps_it_corked(loop, link, until, turn):
