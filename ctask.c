@@ -56,6 +56,7 @@
 #include "coro/coroframe.c"
 #include "coro/standin.c"
 #include "coro/core.c"
+#include "sync/queues_core.c"
 #include "sync/queues.c"
 #include "sync/waiters.c"
 #include "sync/sync.c"

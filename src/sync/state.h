@@ -81,7 +81,7 @@ struct sync_state {
         unsigned int version; // tp_version_tag of the last class of its kind (sync.h)
         char overridden; // what that overrides
     } types[SYNC_KINDS];
-    unsigned int plain_queues[3]; // the same for queues without overrides, by kind (queues.c)
+    unsigned int plain_queues[3]; // the same for queues without overrides, by kind (queues_core.c)
     char condition_has_notify; // asyncio's, that is (condition.c)
 };
 
