@@ -95,10 +95,14 @@
 #include "streams/streamprotocol.c"
 #include "streams/streamwriter.c"
 #include "tls/openssl.c"
+#include "tls/tls_session.c"
 #include "tls/tls_record.c"
+#include "tls/tls_call.c"
+#include "tls/tls_write.c"
+#include "tls/tls_read.c"
 #include "tls/tls.c"
-#include "tls/tls_protocol.c"
 #include "tls/tls_transport.c"
+#include "tls/tls_protocol.c"
 #endif
 
 /* ---- helpers of every part ---- */

@@ -1,8 +1,9 @@
 /* tls/: a protocol over any transport, and a transport over it, with Python's ssl in between, or its OpenSSL.  The
    topmost room: it may use all others, and none uses it.
 
-   What the parts share: tls_record.c encrypts and decrypts, tls.c knows when, tls_protocol.c is the
-   protocol over the transport below, tls_transport.c the transport that the application sees. */
+   What the parts share, the lowest first: tls_session.c makes what tls_record.c encrypts and decrypts by, tls_call.c
+   calls the application and the loop, tls_write.c and tls_read.c go between these, tls.c knows when, tls_transport.c is
+   the transport that the application sees, tls_protocol.c the protocol over the transport below. */
 
 #ifndef CTASK_TLS_H
 #define CTASK_TLS_H
@@ -107,65 +108,95 @@ tls_takes_writes(TlsObj *self)
     return self->state == TLS_HANDSHAKE || self->state == TLS_WRAPPED;
 }
 
+/* ---- tls_session.c ---- */
+
+PART int tls_load_ssl(ctask_state *st);
+PART PyObject *tls_default_context(int server_side, PyObject *server_hostname);
+PART int tls_make_session(TlsObj *self);
+
 /* ---- tls_record.c ---- */
+
+PART PyObject *tls_call_sslobj(TlsObj *self, PyObject *name, PyObject *arg);
+/* Bytes of one record, 0 at its end (close_notify), AGAIN or FAILED. */
+PART int tls_record_read(TlsObj *self, char *buffer, int size);
+/* Bytes that were encrypted, AGAIN or FAILED. */
+PART int tls_record_write(TlsObj *self, const char *data, int size);
+/* Has everything that came been read?  Then asking OpenSSL once more would tell nothing new. */
+PART int tls_read_all(TlsObj *self);
+PART Py_ssize_t tls_bio_size(TlsObj *self, PyObject *bio);
+PART Py_ssize_t tls_incoming_size(TlsObj *self);
+PART int tls_incoming_feed(TlsObj *self, const char *data, Py_ssize_t n);
+
+/* ---- tls_call.c ---- */
+
+PART int tls_drop(PyObject *result);
+PART int tls_call_method_soon(TlsObj *self, PyObject *object, PyObject *name, PyObject *arg);
+PART int tls_in_debug(TlsObj *self);
+PART int tls_loop_time(TlsObj *self, double *now);
+PART PyObject *tls_call_later(TlsObj *self, PyObject *delay, PyObject *name);
+PART int tls_timer_cancel(TlsObj *self, PyObject **timer);
+PART int tls_debug_log(TlsObj *self, const char *format, PyObject *arg);
+PART int tls_wakeup_waiter(TlsObj *self, PyObject *exc);
+PART int tls_fatal_error(TlsObj *self, PyObject *exc, const char *message);
+PART int tls_fatal_raised(TlsObj *self, const char *message);
+PART int tls_is_exit(void);
+PART void tls_interrupted(TlsObj *self);
+PART int tls_context_enter(TlsObj *self, PyObject **entered);
+PART int tls_context_exit(PyObject *entered);
+PART PyObject *tls_call_app(TlsObj *self, PyObject *protocol, PyObject *name, PyObject *arg);
+PART int tls_tell_app(TlsObj *self, PyObject *method, const char *failure);
+PART int tls_call_eof_received(TlsObj *self);
+
+/* ---- tls_write.c ---- */
 
 PART int tls_write(TlsObj *self, PyObject *data);
 PART int tls_writelines(TlsObj *self, PyObject *items);
 PART int tls_backlog_append(TlsObj *self, PyObject *data);
+PART void tls_backlog_clear(TlsObj *self);
 PART Py_ssize_t tls_outgoing_size(TlsObj *self);
-PART Py_ssize_t tls_incoming_size(TlsObj *self);
 PART void tls_output_release(TlsObj *self);
 PART int tls_process_outgoing(TlsObj *self);
-PART PyObject *tls_call_sslobj(TlsObj *self, PyObject *name, PyObject *arg);
-PART int tls_record_read(TlsObj *self, char *buffer, int size);
-PART int tls_read_all(TlsObj *self);
-PART int tls_incoming_feed(TlsObj *self, const char *data, Py_ssize_t n);
-PART void tls_backlog_clear(TlsObj *self);
+PART int tls_control_writing(TlsObj *self);
 PART int tls_do_write(TlsObj *self);
+
+/* ---- tls_read.c ---- */
+
+PART int tls_set_app_protocol(TlsObj *self, PyObject *protocol);
+PART struct tls_buffers *tls_buffers_of(ctask_state *st);
+PART int tls_control_reading(TlsObj *self);
+PART int tls_resume_reading(TlsObj *self);
+PART int tls_read_copied(TlsObj *self);
+PART int tls_read_buffered(TlsObj *self);
+PART int tls_read_discarded(TlsObj *self);
+PART int tls_has_unread(TlsObj *self);
 
 /* ---- tls.c ---- */
 
-PART int tls_control_writing(TlsObj *self);
-PART int tls_control_reading(TlsObj *self);
-PART int tls_start_shutdown(TlsObj *self);
-PART int tls_abort(TlsObj *self, PyObject *exc);
-PART int tls_resume_reading(TlsObj *self);
-PART int tls_set_limits(PyObject *high, PyObject *low, Py_ssize_t kib, Py_ssize_t *high_out,
-                        Py_ssize_t *low_out);
-PART int tls_drop(PyObject *result);
-PART int tls_call_method_soon(TlsObj *self, PyObject *object, PyObject *name, PyObject *arg);
-PART int tls_in_debug(TlsObj *self);
-PART int tls_timer_cancel(TlsObj *self, PyObject **timer);
-PART struct tls_buffers *tls_buffers_of(ctask_state *st);
-PART int tls_fatal_error(TlsObj *self, PyObject *exc, const char *message);
-PART int tls_fatal_raised(TlsObj *self, const char *message);
 PART PyObject *tls_state_object(TlsObj *self, int of_app);
-PART int tls_wakeup_waiter(TlsObj *self, PyObject *exc);
 PART int tls_do_read(TlsObj *self);
-PART int tls_debug_log(TlsObj *self, const char *format, PyObject *arg);
 PART int tls_handshake_failed(TlsObj *self);
 PART int tls_start_handshake(TlsObj *self);
 PART int tls_do_shutdown(TlsObj *self);
 PART int tls_do_flush(TlsObj *self);
-PART void tls_interrupted(TlsObj *self);
-PART int tls_setup(PyObject *module, ctask_state *st);
-PART void tls_dealloc(PyObject *self);
+PART int tls_start_shutdown(TlsObj *self);
+PART int tls_abort(TlsObj *self, PyObject *exc);
 PART int tls_go_on(TlsObj *self);
-/* Exactly ctask.SSLProtocol. */
-PART int tls_protocol_check(PyObject *protocol);
+PART int tls_peer_closed(TlsObj *self);
 /* What the transport below has received, instead of buffer_updated(); `data` is the caller's again after. */
 PART int tls_feed(PyObject *protocol, const char *data, Py_ssize_t n);
 
-/* ---- tls_protocol.c ---- */
-
-PART int tls_set_app_protocol(TlsObj *self, PyObject *protocol);
-PART PyObject *tls_get_extra(TlsObj *self, PyObject *name, PyObject *default_value);
-PART int tls_transport_below_closing(TlsObj *self);
-
 /* ---- tls_transport.c ---- */
 
+PART int tls_set_limits(PyObject *high, PyObject *low, Py_ssize_t kib, Py_ssize_t *high_out,
+                        Py_ssize_t *low_out);
 PART int tls_transport_setup(PyObject *module, ctask_state *st);
 PART PyObject *tls_transport_create(TlsObj *protocol);
 PART void tls_transport_set_closed(PyObject *transport);
+
+/* ---- tls_protocol.c ---- */
+
+PART int tls_setup(PyObject *module, ctask_state *st);
+/* Exactly ctask.SSLProtocol. */
+PART int tls_protocol_check(PyObject *protocol);
 
 #endif

@@ -6,7 +6,6 @@
 
 #include "io/sink.h"
 #include "io/stream.h"
-#include "streams/streams.h"
 #include "tls/tls.h"
 
 #include <structmember.h>
@@ -324,109 +323,7 @@ Tls_resume(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* ---- what the application's transport asks ---- */
-
-PART PyObject *
-tls_get_extra(TlsObj *self, PyObject *name, PyObject *default_value)
-{
-    PyObject *value = self->extra == NULL ? NULL : PyDict_GetItemWithError(self->extra, name);
-    if (value != NULL || PyErr_Occurred()) {
-        return Py_XNewRef(value);
-    }
-    PyObject *transport = self->transport;
-    if (transport == NULL) {
-        return Py_NewRef(default_value);
-    }
-    Py_INCREF(transport);
-    PyObject *stack[] = {transport, name, default_value};
-    value = PyObject_VectorcallMethod(self->st->str.get_extra_info, stack, 3, NULL);
-    Py_DECREF(transport);
-    return value;
-}
-
-PART int
-tls_transport_below_closing(TlsObj *self)
-{
-    PyObject *transport = self->transport;
-    if (transport == NULL) {
-        return 0;
-    }
-    Py_INCREF(transport);
-    PyObject *closing = PyObject_CallMethodNoArgs(transport, self->st->str.is_closing);
-    Py_DECREF(transport);
-    int result = closing == NULL ? -1 : PyObject_IsTrue(closing);
-    Py_XDECREF(closing);
-    return result;
-}
-
-PART int
-tls_set_app_protocol(TlsObj *self, PyObject *protocol)
-{
-    app_kind kind = APP_DATA;
-    if (tls_protocol_check(protocol)) {
-        kind = APP_TLS;
-    }
-    else {
-        int buffered = PyObject_IsInstance(protocol, self->st->BufferedProtocol);
-        if (buffered == 0) { // by its methods: it has get_buffer() and no data_received()
-            PyObject *method = NULL, *other = NULL;
-            if (PyObject_GetOptionalAttr(protocol, self->st->str.get_buffer, &method) < 0 ||
-                PyObject_GetOptionalAttr(protocol, self->st->str.data_received, &other) < 0) {
-                buffered = -1;
-            }
-            else {
-                buffered = method != NULL && other == NULL;
-            }
-            Py_XDECREF(method);
-            Py_XDECREF(other);
-        }
-        if (buffered < 0) {
-            return -1;
-        }
-        kind = buffered ? APP_BUFFERED : streamreader_protocol_check(protocol) ? APP_STREAMS : APP_DATA;
-    }
-    self->app_kind = kind;
-    Py_XSETREF(self->app_protocol, Py_NewRef(protocol));
-    return 0;
-}
-
 /* ---- life ---- */
-
-static int
-tls_load_ssl(ctask_state *st)
-{
-    if (LIKELY(st->ssl_again != NULL)) {
-        return 0;
-    }
-    PyObject *module = PyImport_ImportModule("ssl");
-    if (module == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_ImportError)) {
-            PyErr_SetString(PyExc_RuntimeError, "stdlib ssl module not available");
-        }
-        return -1;
-    }
-    PyObject *read = PyObject_GetAttrString(module, "SSLWantReadError");
-    PyObject *sys = read == NULL ? NULL : PyObject_GetAttrString(module, "SSLSyscallError");
-    PyObject *again = sys == NULL ? NULL : PyTuple_Pack(2, read, sys);
-    Py_XDECREF(sys);
-    Py_XDECREF(read);
-    if (again != NULL) {
-        Py_XSETREF(st->ssl_names, Py_NewRef(PyModule_Check(module) ? PyModule_GetDict(module) : Py_None));
-        Py_XSETREF(st->ssl_SSLError, PyObject_GetAttrString(module, "SSLError"));
-        Py_XSETREF(st->ssl_CertificateError, PyObject_GetAttrString(module, "CertificateError"));
-        Py_XSETREF(st->ssl_SSLZeroReturnError, PyObject_GetAttrString(module, "SSLZeroReturnError"));
-        Py_XSETREF(st->ssl_MemoryBIO, PyObject_GetAttrString(module, "MemoryBIO"));
-        Py_XSETREF(st->ssl_SSLObject, PyObject_GetAttrString(module, "SSLObject"));
-    }
-    Py_DECREF(module);
-    if (again == NULL || st->ssl_SSLError == NULL || st->ssl_CertificateError == NULL ||
-        st->ssl_SSLZeroReturnError == NULL || st->ssl_MemoryBIO == NULL || st->ssl_SSLObject == NULL) {
-        Py_XDECREF(again);
-        return -1;
-    }
-    st->ssl_again = again;
-    return 0;
-}
 
 static PyObject *
 tls_timeout_of(PyObject *given, const char *name, const char *constant)
@@ -444,55 +341,6 @@ tls_timeout_of(PyObject *given, const char *name, const char *constant)
         PyErr_Format(PyExc_ValueError, "%s should be a positive number, got %S", name, given);
     }
     return bad == 0 ? Py_NewRef(given) : NULL;
-}
-
-/* ssl.create_default_context() for a client that gave none; checking the name only if there is one. */
-static PyObject *
-tls_default_context(int server_side, PyObject *server_hostname)
-{
-    if (server_side) {
-        PyErr_SetString(PyExc_ValueError, "Server side SSL needs a valid SSLContext");
-        return NULL;
-    }
-    PyObject *module = PyImport_ImportModule("ssl");
-    PyObject *context = module == NULL ? NULL : PyObject_CallMethod(module, "create_default_context", NULL);
-    Py_XDECREF(module);
-    int named = context == NULL ? -1 : PyObject_IsTrue(server_hostname);
-    if (named < 0 || (named == 0 && PyObject_SetAttrString(context, "check_hostname", Py_False) < 0)) {
-        Py_CLEAR(context);
-    }
-    return context;
-}
-
-static int
-tls_make_session(TlsObj *self)
-{
-    ctask_state *st = self->st;
-    self->incoming = PyObject_CallNoArgs(st->ssl_MemoryBIO);
-    self->outgoing = self->incoming == NULL ? NULL : PyObject_CallNoArgs(st->ssl_MemoryBIO);
-    PyObject *wrap = self->outgoing == NULL ? NULL : PyObject_GetAttr(self->sslcontext, st->str.wrap_bio);
-    PyObject *args = wrap == NULL ? NULL : PyTuple_Pack(2, self->incoming, self->outgoing);
-    PyObject *kwargs = args == NULL ? NULL
-                                    : Py_BuildValue("{s:O,s:O}",
-                                                    "server_side",
-                                                    self->server_side ? Py_True : Py_False,
-                                                    "server_hostname",
-                                                    self->server_hostname);
-    self->sslobj = kwargs == NULL ? NULL : PyObject_Call(wrap, args, kwargs);
-    Py_XDECREF(kwargs);
-    Py_XDECREF(args);
-    Py_XDECREF(wrap);
-    if (self->sslobj == NULL) {
-        return -1;
-    }
-    self->ssl = openssl_attach(
-        st, self->sslobj, self->incoming, self->outgoing, &self->pipe, &self->bio, &self->sslsocket);
-    if (self->ssl != NULL) {
-        self->direct = 1;
-        Py_CLEAR(self->incoming);
-        Py_CLEAR(self->outgoing);
-    }
-    return 0;
 }
 
 static PyObject *
@@ -626,7 +474,7 @@ Tls_clear(PyObject *op)
     return 0;
 }
 
-PART void
+static void
 tls_dealloc(PyObject *op)
 {
     TlsObj *self = (TlsObj *)op;
@@ -739,6 +587,12 @@ static PyType_Spec tls_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = tls_slots,
 };
+
+PART int
+tls_protocol_check(PyObject *protocol)
+{
+    return Py_TYPE(protocol)->tp_dealloc == tls_dealloc;
+}
 
 PART int
 tls_setup(PyObject *module, ctask_state *st)

@@ -1,6 +1,6 @@
 /* The transport that an application sees over TLS, in the place of asyncio.sslproto._SSLProtocolTransport.
 
-   It owns nothing of the connection: each method is a call of the protocol in tls.c.  The two hold each other
+   It owns nothing of the connection: each method is a call of the parts below.  The two hold each other
    until the connection is lost. */
 
 #include "tls/tls.h"
@@ -20,6 +20,39 @@ static TlsObj *
 tls_protocol_hold(PyObject *op)
 {
     return (TlsObj *)Py_XNewRef((PyObject *)tls_protocol_of(op));
+}
+
+static PyObject *
+tls_get_extra(TlsObj *self, PyObject *name, PyObject *default_value)
+{
+    PyObject *value = self->extra == NULL ? NULL : PyDict_GetItemWithError(self->extra, name);
+    if (value != NULL || PyErr_Occurred()) {
+        return Py_XNewRef(value);
+    }
+    PyObject *transport = self->transport;
+    if (transport == NULL) {
+        return Py_NewRef(default_value);
+    }
+    Py_INCREF(transport);
+    PyObject *stack[] = {transport, name, default_value};
+    value = PyObject_VectorcallMethod(self->st->str.get_extra_info, stack, 3, NULL);
+    Py_DECREF(transport);
+    return value;
+}
+
+static int
+tls_transport_below_closing(TlsObj *self)
+{
+    PyObject *transport = self->transport;
+    if (transport == NULL) {
+        return 0;
+    }
+    Py_INCREF(transport);
+    PyObject *closing = PyObject_CallMethodNoArgs(transport, self->st->str.is_closing);
+    Py_DECREF(transport);
+    int result = closing == NULL ? -1 : PyObject_IsTrue(closing);
+    Py_XDECREF(closing);
+    return result;
 }
 
 PyDoc_STRVAR(tls_transport_get_extra_info_doc,
@@ -166,6 +199,46 @@ TlsTransport_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
     int result = protocol == NULL ? 0 : tls_resume_reading(protocol);
     Py_XDECREF(protocol);
     return NONE_OR_NULL(result);
+}
+
+static int
+tls_limit_of(PyObject *number, Py_ssize_t *value)
+{
+    PyObject *whole = PyFloat_Check(number) ? PyNumber_Long(number) : PyNumber_Index(number);
+    if (whole == NULL) {
+        return -1;
+    }
+    *value = PyNumber_AsSsize_t(whole, NULL); // beyond the range: the end of the range
+    Py_DECREF(whole);
+    return 0;
+}
+
+PART int
+tls_set_limits(PyObject *high, PyObject *low, Py_ssize_t kib, Py_ssize_t *high_out, Py_ssize_t *low_out)
+{
+    Py_ssize_t hi = 0, lo = 0;
+    if (high != Py_None && tls_limit_of(high, &hi) < 0) {
+        return -1;
+    }
+    if (low != Py_None && tls_limit_of(low, &lo) < 0) {
+        return -1;
+    }
+    if (high == Py_None) {
+        hi = low == Py_None            ? kib * 1024
+             : lo > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX
+             : lo < PY_SSIZE_T_MIN / 4 ? PY_SSIZE_T_MIN
+                                       : 4 * lo;
+    }
+    if (low == Py_None) {
+        lo = hi >= 0 ? hi / 4 : -1;
+    }
+    if (!(hi >= lo && lo >= 0)) {
+        PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", hi, lo);
+        return -1;
+    }
+    *high_out = hi;
+    *low_out = lo;
+    return 0;
 }
 
 static int
