@@ -38,8 +38,8 @@ tls_state_set(TlsObj *self, tls_state state)
 }
 
 /* close_notify came. */
-PART int
-tls_peer_closed(TlsObj *self)
+static int
+peer_closed(TlsObj *self)
 {
     return tls_call_eof_received(self) < 0 ? -1 : self->state == TLS_FLUSHING ? 0 : tls_start_shutdown(self);
 }
@@ -69,6 +69,9 @@ read_and_send(TlsObj *self)
         result = self->discarding                 ? tls_read_discarded(self)
                  : self->app_kind == APP_BUFFERED ? tls_read_buffered(self)
                                                   : tls_read_copied(self);
+        if (UNLIKELY(result > 0)) {
+            result = peer_closed(self);
+        }
     }
     if (result < 0 || (reading && tls_send(self) < 0) || tls_control_reading(self) < 0) {
         return tls_fatal_raised(self, "Fatal error on SSL protocol") < 0 ? -1 : 1;

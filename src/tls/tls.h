@@ -8,6 +8,7 @@
 #ifndef CTASK_TLS_H
 #define CTASK_TLS_H
 
+#include "io/sink.h"
 #include "tls/openssl.h"
 
 /* asyncio.sslproto.SSLProtocolState and AppProtocolState. */
@@ -56,6 +57,7 @@ typedef struct {
     tls_state state;
     app_state app_state;
     app_kind app_kind;
+    const sink_kind *app_sink; // of app_protocol: takes bytes as they were read; or NULL
     char direct; // SSL_read() and SSL_write() are called, not the methods of the SSLObject
     char busy; // in a call of OpenSSL
     char encrypting; // in encrypt(), which may call the transport below
@@ -108,6 +110,23 @@ tls_takes_writes(TlsObj *self)
     return self->state == TLS_HANDSHAKE || self->state == TLS_WRAPPED;
 }
 
+/* Has the call that returned this, which is not needed, failed? */
+static inline int
+tls_drop(PyObject *result)
+{
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+static inline void
+tls_transport_set_closed(PyObject *transport)
+{
+    ((TlsTransportObj *)transport)->closed = 1;
+}
+
 /* ---- tls_session.c ---- */
 
 PART int tls_load_ssl(ctask_state *st);
@@ -129,7 +148,6 @@ PART int tls_incoming_feed(TlsObj *self, const char *data, Py_ssize_t n);
 
 /* ---- tls_call.c ---- */
 
-PART int tls_drop(PyObject *result);
 PART int tls_call_method_soon(TlsObj *self, PyObject *object, PyObject *name, PyObject *arg);
 PART int tls_in_debug(TlsObj *self);
 PART int tls_loop_time(TlsObj *self, double *now);
@@ -165,6 +183,7 @@ PART int tls_set_app_protocol(TlsObj *self, PyObject *protocol);
 PART struct tls_buffers *tls_buffers_of(ctask_state *st);
 PART int tls_control_reading(TlsObj *self);
 PART int tls_resume_reading(TlsObj *self);
+/* By the kind of the application's protocol: 1 if the peer has ended, -1 with an exception. */
 PART int tls_read_copied(TlsObj *self);
 PART int tls_read_buffered(TlsObj *self);
 PART int tls_read_discarded(TlsObj *self);
@@ -181,7 +200,6 @@ PART int tls_do_flush(TlsObj *self);
 PART int tls_start_shutdown(TlsObj *self);
 PART int tls_abort(TlsObj *self, PyObject *exc);
 PART int tls_go_on(TlsObj *self);
-PART int tls_peer_closed(TlsObj *self);
 /* What the transport below has received, instead of buffer_updated(); `data` is the caller's again after. */
 PART int tls_feed(PyObject *protocol, const char *data, Py_ssize_t n);
 
@@ -191,12 +209,9 @@ PART int tls_set_limits(PyObject *high, PyObject *low, Py_ssize_t kib, Py_ssize_
                         Py_ssize_t *low_out);
 PART int tls_transport_setup(PyObject *module, ctask_state *st);
 PART PyObject *tls_transport_create(TlsObj *protocol);
-PART void tls_transport_set_closed(PyObject *transport);
 
 /* ---- tls_protocol.c ---- */
 
 PART int tls_setup(PyObject *module, ctask_state *st);
-/* Exactly ctask.SSLProtocol. */
-PART int tls_protocol_check(PyObject *protocol);
 
 #endif

@@ -7,16 +7,6 @@
 
 /* ---- the loop ---- */
 
-PART int
-tls_drop(PyObject *result)
-{
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    return 0;
-}
-
 /* In the connection's context. */
 PART int
 tls_call_method_soon(TlsObj *self, PyObject *object, PyObject *name, PyObject *arg)

@@ -588,7 +588,8 @@ static PyType_Spec tls_spec = {
     .slots = tls_slots,
 };
 
-PART int
+/* Exactly ctask.SSLProtocol. */
+static int
 tls_protocol_check(PyObject *protocol)
 {
     return Py_TYPE(protocol)->tp_dealloc == tls_dealloc;

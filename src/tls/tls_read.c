@@ -1,8 +1,9 @@
 /* Reading: records are decrypted and given to the application, as its protocol takes its data; what it has not taken
    pauses the transport below.
 
-   tls.c says when, and what is done when the peer has ended. */
+   tls.c says when, and is told that the peer has ended.  TLS over this one is what takes raw bytes (io/sink.h). */
 
+#include "io/sink.h"
 #include "streams/streams.h"
 #include "tls/tls.h"
 
@@ -12,8 +13,9 @@ PART int
 tls_set_app_protocol(TlsObj *self, PyObject *protocol)
 {
     app_kind kind = APP_DATA;
-    if (tls_protocol_check(protocol)) {
-        kind = APP_TLS;
+    const sink_kind *sink = sink_of(self->st, protocol);
+    if (sink != NULL && !streamreader_protocol_check(protocol)) {
+        kind = APP_TLS; // what else takes bytes as they were read
     }
     else {
         int buffered = PyObject_IsInstance(protocol, self->st->BufferedProtocol);
@@ -35,6 +37,7 @@ tls_set_app_protocol(TlsObj *self, PyObject *protocol)
         kind = buffered ? APP_BUFFERED : streamreader_protocol_check(protocol) ? APP_STREAMS : APP_DATA;
     }
     self->app_kind = kind;
+    self->app_sink = sink;
     Py_XSETREF(self->app_protocol, Py_NewRef(protocol));
     return 0;
 }
@@ -98,12 +101,12 @@ tls_resume_reading(TlsObj *self)
 
 /* To TLS over this one, with any number of them above it: nothing else on the way looks at the depth of the stack. */
 static int
-tls_deliver_tls(PyObject *protocol, PyObject *data)
+tls_deliver_tls(const sink_kind *sink, PyObject *protocol, PyObject *data)
 {
     if (Py_EnterRecursiveCall(" in TLS over TLS")) {
         return -1;
     }
-    int result = tls_feed(protocol, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
+    int result = sink->feed(protocol, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
     Py_LeaveRecursiveCall();
     return result;
 }
@@ -117,7 +120,7 @@ tls_deliver(TlsObj *self, PyObject *data)
     }
     Py_INCREF(protocol);
     int result = self->app_kind == APP_TLS
-                     ? tls_deliver_tls(protocol, data)
+                     ? tls_deliver_tls(self->app_sink, protocol, data)
                      : tls_drop(tls_call_app(self, protocol, self->st->str.data_received, data));
     Py_DECREF(protocol);
     return result;
@@ -206,7 +209,7 @@ tls_read_copied(TlsObj *self)
             return -1;
         }
     }
-    return n == 0 ? tls_peer_closed(self) : 0;
+    return n == 0;
 }
 
 /* Decrypt into the application's own buffer. */
@@ -262,8 +265,8 @@ tls_read_buffered(TlsObj *self)
                                 : tls_drop(tls_call_app(self, protocol, self->st->str.buffer_updated, number));
         Py_XDECREF(number);
     }
-    if (result == 0 && n == 0) {
-        result = tls_peer_closed(self);
+    if (result == 0) {
+        result = n == 0;
     }
 done:
     Py_XDECREF(buffer);
@@ -279,7 +282,7 @@ tls_read_discarded(TlsObj *self)
     int n;
     while ((n = tls_record_read(self, nowhere, sizeof(nowhere))) > 0) {
     }
-    return n == 0 ? tls_peer_closed(self) : n == FAILED ? -1 : 0;
+    return n == FAILED ? -1 : n == 0;
 }
 
 /* Is there something that the application is still to be given? */

@@ -541,12 +541,6 @@ tls_transport_create(TlsObj *protocol)
     return (PyObject *)self;
 }
 
-PART void
-tls_transport_set_closed(PyObject *transport)
-{
-    ((TlsTransportObj *)transport)->closed = 1;
-}
-
 static void
 TlsTransport_finalize(PyObject *op)
 {
