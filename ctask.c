@@ -91,6 +91,7 @@
 #include "io/datagram.c"
 #include "io/sock_try.c"
 #include "io/sock.c"
+#include "streams/streamreader_core.c"
 #include "streams/streamreader.c"
 #include "streams/streamprotocol.c"
 #include "streams/streamwriter.c"

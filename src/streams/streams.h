@@ -1,8 +1,7 @@
 /* streams/: StreamReader, StreamWriter and the protocol between them and a transport, each a core (coro/).  The reader
    needs no transport; the writer takes a shorter way to those of io/.
 
-   What the parts share: streamreader.c, streamprotocol.c and streamwriter.c are the three
-   classes.
+   What the parts share: streamreader.c over streamreader_core.c, streamprotocol.c and streamwriter.c are the three classes.
 
    Each class is a C core over asyncio's own class, as EventLoop is (ctask/_streams.py): what is not C is
    inherited.  A core fills asyncio's attributes from its fields, so inherited methods work on them.  The
@@ -16,7 +15,7 @@
 
 #include "streams/streambuf.h"
 
-/* ---- streamreader.c ---- */
+/* ---- streamreader_core.c ---- */
 
 typedef struct {
     CORE_HEAD
@@ -34,13 +33,20 @@ typedef struct {
     char paused;
 } StreamReaderObj;
 
-PART int streamreader_setup(PyObject *module, ctask_state *st);
 PART void streamreader_dealloc(PyObject *self);
 PART int streamreader_setattro(PyObject *self, PyObject *name, PyObject *value);
 PART int streamreader_look(StreamReaderObj *reader);
+/* feed_data(); `bytes` is the object that has the data, or NULL. */
 PART int streamreader_add(StreamReaderObj *reader, const char *data, Py_ssize_t n, PyObject *bytes);
+/* feed_eof() */
 PART int streamreader_add_eof(StreamReaderObj *reader);
+/* The reader's waiter is done; `exc` NULL stands for a result of None. */
+PART int streamreader_wake(StreamReaderObj *reader, PyObject *exc);
+PART int streamreader_unpause(StreamReaderObj *reader);
+/* Bytes were taken out: let the transport go on if there is room again. */
 PART int streamreader_resume(StreamReaderObj *reader);
+/* The type, with these methods. */
+PART int streamreader_add_type(PyObject *module, ctask_state *st, const core_method *methods, size_t n_methods);
 
 /* A reader of ours whose methods are not overridden, or NULL. */
 static inline StreamReaderObj *
@@ -55,6 +61,25 @@ streamreader_cast(PyObject *obj)
     }
     return reader->overridden ? NULL : reader;
 }
+
+/* A plain int that fits; 0 and no exception if it is not. */
+static inline int
+streamreader_size(PyObject *obj, Py_ssize_t *n)
+{
+    if (!PyLong_CheckExact(obj)) {
+        return 0;
+    }
+    *n = PyLong_AsSsize_t(obj);
+    if (UNLIKELY(*n == -1 && PyErr_Occurred())) {
+        PyErr_Clear();
+        return 0;
+    }
+    return 1;
+}
+
+/* ---- streamreader.c ---- */
+
+PART int streamreader_setup(PyObject *module, ctask_state *st);
 
 /* ---- streamprotocol.c ---- */
 
