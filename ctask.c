@@ -72,6 +72,7 @@
 #include "combinators/wait.c"
 #include "combinators/taskgroup.c"
 #include "combinators/shield.c"
+#include "combinators/ascompleted_iterator.c"
 #include "combinators/ascompleted.c"
 #include "io/address.c"
 #include "io/socketobj.c"

@@ -1,7 +1,8 @@
 /* streams/: StreamReader, StreamWriter and the protocol between them and a transport, each a core (coro/).  The reader
    needs no transport; the writer takes a shorter way to those of io/.
 
-   What the parts share: streamreader.c over streamreader_core.c, streamprotocol.c and streamwriter.c are the three classes.
+   What the parts share: streamreader.c over streamreader_core.c, streamprotocol.c and streamwriter.c are the three
+   classes.
 
    Each class is a C core over asyncio's own class, as EventLoop is (ctask/_streams.py): what is not C is
    inherited.  A core fills asyncio's attributes from its fields, so inherited methods work on them.  The
