@@ -47,6 +47,10 @@
 #include "loop/poll_epoll.c"
 #include "loop/blocking.c"
 #include "loop/fork.c"
+#include "loop/report.c"
+#include "loop/run.c"
+#include "loop/memory.c"
+#include "loop/iterate.c"
 #include "loop/loop.c"
 #include "loop/ready.c"
 #include "loop/schedule.c"
@@ -513,6 +517,7 @@ module_exec(PyObject *module)
         task_setup,
         handle_setup,
         loop_setup,
+        iterate_setup,
         schedule_setup,
         watch_setup,
         wake_setup,

@@ -179,10 +179,10 @@ struct LoopObj {
     PyObject *debug_value; // owned; what set_debug() was given
     PyObject *transports; // owned; the dictionary within `_transports`, NULL until it was looked up
     char *heap_end; // of the C library's, when the loop was made
-    double trim_at; // when the heap may be trimmed again (loop.c)
+    double trim_at; // when the heap may be trimmed again (memory.c)
     long trimmed_to; // pages of the process in memory after that; 0 before the first time
     double yielded_at; // when this turn began, if what was ready ended with a task that let others run; or 0
-    double turn_average; // seconds: of the last turns that began so (loop.c)
+    double turn_average; // seconds: of the last turns that began so (iterate.c)
     char *read_buffer; // owned; to receive into, NULL while somebody has taken it (loop_take_read_buffer())
     void *entry_keys; // 3.13 and earlier: where our entry in current_tasks was last (registry.c)
     Py_ssize_t entry_index;

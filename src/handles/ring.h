@@ -1,6 +1,6 @@
 /* The ready queue: a ring of three-word entries, first in, first out (but for ring_overtake()).
 
-   It knows nothing of Python: who pushes gives references away, who pops gets them (loop.c's entries
+   It knows nothing of Python: who pushes gives references away, who pops gets them (run.c's entries
    own theirs).  The kind of an entry sits in the low bits of its first word, so a wake-up costs no
    object.  Capacity is a power of two; positions run freely and are masked on use. */
 

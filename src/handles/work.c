@@ -2,7 +2,7 @@
 
    Whether it may go straight to the ring, without a call that a program could see (loop_plain()); the ring's
    entries, put there and let go of.  Nothing here runs what it puts there: that is
-   loop.c's. */
+   run.c's, in loop/. */
 
 #include "handles/handles.h"
 

@@ -1,5 +1,5 @@
-/* loop/: the loop.  loop.c runs it, schedule.c fills it, watch.c and wake.c feed it from the kernel and from other
-   threads; poll.h is what a poller has to do.
+/* loop/: the loop (loop.c).  iterate.c and run.c run it, schedule.c fills it, watch.c and wake.c feed it from the kernel
+   and from other threads; poll.h is what a poller has to do.
 
    It runs what is in the ring: handles, and the steps of tasks.  Sockets never come in, nor protocols: whoever waits
    for a descriptor gives an io_ready. */
@@ -30,14 +30,15 @@ loop_check_open(const LoopObj *loop)
     return -1;
 }
 
-/* Tell the exception handler what `callback(arg)` raised, as of a handle; `arg` may be NULL.  -1 for
-   KeyboardInterrupt and SystemExit, which end the loop. */
-PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg);
-
 PART int loop_setup(PyObject *module, ctask_state *st);
 PART int fork_setup(PyObject *module, ctask_state *st);
+
+/* ---- memory.c ---- */
+
 PART char *loop_map_read_buffer(void);
 PART void loop_unmap_read_buffer(char *buffer);
+/* To be called before the loop sleeps.  Returns for how long at most: `timeout`, or less to come back to this once. */
+PART int64_t memory_trim(LoopObj *loop, int64_t timeout);
 
 /* READ_BUFFER_SIZE bytes to receive into, the taker's alone until they are given back: whoever receives in Python
    code that is called meanwhile gets others.  NULL with MemoryError set. */
@@ -65,11 +66,24 @@ loop_give_read_buffer(LoopObj *loop, char *buffer)
 
 #define MAXIMUM_WAIT (24 * 3600.0) // seconds in the kernel, as asyncio's
 
+/* ---- report.c ---- */
+
 /* The handle that asyncio would have made for this entry: for reports, and for those who look at loop._ready.
    Borrows from the entry. */
 PART PyObject *entry_as_handle(LoopObj *loop, ring_entry *entry);
+PART int report_exception(LoopObj *loop, PyObject *handle);
+PART int report_slow(LoopObj *loop, PyObject *handle, double seconds);
+/* Tell the exception handler what `callback(arg)` raised, as of a handle; `arg` may be NULL.  -1 for
+   KeyboardInterrupt and SystemExit, which end the loop. */
+PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg);
 
+/* ---- run.c, iterate.c, ready.c ---- */
+
+PART int run_ready(LoopObj *loop, PyThreadState *ts);
+PART int iterate_setup(PyObject *module, ctask_state *st);
 PART int ready_setup(PyObject *module, ctask_state *st);
+
+/* ---- schedule.c ---- */
 
 /* The loop's clock in seconds: CLOCK_MONOTONIC, or an overridden time(), or what time.monotonic was replaced by. */
 PART int loop_now(LoopObj *loop, double *now);
@@ -82,6 +96,8 @@ PART PyObject *schedule_soon(LoopObj *loop, int threadsafe, PyObject *const *arg
 
 /* Is what create_task() of this loop (which is plain) returns just a new ctask.Task? */
 PART int schedule_creates_tasks(LoopObj *loop);
+
+/* ---- watch.c ---- */
 
 PART int watch_setup(PyObject *module, ctask_state *st);
 /* Have `ready(loop, owner)` called when `fd` is ready on that side (POLL_READ or POLL_WRITE), each time as
@@ -109,6 +125,8 @@ PART int watch_wake(LoopObj *loop, PyObject *fut);
 PART void watch_stop(LoopObj *loop, int fd, uint32_t side, PyObject *owner);
 PART int watch_traverse(LoopObj *loop, visitproc visit, void *arg);
 PART void watch_clear(LoopObj *loop);
+
+/* ---- wake.c ---- */
 
 PART int wake_setup(PyObject *module, ctask_state *st);
 
