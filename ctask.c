@@ -38,6 +38,9 @@
 
 #ifndef CTASK_SPLIT
 #include "handles/work.c"
+#include "handles/handle_type.c"
+#include "handles/timer.c"
+#include "handles/threadsafe.c"
 #include "handles/handle.c"
 #include "handles/clock.c"
 #include "tasks/registry.c"
@@ -516,6 +519,8 @@ module_exec(PyObject *module)
         future_setup,
         task_setup,
         handle_setup,
+        timer_setup,
+        threadsafe_setup,
         loop_setup,
         iterate_setup,
         schedule_setup,

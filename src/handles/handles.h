@@ -1,5 +1,6 @@
-/* handles/: what waits for its turn, and where.  Handles and timers (handle.c); the ready queue, and the loop's object
-   as who puts work there sees it (work.c); the clock (clock.c).
+/* handles/: what waits for its turn, and where.  Handles and timers, as the loop deals with them (handle.c) and as Python
+   sees them (handle_type.c, timer.c, threadsafe.c); the ready queue, and the loop's object as who puts work there sees
+   it (work.c); the clock (clock.c).
 
    It uses base/.  What runs the work never comes in, and tasks and futures are no more here than subjects of entries. */
 
@@ -12,7 +13,7 @@
 
 typedef struct LoopObj LoopObj;
 
-/* ---- handle.c ---- */
+/* ---- the objects ---- */
 
 /* The slots of asyncio.Handle, so that its own methods work on ours. */
 #define HANDLE_FIELDS                                                       \
@@ -64,13 +65,27 @@ typedef struct {
     unsigned long runner; // the thread that runs the handle
     int depth; // how often it does: 0 if nobody runs it
 } ThreadSafeObj;
+#endif
 
+/* ---- handle_type.c, timer.c, threadsafe.c ---- */
+
+PART int handle_setup(PyObject *module, ctask_state *st);
+PART void handle_dealloc(PyObject *self);
+
+PART int timer_setup(PyObject *module, ctask_state *st);
+PART void timer_dealloc(PyObject *self);
+PART int timer_cancel(TimerObj *timer, ctask_state *st);
+PART int timer_remove(PyObject *loop, TimerObj *timer);
+
+PART int threadsafe_setup(PyObject *module, ctask_state *st);
+#if THREADSAFE_HANDLES
 PART void threadsafe_dealloc(PyObject *self);
 PART int threadsafe_enter(PyObject *handle, ctask_state *st);
 PART void threadsafe_leave(PyObject *handle, ctask_state *st);
 #endif
 
-PART int handle_setup(PyObject *module, ctask_state *st);
+/* ---- handle.c ---- */
+
 PART HandleObj *handle_create_threadsafe(LoopObj *loop, PyObject *callback, PyObject *const *args,
                                          Py_ssize_t nargs, PyObject *context, int debug);
 PART HandleObj *handle_create(LoopObj *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
@@ -79,10 +94,7 @@ PART void handle_retire(LoopObj *loop, HandleObj *handle);
 PART TimerObj *timer_new(LoopObj *loop, double seconds, PyObject *when, PyObject *callback,
                          PyObject *const *args, Py_ssize_t nargs, PyObject *context, int debug);
 PART TimerObj *timer_of_call(LoopObj *loop, double seconds, const timer_call *call);
-PART int timer_remove(PyObject *loop, TimerObj *timer);
 PART void timer_call_free(timer_call *call);
-PART void handle_dealloc(PyObject *self);
-PART void timer_dealloc(PyObject *self);
 PART int handle_cancel(PyObject *handle, ctask_state *st);
 PART int handle_is_cancelled(PyObject *handle);
 PART int handle_look_at_run(ctask_state *st);

@@ -61,7 +61,7 @@ struct handles_state {
     freelist free_threadsafe; // 3.14+
     unsigned int versions[2]; // tp_version_tags for which `runs_replaced` holds (handle.c)
     char runs_replaced; // a program put a function of its own in the place of Handle._run
-    char freeing; // a handle is freed now (handle.c)
+    char freeing; // a handle is freed now (handle_type.h)
     void *clock_keys; // where time.monotonic was last (clock.c)
     Py_ssize_t clock_index;
     PyCFunction monotonic_method; // what it was in C
