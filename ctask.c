@@ -44,7 +44,9 @@
 #include "handles/handle.c"
 #include "handles/clock.c"
 #include "tasks/registry.c"
+#include "tasks/callable.c"
 #include "tasks/future.c"
+#include "tasks/cancel.c"
 #include "tasks/task.c"
 #include "tasks/done.c"
 #include "loop/poll_epoll.c"
@@ -517,6 +519,7 @@ module_exec(PyObject *module)
     static int (*const setups[])(PyObject *, ctask_state *) = {
         registry_setup,
         future_setup,
+        callable_setup,
         task_setup,
         handle_setup,
         timer_setup,

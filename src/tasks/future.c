@@ -282,27 +282,6 @@ future_cancel(FutureObj *fut, ctask_state *st, PyObject *msg)
     return future_schedule_callbacks(fut, st) < 0 ? -1 : 1;
 }
 
-/* fut.cancel(msg=msg), of any future: 1, 0, or -1. */
-PART int
-future_cancel_any(PyObject *obj, ctask_state *st, PyObject *msg)
-{
-    FutureObj *fut = (FutureObj *)obj;
-    destructor dealloc = Py_TYPE(obj)->tp_dealloc;
-    /* A program may have set a `cancel` of its own on the object. */
-    if (LIKELY(future_is_exact(obj) && fut->loop != NULL && !FUTURE_HAS_DICT(fut))) {
-        if (dealloc == task_dealloc) {
-            return task_cancel((TaskObj *)obj, st, msg);
-        }
-        return dealloc == future_dealloc ? future_cancel(fut, st, msg)
-                                         : st->tasks.derived_future->cancel(obj, st, msg);
-    }
-    PyObject *stack[] = {obj, msg};
-    PyObject *res = PyObject_VectorcallMethod(st->str.cancel, stack, 1, st->msg_kwnames);
-    int cancelled = res == NULL ? -1 : PyObject_IsTrue(res);
-    Py_XDECREF(res);
-    return cancelled;
-}
-
 /* obj.method(), which answers yes or no: 1, 0, or -1 with an exception. */
 PART int
 call_predicate(PyObject *obj, PyObject *method)

@@ -3,6 +3,7 @@
 #ifndef CTASK_TASKS_STATE_H
 #define CTASK_TASKS_STATE_H
 
+#include "base/compat.h"
 #include "base/freelist.h"
 #include "base/list.h"
 
@@ -71,6 +72,7 @@ struct tasks_state {
     freelist free_futures;
     freelist free_tasks;
     struct list_node pending; // 3.13 and earlier: pending tasks, borrowed
+    PyObject *(*run_as_callback)(TaskObj *task, PyObject *exc, PyObject *fut); // task.c's
     const struct future_kind *derived_future; // gather()'s
     int thread_state_checked; // 3.14+: the offsets in compat.h are this interpreter's
 };

@@ -10,20 +10,7 @@
 
 #include "tasks/tasks.h"
 
-typedef struct {
-    PyObject_HEAD
-    TaskObj *task; // owned
-    PyObject *exc; // owned, or NULL
-} TaskStepObj;
-
 /* ---- scheduling a step ---- */
-
-/* The task's context, borrowed. */
-PART PyObject *
-task_context(TaskObj *task, ctask_state *st)
-{
-    return context_make(&st->base.contexts, &task->context) < 0 ? NULL : task->context;
-}
 
 static int
 schedule_step(TaskObj *task, ctask_state *st, PyObject *exc)
@@ -415,144 +402,6 @@ run_as_callback(TaskObj *task, PyObject *exc, PyObject *fut)
     }
     Py_DECREF(loop);
     return status < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-/* ---- the callables ---- */
-
-static PyObject *
-wakeup_callback(PyObject *self, PyObject *fut)
-{
-    return run_as_callback((TaskObj *)self, NULL, fut);
-}
-
-static PyMethodDef wakeup_def = {"task_wakeup", wakeup_callback, METH_O, NULL};
-
-/* task_wakeup(future), as asyncio shows it in the repr of a future that a task waits for. */
-PART PyObject *
-task_wakeup_callback(TaskObj *task)
-{
-    return PyCFunction_New(&wakeup_def, (PyObject *)task);
-}
-
-PART PyObject *
-task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc)
-{
-    TaskStepObj *step = PyObject_GC_New(TaskStepObj, st->TaskStepType);
-    if (step == NULL) {
-        return NULL;
-    }
-    step->task = (TaskObj *)Py_NewRef(task);
-    step->exc = Py_XNewRef(exc);
-    PyObject_GC_Track(step);
-    return (PyObject *)step;
-}
-
-static PyObject *
-TaskStep_call(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    TaskStepObj *step = (TaskStepObj *)self;
-    if (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) {
-        PyErr_SetString(PyExc_TypeError, "function takes no keyword arguments");
-        return NULL;
-    }
-    if (PyTuple_GET_SIZE(args) != 0) {
-        PyErr_SetString(PyExc_TypeError, "function takes no positional arguments");
-        return NULL;
-    }
-    if (step->task == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
-        return NULL;
-    }
-    TaskObj *task = (TaskObj *)Py_NewRef(step->task);
-    PyObject *exc = Py_XNewRef(step->exc);
-    PyObject *res = run_as_callback(task, exc, NULL);
-    Py_XDECREF(exc);
-    Py_DECREF(task);
-    return res;
-}
-
-static int
-TaskStep_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((TaskStepObj *)self)->task);
-    Py_VISIT(((TaskStepObj *)self)->exc);
-    return 0;
-}
-
-static int
-TaskStep_clear(PyObject *self)
-{
-    Py_CLEAR(((TaskStepObj *)self)->task);
-    Py_CLEAR(((TaskStepObj *)self)->exc);
-    return 0;
-}
-
-static void
-TaskStep_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    (void)TaskStep_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyObject *
-TaskStep_get_self(PyObject *self, void *Py_UNUSED(closure))
-{
-    PyObject *task = (PyObject *)((TaskStepObj *)self)->task;
-    return Py_NewRef(task == NULL ? Py_None : task);
-}
-
-static PyGetSetDef TaskStep_getset[] = {
-    {"__self__", TaskStep_get_self, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyType_Slot TaskStep_slots[] = {
-    {Py_tp_call, TaskStep_call},
-    {Py_tp_traverse, TaskStep_traverse},
-    {Py_tp_clear, TaskStep_clear},
-    {Py_tp_dealloc, TaskStep_dealloc},
-    {Py_tp_getset, TaskStep_getset},
-    {0, NULL},
-};
-
-static PyType_Spec TaskStep_spec = {
-    .name = "ctask.TaskStepMethWrapper",
-    .basicsize = sizeof(TaskStepObj),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = TaskStep_slots,
-};
-
-/* ---- cancellation ---- */
-
-/* 1 if the task will be told, 0 if it is done. */
-PART int
-task_cancel(TaskObj *task, ctask_state *st, PyObject *msg)
-{
-    task->log_traceback = 0;
-    if (task->state != FUTURE_PENDING) {
-        return 0;
-    }
-    task->num_cancels_requested++;
-    if (task->fut_waiter != NULL) {
-        if (Py_EnterRecursiveCall(" while cancelling a task")) {
-            return -1;
-        }
-        PyObject *waiter = Py_NewRef(task->fut_waiter);
-        int cancelled = future_cancel_any(waiter, st, msg);
-        Py_DECREF(waiter);
-        Py_LeaveRecursiveCall();
-        if (LIKELY(cancelled != 0)) {
-            return cancelled;
-        }
-    }
-    task->must_cancel = 1;
-    Py_XSETREF(task->cancel_msg, Py_NewRef(msg));
-    return 1;
 }
 
 /* ---- life ---- */
@@ -1002,5 +851,6 @@ task_setup(PyObject *module, ctask_state *st)
         return -1;
     }
 #endif
-    return add_type(module, NULL, &st->TaskStepType, &TaskStep_spec, NULL);
+    st->tasks.run_as_callback = run_as_callback;
+    return 0;
 }

@@ -27,7 +27,6 @@ PART int future_cancel(FutureObj *fut, ctask_state *st, PyObject *msg);
 PART PyObject *future_cancelled_error(FutureObj *fut, ctask_state *st);
 PART int future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task);
 PART int future_add_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject *context);
-PART int future_cancel_any(PyObject *fut, ctask_state *st, PyObject *msg);
 PART PyObject *future_get_loop(ctask_state *st, PyObject *fut);
 PART int call_predicate(PyObject *obj, PyObject *method);
 PART PyObject *Future_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
@@ -36,17 +35,24 @@ PART PyObject *Future_remove_done_callback(PyObject *self, PyObject *callback);
 PART PyObject *Future_get_callbacks(PyObject *self, void *closure);
 PART int call_soon(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *arg, PyObject *context);
 
+/* ---- callable.c ---- */
+
+PART int callable_setup(PyObject *module, ctask_state *st);
+PART PyObject *task_wakeup_callback(TaskObj *task);
+PART PyObject *task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc);
+
+/* ---- cancel.c ---- */
+
+PART int task_cancel(TaskObj *task, ctask_state *st, PyObject *msg);
+PART int future_cancel_any(PyObject *fut, ctask_state *st, PyObject *msg);
+
 /* ---- task.c ---- */
 
 PART int task_setup(PyObject *module, ctask_state *st);
 PART PyObject *task_create(ctask_state *st, PyObject *loop, PyObject *coro, PyObject *name, PyObject *context,
                            int eager_start);
 PART void task_dealloc(PyObject *self);
-PART int task_cancel(TaskObj *task, ctask_state *st, PyObject *msg);
 PART int task_run(LoopObj *loop, PyThreadState *ts, TaskObj *task, PyObject *exc, PyObject *fut);
-PART PyObject *task_context(TaskObj *task, ctask_state *st);
-PART PyObject *task_wakeup_callback(TaskObj *task);
-PART PyObject *task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc);
 
 /* What a future of a third kind does otherwise: gather()'s, which makes itself known in the state.  Its type has
    future_derived_dealloc() for its tp_dealloc. */
@@ -70,6 +76,13 @@ PART PyObject *current_swap(ctask_state *st, PyObject *loop, PyObject *task);
 PART PyObject *running_loop(ctask_state *st);
 PART PyObject *bind_loop(ctask_state *st, PyObject *self, PyObject **bound);
 PART PyObject *current_task(ctask_state *st, PyObject *loop);
+
+/* The task's context, borrowed. */
+static inline PyObject *
+task_context(TaskObj *task, ctask_state *st)
+{
+    return context_make(&st->base.contexts, &task->context) < 0 ? NULL : task->context;
+}
 
 /* ---- __init__ ---- */
 
