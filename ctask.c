@@ -46,6 +46,8 @@
 #include "tasks/registry.c"
 #include "tasks/callable.c"
 #include "tasks/future.c"
+#include "tasks/future_iter.c"
+#include "tasks/future_type.c"
 #include "tasks/cancel.c"
 #include "tasks/task.c"
 #include "tasks/done.c"
@@ -518,6 +520,7 @@ module_exec(PyObject *module)
     // clang-format off: one a line, in the order in which they depend on each other
     static int (*const setups[])(PyObject *, ctask_state *) = {
         registry_setup,
+        future_iter_setup,
         future_setup,
         callable_setup,
         task_setup,

@@ -8,18 +8,17 @@
 
 #include "handles/handles.h"
 
+/* ---- callable.c ---- */
+
+PART int callable_setup(PyObject *module, ctask_state *st);
+PART PyObject *task_wakeup_callback(TaskObj *task);
+PART PyObject *task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc);
+
 /* ---- future.c ---- */
 
-PART int future_setup(PyObject *module, ctask_state *st);
+PART int future_init(FutureObj *fut, ctask_state *st, PyObject *loop);
 PART PyObject *future_create(ctask_state *st, PyObject *loop);
 PART PyObject *loop_new_future(ctask_state *st, PyObject *loop);
-PART PyObject *future_iter(PyObject *self);
-PART void future_become_iterator(PyTypeObject *type);
-PART int future_throw_arguments(PyObject *const *args, Py_ssize_t nargs);
-PART int future_init(FutureObj *fut, ctask_state *st, PyObject *loop);
-PART void future_dealloc(PyObject *self);
-PART int future_traverse_fields(FutureObj *fut, visitproc visit, void *arg);
-PART void future_clear_fields(FutureObj *fut);
 PART int future_schedule_callbacks(FutureObj *fut, ctask_state *st);
 PART int future_set_result(FutureObj *fut, ctask_state *st, PyObject *result);
 PART int future_set_exception(FutureObj *fut, ctask_state *st, PyObject *exc);
@@ -29,17 +28,34 @@ PART int future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task);
 PART int future_add_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject *context);
 PART PyObject *future_get_loop(ctask_state *st, PyObject *fut);
 PART int call_predicate(PyObject *obj, PyObject *method);
+PART int call_soon(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *arg, PyObject *context);
+
+/* ---- future_iter.c ---- */
+
+PART int future_iter_setup(PyObject *module, ctask_state *st);
+PART PyObject *future_iter(PyObject *self);
+PART void future_become_iterator(PyTypeObject *type);
+PART int future_throw_arguments(PyObject *const *args, Py_ssize_t nargs);
+
+/* ---- future_type.c ---- */
+
+PART int future_setup(PyObject *module, ctask_state *st);
+PART void future_dealloc(PyObject *self);
+PART int future_traverse_fields(FutureObj *fut, visitproc visit, void *arg);
+PART void future_clear_fields(FutureObj *fut);
 PART PyObject *Future_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                                         PyObject *kwnames);
 PART PyObject *Future_remove_done_callback(PyObject *self, PyObject *callback);
 PART PyObject *Future_get_callbacks(PyObject *self, void *closure);
-PART int call_soon(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *arg, PyObject *context);
 
-/* ---- callable.c ---- */
+/* What a future of a third kind does otherwise: gather()'s, which makes itself known in the state.  Its type has
+   future_derived_dealloc() for its tp_dealloc. */
+typedef struct future_kind {
+    int (*cancel)(PyObject *self, ctask_state *st, PyObject *msg); // as future_cancel_any()
+    int (*clear)(PyObject *self); // as tp_clear
+} future_kind;
 
-PART int callable_setup(PyObject *module, ctask_state *st);
-PART PyObject *task_wakeup_callback(TaskObj *task);
-PART PyObject *task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc);
+PART void future_derived_dealloc(PyObject *self);
 
 /* ---- cancel.c ---- */
 
@@ -54,14 +70,12 @@ PART PyObject *task_create(ctask_state *st, PyObject *loop, PyObject *coro, PyOb
 PART void task_dealloc(PyObject *self);
 PART int task_run(LoopObj *loop, PyThreadState *ts, TaskObj *task, PyObject *exc, PyObject *fut);
 
-/* What a future of a third kind does otherwise: gather()'s, which makes itself known in the state.  Its type has
-   future_derived_dealloc() for its tp_dealloc. */
-typedef struct future_kind {
-    int (*cancel)(PyObject *self, ctask_state *st, PyObject *msg); // as future_cancel_any()
-    int (*clear)(PyObject *self); // as tp_clear
-} future_kind;
-
-PART void future_derived_dealloc(PyObject *self);
+/* The task's context, borrowed. */
+static inline PyObject *
+task_context(TaskObj *task, ctask_state *st)
+{
+    return context_make(&st->base.contexts, &task->context) < 0 ? NULL : task->context;
+}
 
 /* ---- registry.c ---- */
 
@@ -76,13 +90,6 @@ PART PyObject *current_swap(ctask_state *st, PyObject *loop, PyObject *task);
 PART PyObject *running_loop(ctask_state *st);
 PART PyObject *bind_loop(ctask_state *st, PyObject *self, PyObject **bound);
 PART PyObject *current_task(ctask_state *st, PyObject *loop);
-
-/* The task's context, borrowed. */
-static inline PyObject *
-task_context(TaskObj *task, ctask_state *st)
-{
-    return context_make(&st->base.contexts, &task->context) < 0 ? NULL : task->context;
-}
 
 /* ---- __init__ ---- */
 
