@@ -50,6 +50,7 @@
 #include "tasks/future_type.c"
 #include "tasks/cancel.c"
 #include "tasks/task.c"
+#include "tasks/task_type.c"
 #include "tasks/done.c"
 #include "loop/poll_epoll.c"
 #include "loop/blocking.c"

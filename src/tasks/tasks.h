@@ -1,4 +1,5 @@
-/* tasks/: futures (future.c), tasks (task.c), which of them exist and which one runs (registry.c).
+/* tasks/: futures (future.c), their steps as tasks (task.c), what Python sees of both (future_type.c, future_iter.c,
+   task_type.c); which tasks exist and which one runs (registry.c).
 
    They put work in the ring of a loop (handles/), and never run the loop.  Other kinds of futures than these two make
    themselves known here (future_kind). */
@@ -64,11 +65,10 @@ PART int future_cancel_any(PyObject *fut, ctask_state *st, PyObject *msg);
 
 /* ---- task.c ---- */
 
-PART int task_setup(PyObject *module, ctask_state *st);
-PART PyObject *task_create(ctask_state *st, PyObject *loop, PyObject *coro, PyObject *name, PyObject *context,
-                           int eager_start);
-PART void task_dealloc(PyObject *self);
+PART int task_schedule_step(TaskObj *task, ctask_state *st, PyObject *exc);
 PART int task_run(LoopObj *loop, PyThreadState *ts, TaskObj *task, PyObject *exc, PyObject *fut);
+PART PyObject *task_run_as_callback(TaskObj *task, PyObject *exc, PyObject *fut);
+PART int task_start_eagerly(TaskObj *task, ctask_state *st);
 
 /* The task's context, borrowed. */
 static inline PyObject *
@@ -76,6 +76,13 @@ task_context(TaskObj *task, ctask_state *st)
 {
     return context_make(&st->base.contexts, &task->context) < 0 ? NULL : task->context;
 }
+
+/* ---- task_type.c ---- */
+
+PART int task_setup(PyObject *module, ctask_state *st);
+PART PyObject *task_create(ctask_state *st, PyObject *loop, PyObject *coro, PyObject *name, PyObject *context,
+                           int eager);
+PART void task_dealloc(PyObject *self);
 
 /* ---- registry.c ---- */
 
