@@ -72,6 +72,7 @@ loop_give_read_buffer(LoopObj *loop, char *buffer)
    Borrows from the entry. */
 PART PyObject *entry_as_handle(LoopObj *loop, ring_entry *entry);
 PART int report_exception(LoopObj *loop, PyObject *handle);
+PART int report_entry(LoopObj *loop, ring_entry *entry);
 PART int report_slow(LoopObj *loop, PyObject *handle, double seconds);
 /* Tell the exception handler what `callback(arg)` raised, as of a handle; `arg` may be NULL.  -1 for
    KeyboardInterrupt and SystemExit, which end the loop. */

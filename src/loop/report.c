@@ -131,18 +131,28 @@ report_exception(LoopObj *loop, PyObject *handle)
 }
 
 PART int
-loop_report(LoopObj *loop, PyObject *callback, PyObject *arg)
+report_entry(LoopObj *loop, ring_entry *entry)
 {
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        return -1;
+    }
     PyObject *raised = PyErr_GetRaisedException();
-    HandleObj *handle = handle_create(loop, callback, &arg, arg == NULL ? 0 : 1, NULL, 0);
+    PyObject *handle = entry_as_handle(loop, entry);
     if (handle == NULL) {
         Py_DECREF(raised);
         return -1;
     }
     PyErr_SetRaisedException(raised);
-    int status = report_exception(loop, (PyObject *)handle);
+    int status = report_exception(loop, handle);
     Py_DECREF(handle);
     return status;
+}
+
+PART int
+loop_report(LoopObj *loop, PyObject *callback, PyObject *arg)
+{
+    ring_entry entry = ring_make(callback, READY_CALL, arg, NULL);
+    return report_entry(loop, &entry);
 }
 
 /* ---- slow callbacks ---- */

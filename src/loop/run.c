@@ -230,19 +230,7 @@ run_entry(LoopObj *loop, PyThreadState *ts, ring_entry *entry)
         return 0;
     }
     (void)current_flush(loop);
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
-        return -1;
-    }
-    PyObject *raised = PyErr_GetRaisedException();
-    PyObject *handle = entry_as_handle(loop, entry);
-    if (handle == NULL) {
-        Py_DECREF(raised);
-        return -1;
-    }
-    PyErr_SetRaisedException(raised);
-    status = report_exception(loop, handle);
-    Py_DECREF(handle);
-    return status;
+    return report_entry(loop, entry);
 }
 
 /* So many entries do not fit in the cache, with all that they refer to.  Each is fetched from memory while some
