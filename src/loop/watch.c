@@ -112,24 +112,12 @@ watch_side(LoopObj *loop, int fd, uint32_t side)
     return poll_watch(poll, fd, wanted);
 }
 
-PART int
-watch_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready)
-{
-    (void)watch_owner(loop, fd);
-    int err = watch_side(loop, fd, side);
-    if (err < 0) {
-        return err;
-    }
-    slot_change(loop, fd, side, owner, ready, 0);
-    return 0;
-}
-
-PART int
-watch_once(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready)
+/* The same for a side that is told of once. */
+static int
+watch_side_once(LoopObj *loop, int fd, uint32_t side)
 {
     poll_state *poll = &loop->poll;
     uint32_t wanted = side | POLL_ONCE;
-    (void)watch_owner(loop, fd);
     if (fd < poll->n_slots) {
         poll_slot *slot = &poll->slots[fd];
         uint32_t other = poll_wanted(slot) & ~(side | POLL_ONCE);
@@ -138,12 +126,31 @@ watch_once(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready
             wanted &= ~POLL_ONCE;
         }
     }
-    int err = poll_watch(poll, fd, wanted);
+    return poll_watch(poll, fd, wanted);
+}
+
+static inline int
+watch_any(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready, int once)
+{
+    (void)watch_owner(loop, fd);
+    int err = once ? watch_side_once(loop, fd, side) : watch_side(loop, fd, side);
     if (err < 0) {
         return err;
     }
-    slot_change(loop, fd, side, owner, ready, 1);
+    slot_change(loop, fd, side, owner, ready, once);
     return 0;
+}
+
+PART int
+watch_object(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready)
+{
+    return watch_any(loop, fd, side, owner, ready, 0);
+}
+
+PART int
+watch_once(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_ready ready)
+{
+    return watch_any(loop, fd, side, owner, ready, 1);
 }
 
 PART void
