@@ -190,8 +190,7 @@ future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task)
 static int
 check_pending(FutureObj *fut, ctask_state *st)
 {
-    if (fut->loop == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
+    if (future_check_init(fut) < 0) {
         return -1;
     }
     if (fut->state != FUTURE_PENDING) {

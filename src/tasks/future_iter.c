@@ -49,11 +49,7 @@ future_iternext(PyObject *self)
 static PyObject *
 future_await(PyObject *self)
 {
-    if (UNLIKELY(((FutureObj *)self)->loop == NULL)) {
-        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
-        return NULL;
-    }
-    return Py_NewRef(self);
+    return future_check_init((FutureObj *)self) < 0 ? NULL : Py_NewRef(self);
 }
 
 /* Set when the type is ready: `__await__` and `__iter__` have been made for future_iter() by then, no
@@ -78,8 +74,7 @@ PART PyObject *
 future_iter(PyObject *self)
 {
     ctask_state *st = state_of(self);
-    if (((FutureObj *)self)->loop == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
+    if (future_check_init((FutureObj *)self) < 0) {
         return NULL;
     }
     FutureIterObj *iter = PyObject_GC_New(FutureIterObj, st->FutureIterType);

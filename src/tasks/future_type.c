@@ -279,8 +279,7 @@ PART PyObject *
 Future_remove_done_callback(PyObject *self, PyObject *callback)
 {
     FutureObj *fut = (FutureObj *)self;
-    if (fut->loop == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
+    if (future_check_init(fut) < 0) {
         return NULL;
     }
     Py_ssize_t removed = waiter_as_callback(fut) < 0 ? -1 : remove_callback(fut, callback);
@@ -301,8 +300,7 @@ Future_cancel(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     FutureObj *fut = (FutureObj *)self;
-    if (fut->loop == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
+    if (future_check_init(fut) < 0) {
         return NULL;
     }
     int result = future_cancel(fut, state_of(self), msg);
@@ -314,8 +312,7 @@ PART PyObject *
 Future_get_callbacks(PyObject *self, void *Py_UNUSED(closure))
 {
     FutureObj *fut = (FutureObj *)self;
-    if (fut->loop == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
+    if (future_check_init(fut) < 0) {
         return NULL;
     }
     if (waiter_as_callback(fut) < 0) {

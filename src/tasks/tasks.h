@@ -100,6 +100,17 @@ PART PyObject *current_task(ctask_state *st, PyObject *loop);
 
 /* ---- __init__ ---- */
 
+/* Set RuntimeError if it was not called. */
+static inline int
+future_check_init(const FutureObj *fut)
+{
+    if (LIKELY(fut->loop != NULL)) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
+    return -1;
+}
+
 /* From 3.15 on asyncio refuses to initialise a future twice; before, that starts it anew. */
 static inline int
 refuse_second_init(FutureObj *fut)
