@@ -91,8 +91,7 @@ is_stored_waiter(PyObject *callback, const call_args *call)
 static __attribute__((noinline)) PyObject *
 soon_waiter(LoopObj *loop, TaskObj *task, PyObject *fut)
 {
-    PyObject *context = Py_XNewRef(task_context(task, loop->st));
-    PyObject *wakeup = context == NULL ? NULL : task_wakeup_callback(task);
+    PyObject *context, *wakeup = task_wakeup_in_context(task, loop->st, &context);
     PyObject *stack[] = {wakeup, fut, context};
     PyObject *handle = wakeup == NULL ? NULL : schedule_soon(loop, 0, stack, 2, loop->st->context_kwnames);
     Py_XDECREF(wakeup);

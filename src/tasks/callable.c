@@ -27,6 +27,17 @@ task_wakeup_callback(TaskObj *task)
 }
 
 PART PyObject *
+task_wakeup_in_context(TaskObj *task, ctask_state *st, PyObject **context)
+{
+    *context = Py_XNewRef(task_context(task, st));
+    PyObject *wakeup = *context == NULL ? NULL : task_wakeup_callback(task);
+    if (wakeup == NULL) {
+        Py_CLEAR(*context);
+    }
+    return wakeup;
+}
+
+PART PyObject *
 task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc)
 {
     TaskStepObj *step = PyObject_GC_New(TaskStepObj, st->TaskStepType);

@@ -55,21 +55,16 @@ schedule_wakeup(FutureObj *fut, ctask_state *st, PyObject *task)
     if (LIKELY(loop != NULL)) {
         return loop_ready(loop, task, READY_WAKE, Py_NewRef(fut), NULL);
     }
-    PyObject *context = NULL, *wakeup = NULL;
-    if (!task_is_exact(task)) {
-        context = context_copy(&st->base.contexts);
-        wakeup = Py_NewRef(task);
+    PyObject *context, *wakeup;
+    if (task_is_exact(task)) {
+        wakeup = task_wakeup_in_context((TaskObj *)task, st, &context);
     }
-    else if ((context = Py_XNewRef(task_context((TaskObj *)task, st))) != NULL) {
-        wakeup = task_wakeup_callback((TaskObj *)task);
+    else {
+        context = context_copy(&st->base.contexts);
+        wakeup = context == NULL ? NULL : Py_NewRef(task);
     }
     Py_DECREF(task);
-    if (context == NULL || wakeup == NULL) {
-        Py_XDECREF(context);
-        Py_XDECREF(wakeup);
-        return -1;
-    }
-    return schedule_callback(fut, st, wakeup, context);
+    return wakeup == NULL ? -1 : schedule_callback(fut, st, wakeup, context);
 }
 
 /* The future is done: hand every callback to the loop. */
@@ -175,13 +170,13 @@ future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task)
             return 0;
         }
     }
-    PyObject *wakeup = task_wakeup_callback(task);
+    PyObject *context, *wakeup = task_wakeup_in_context(task, st, &context);
     if (wakeup == NULL) {
         return -1;
     }
-    PyObject *context = task_context(task, st);
-    int result = context == NULL ? -1 : future_add_callback(fut, st, wakeup, context);
+    int result = future_add_callback(fut, st, wakeup, context);
     Py_DECREF(wakeup);
+    Py_DECREF(context);
     return result;
 }
 

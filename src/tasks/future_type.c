@@ -211,8 +211,7 @@ waiter_as_callback(FutureObj *fut)
         return 0;
     }
     TaskObj *task = (TaskObj *)Py_NewRef(fut->callback0);
-    PyObject *context = Py_XNewRef(task_context(task, state_of((PyObject *)task)));
-    PyObject *wakeup = context == NULL ? NULL : task_wakeup_callback(task);
+    PyObject *context, *wakeup = task_wakeup_in_context(task, state_of((PyObject *)task), &context);
     int result = wakeup == NULL ? -1 : 0;
     if (LIKELY(wakeup != NULL && fut->callback0 == (PyObject *)task)) { /* a collection may have ended it */
         PyObject *before = fut->context0;

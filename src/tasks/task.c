@@ -112,7 +112,7 @@ static int
 wait_for_foreign(TaskObj *task, ctask_state *st, PyObject *obj)
 {
     int result = -1;
-    PyObject *wakeup = NULL, *add = NULL, *flag = NULL;
+    PyObject *wakeup = NULL, *context = NULL, *add = NULL, *flag = NULL;
 
     if (obj == (PyObject *)task) {
         result = schedule_error(task, st, "Task cannot await on itself: %R", task);
@@ -154,15 +154,13 @@ wait_for_foreign(TaskObj *task, ctask_state *st, PyObject *obj)
         PyObject_SetAttr(obj, st->str._asyncio_future_blocking, Py_False) < 0) {
         goto finally;
     }
-    wakeup = task_wakeup_callback(task);
-    add = PyObject_GetAttr(obj, st->str.add_done_callback);
-    PyObject *context = Py_XNewRef(task_context(task, st));
-    PyObject *res = NULL;
-    if (wakeup != NULL && add != NULL && context != NULL) {
-        PyObject *stack[] = {wakeup, context};
-        res = PyObject_Vectorcall(add, stack, 1, st->context_kwnames);
+    wakeup = task_wakeup_in_context(task, st, &context);
+    add = wakeup == NULL ? NULL : PyObject_GetAttr(obj, st->str.add_done_callback);
+    if (add == NULL) {
+        goto finally;
     }
-    Py_XDECREF(context);
+    PyObject *stack[] = {wakeup, context};
+    PyObject *res = PyObject_Vectorcall(add, stack, 1, st->context_kwnames);
     if (res == NULL) {
         goto finally;
     }
@@ -170,6 +168,7 @@ wait_for_foreign(TaskObj *task, ctask_state *st, PyObject *obj)
     result = wait_for(task, st, Py_NewRef(obj));
 finally:
     Py_XDECREF(add);
+    Py_XDECREF(context);
     Py_XDECREF(wakeup);
     Py_XDECREF(flag);
     Py_DECREF(obj);
