@@ -329,13 +329,8 @@ future_init(FutureObj *fut, ctask_state *st, PyObject *loop)
         Py_DECREF(loop);
         return 0;
     }
-    PyObject *res = PyObject_CallMethodNoArgs(loop, st->str.get_debug);
+    int debug = call_predicate(loop, st->str.get_debug);
     Py_DECREF(loop);
-    if (res == NULL) {
-        return -1;
-    }
-    int debug = PyObject_IsTrue(res);
-    Py_DECREF(res);
     if (debug > 0 && !Py_IsFinalizing()) {
         /* While the interpreter shuts down the traceback module may be gone already. */
         Py_XSETREF(fut->source_traceback, PyObject_CallNoArgs(st->traceback_extract_stack));

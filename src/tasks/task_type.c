@@ -81,13 +81,8 @@ task_init(TaskObj *task, ctask_state *st, PyObject *coro, PyObject *loop, PyObje
 
     if (eager) {
         PyObject *own_loop = Py_NewRef(task->loop);
-        PyObject *res = PyObject_CallMethodNoArgs(own_loop, st->str.is_running);
+        int running = call_predicate(own_loop, st->str.is_running);
         Py_DECREF(own_loop);
-        if (res == NULL) {
-            return -1;
-        }
-        int running = PyObject_IsTrue(res);
-        Py_DECREF(res);
         if (running != 0) {
             return running < 0 ? -1 : task_start_eagerly(task, st);
         }
