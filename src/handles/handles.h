@@ -1,6 +1,6 @@
-/* handles/: what waits for its turn, and where.  Handles and timers, as the loop deals with them (handle.c) and as Python
-   sees them (handle_type.c, timer.c, threadsafe.c); the ready queue, and the loop's object as who puts work there sees
-   it (work.c); the clock (clock.c).
+/* handles/: what waits for its turn, and where.  Handles and timers as the loop deals with them (handle.c), and as
+   Python sees them (handle_type.c, timer.c, threadsafe.c); the ready queue, and the loop's object as who puts work
+   there sees it (work.c); the clock (clock.c).
 
    It uses base/.  What runs the work never comes in, and tasks and futures are no more here than subjects of entries. */
 

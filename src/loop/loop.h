@@ -1,5 +1,5 @@
-/* loop/: the loop (loop.c).  iterate.c and run.c run it, schedule.c fills it, watch.c and wake.c feed it from the kernel
-   and from other threads; poll.h is what a poller has to do.
+/* loop/: the loop (loop.c).  iterate.c and run.c run it, schedule.c fills it, watch.c and wake.c feed it from the
+   kernel and from other threads; poll.h is what a poller has to do.
 
    It runs what is in the ring: handles, and the steps of tasks.  Sockets never come in, nor protocols: whoever waits
    for a descriptor gives an io_ready. */

@@ -1,5 +1,5 @@
-/* Cancelling: a future ends by it; a task has what it waits for cancelled, which may be a task, and is told when it runs
-   next. */
+/* Cancelling: a future ends by it; a task has what it waits for cancelled, which may be a task, and is told when it
+   runs next. */
 
 #include "tasks/tasks.h"
 

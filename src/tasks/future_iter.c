@@ -1,5 +1,5 @@
-/* `await fut`: what the interpreter does with a future, which is its own iterator, and the iterator for Python code that
-   asks for one. */
+/* `await fut`: what the interpreter does with a future, which is its own iterator, and the iterator for Python code
+   that asks for one. */
 
 #include "tasks/tasks.h"
 
