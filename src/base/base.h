@@ -28,6 +28,15 @@ keep_first(PyObject **field, PyObject *made)
     return made;
 }
 
+/* ---- exceptions ---- */
+
+/* Is what was raised KeyboardInterrupt or SystemExit?  They end what runs, and no handler of errors hears of them. */
+static inline int
+raised_is_exit(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+
 /* ---- weak references ---- */
 
 /* PyObject_ClearWeakRefs() for most objects, which have none: no call. */

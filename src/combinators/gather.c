@@ -425,8 +425,7 @@ static int
 gather_cancel(PyObject *self, ctask_state *st, PyObject *msg)
 {
     GatherObj *outer = (GatherObj *)self;
-    if (outer->loop == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
+    if (future_check_init((FutureObj *)outer) < 0) {
         return -1;
     }
     if (outer->state != FUTURE_PENDING) {

@@ -160,7 +160,7 @@ serve(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *peer, sockle
         return 0;
     }
     socketobj_close(fd);
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+    if (raised_is_exit()) {
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException(), *report = NULL, *res = NULL;

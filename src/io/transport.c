@@ -59,12 +59,6 @@ transport_report(TransportObj *t, const char *message, PyObject *exc)
     return res == NULL && PyErr_Occurred() ? -1 : 0;
 }
 
-static int
-is_fatal_to_the_loop(void)
-{
-    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);
-}
-
 /* A line for the log in debug mode; `format` has one place, for the transport. */
 PART int
 transport_debug(TransportObj *t, const char *format)
@@ -81,7 +75,7 @@ transport_debug(TransportObj *t, const char *format)
 PART int
 transport_fatal_error(TransportObj *t, const char *message)
 {
-    if (is_fatal_to_the_loop()) {
+    if (raised_is_exit()) {
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
@@ -207,7 +201,7 @@ call_flow(TransportObj *t, PyObject *name, const char *failed)
         Py_DECREF(res);
         return 0;
     }
-    if (is_fatal_to_the_loop()) {
+    if (raised_is_exit()) {
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();

@@ -88,7 +88,7 @@ report_source(ctask_state *st, PyObject *context, PyObject *source)
 PART int
 report_exception(LoopObj *loop, PyObject *handle)
 {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+    if (raised_is_exit()) {
         return -1;
     }
     ctask_state *st = loop->st;
@@ -133,7 +133,7 @@ report_exception(LoopObj *loop, PyObject *handle)
 PART int
 report_entry(LoopObj *loop, ring_entry *entry)
 {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit)) {
+    if (raised_is_exit()) {
         return -1;
     }
     PyObject *raised = PyErr_GetRaisedException();

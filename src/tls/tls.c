@@ -143,7 +143,7 @@ handshake_left_error(TlsObj *self)
 static int
 connection_made_failed(TlsObj *self)
 {
-    if (tls_is_exit()) {
+    if (raised_is_exit()) {
         PyObject *exc = PyErr_GetRaisedException();
         if (tls_wakeup_waiter(self, NULL) < 0) {
             PyErr_WriteUnraisable((PyObject *)self);

@@ -157,7 +157,6 @@ PART int tls_debug_log(TlsObj *self, const char *format, PyObject *arg);
 PART int tls_wakeup_waiter(TlsObj *self, PyObject *exc);
 PART int tls_fatal_error(TlsObj *self, PyObject *exc, const char *message);
 PART int tls_fatal_raised(TlsObj *self, const char *message);
-PART int tls_is_exit(void);
 PART void tls_interrupted(TlsObj *self);
 PART int tls_context_enter(TlsObj *self, PyObject **entered);
 PART int tls_context_exit(PyObject *entered);

@@ -160,19 +160,12 @@ tls_fatal_raised(TlsObj *self, const char *message)
     return result;
 }
 
-/* An exception of a callback of the application that must not end the connection. */
-PART int
-tls_is_exit(void)
-{
-    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);
-}
-
 /* KeyboardInterrupt and SystemExit leave the loop, and the connection goes on when it runs again: what was to
    follow must not wait for the peer. */
 PART void
 tls_interrupted(TlsObj *self)
 {
-    if (!tls_is_exit()) {
+    if (!raised_is_exit()) {
         return;
     }
     PyObject *exc = PyErr_GetRaisedException();
@@ -236,7 +229,7 @@ tls_tell_app(TlsObj *self, PyObject *method, const char *failure)
     Py_INCREF(protocol);
     int result = tls_drop(tls_call_app(self, protocol, method, NULL));
     Py_DECREF(protocol);
-    if (result < 0 && !tls_is_exit()) {
+    if (result < 0 && !raised_is_exit()) {
         PyObject *exc = PyErr_GetRaisedException();
         result = tls_report(self, failure, exc, self->app_transport);
         Py_DECREF(exc);
@@ -263,7 +256,7 @@ tls_call_eof_received(TlsObj *self)
                                 "s",
                                 "returning true from eof_received() has no effect when using ssl"));
     }
-    if (result < 0 && !tls_is_exit()) {
+    if (result < 0 && !raised_is_exit()) {
         PyObject *exc = PyErr_GetRaisedException();
         result = tls_fatal_error(self, exc, "Error calling eof_received()");
         Py_DECREF(exc);
