@@ -4,6 +4,9 @@ CTASK_PGO=1        optimise for what a run of the benchmarks did: compiles twice
 CTASK_OLD_GLIBC=1  ask for old versions of glibc's functions (tools/wheels)
 CTASK_WERROR=1     warnings are errors (CI)
 CTASK_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (tools/sanitize)
+
+What Python was compiled with often asks for debug information, four times as much as all the rest.
+It is left out unless CFLAGS has a -g of one's own.
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ if flag("CTASK_SANITIZE"):
     # AddressSanitizer: with a second run-time library neither knows where the report should go.
     compile_args += ["-O1", "-g", "-UNDEBUG", *sanitize, "-fsanitize-undefined-trap-on-error"]
     link_args += sanitize
+elif not any(word.startswith("-g") for word in os.environ.get("CFLAGS", "").split()):
+    link_args.append("-Wl,--strip-debug")
 if flag("CTASK_WERROR"):
     compile_args.append("-Werror")
 
