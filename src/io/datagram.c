@@ -1,8 +1,6 @@
 /* The transport of datagram endpoints: UDP and Unix.
 
-   Here it is made, and here are its type and methods; sending is in datagram_send.c, receiving in datagram_receive.c.
-
-   The loop calls datagram_read_ready() and datagram_write_ready(); what there is to do they see from the state. */
+   Here it is made, and here are its type and methods; sending is in datagram_send.c, receiving in datagram_receive.c. */
 
 #include "io/datagram.h"
 
@@ -17,7 +15,7 @@ Datagram_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     t->paused = 1;
     if (t->begun) {
-        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
+        transport_unwatch(t, POLL_READ);
     }
     if (transport_debug(t, "%r pauses reading") < 0) {
         return NULL;
@@ -35,7 +33,7 @@ Datagram_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     t->paused = 0;
     if (t->begun) {
-        int err = transport_watch(t, POLL_READ, datagram_read_ready);
+        int err = transport_watch(t, POLL_READ);
         if (err < 0) {
             return poll_raise(err);
         }
@@ -87,7 +85,7 @@ Datagram_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     t->closing = 1;
     if (t->begun) {
-        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
+        transport_unwatch(t, POLL_READ);
     }
     if (t->queue.length == 0 && transport_lose(t, NULL) < 0) {
         return NULL;
@@ -118,7 +116,7 @@ static PyObject *
 Datagram_write_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     TransportObj *t = (TransportObj *)self;
-    if ((t->conn_lost ? datagram_lost_ready : datagram_write_ready)(t->loop, self) < 0) {
+    if ((t->conn_lost ? transport_lost_ready : transport_write_ready)(t->loop, self) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -347,6 +345,8 @@ fill_extra(DatagramObj *d, PyObject *sock, PyObject *extra)
     return connected < 0 ? -1 : 0;
 }
 
+static const transport_kind datagram_kind = {datagram_read_ready, datagram_send_waiting, datagram_call_lost};
+
 PyDoc_STRVAR(make_datagram_doc,
 "_make_datagram($self, sock, protocol, address=None, waiter=None, extra=None, /)\n--\n\n"
 "Return the transport of a datagram socket (IPv4, IPv6 or Unix), which it owns from now on.");
@@ -382,16 +382,14 @@ Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     t->st = st;
     t->loop = (LoopObj *)Py_NewRef(self);
     t->fd = fd;
-    t->lost_ready = datagram_lost_ready;
+    t->kind = &datagram_kind;
     d->family = (int)number;
     d->address = has_address ? Py_NewRef(address) : NULL;
     d->waiter = nargs > 3 && args[3] != Py_None ? Py_NewRef(args[3]) : NULL;
     t->protocol = Py_NewRef(args[1]);
     t->context = context_copy(&st->base.contexts);
     if (t->context == NULL || transport_set_limits(t, NULL, NULL) < 0 ||
-        fill_extra(d, sock, nargs > 4 ? args[4] : NULL) < 0 || loop_check_open(loop) < 0 ||
-        loop_ready(loop, Py_NewRef((PyObject *)d), READY_READ, (PyObject *)(void *)datagram_read_ready, NULL) <
-            0) {
+        fill_extra(d, sock, nargs > 4 ? args[4] : NULL) < 0 || transport_schedule(t) < 0) {
         transport_discard(t);
         return NULL;
     }

@@ -16,12 +16,12 @@ begin_datagrams(DatagramObj *d)
     transport_call_made(t);
     PyObject *raised = PyErr_GetRaisedException();
     if (t->loop != NULL && !t->conn_lost && t->open) {
-        int err = transport_own(t, datagram_read_ready);
+        int err = transport_own(t);
         if (err == 0 && (t->closing || t->paused)) {
-            watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
+            transport_unwatch(t, POLL_READ);
         }
         if (err == 0 && t->queue.length > 0) {
-            err = transport_watch(t, POLL_WRITE, datagram_write_ready);
+            err = transport_watch(t, POLL_WRITE);
         }
         if (err < 0) {
             poll_raise(err);

@@ -145,7 +145,7 @@ wait_for_room(DatagramObj *d)
     if (!t->begun) {
         return 0; // begin_datagrams() will
     }
-    int err = transport_watch(t, POLL_WRITE, datagram_write_ready);
+    int err = transport_watch(t, POLL_WRITE);
     if (UNLIKELY(err < 0)) {
         poll_raise(err);
         return transport_fatal_error(t, "Fatal write error on datagram transport");
@@ -251,15 +251,14 @@ send_batch(DatagramObj *d)
 }
 
 /* Report what connection_lost() raised, as asyncio does of the handle that called it. */
-static int
-lose_datagrams(DatagramObj *d)
+PART int
+datagram_call_lost(TransportObj *t)
 {
-    TransportObj *t = &d->base;
     LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
     int status = transport_call_lost(t);
     if (status < 0) {
         PyObject *raised = PyErr_GetRaisedException();
-        PyObject *callback = PyObject_GetAttr((PyObject *)d, t->st->str._call_connection_lost);
+        PyObject *callback = PyObject_GetAttr((PyObject *)t, t->st->str._call_connection_lost);
         PyErr_SetRaisedException(raised);
         if (callback != NULL) {
             status = loop_report(loop, callback, Py_None);
@@ -270,10 +269,10 @@ lose_datagrams(DatagramObj *d)
     return status;
 }
 
-static int
-send_waiting_datagrams(DatagramObj *d)
+PART int
+datagram_send_waiting(TransportObj *t)
 {
-    TransportObj *t = &d->base;
+    DatagramObj *d = (DatagramObj *)t;
     while (t->queue.length > 0) {
         int sent = send_batch(d);
         if (sent < 0) {
@@ -289,44 +288,12 @@ send_waiting_datagrams(DatagramObj *d)
     if (t->queue.length > 0 || t->loop == NULL || t->conn_lost) {
         return 0;
     }
-    watch_forget(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
+    transport_unwatch(t, POLL_WRITE);
     if (t->closing) {
         t->conn_lost = 1;
-        return lose_datagrams(d);
+        return datagram_call_lost(t);
     }
     return 0;
-}
-
-PART int
-datagram_write_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
-{
-    DatagramObj *d = (DatagramObj *)self;
-    TransportObj *t = &d->base;
-    int entered;
-    if (UNLIKELY(t->loop == NULL || t->conn_lost)) {
-        return 0;
-    }
-    if (UNLIKELY(transport_enter(t, &entered) < 0)) {
-        return -1;
-    }
-    int status = send_waiting_datagrams(d);
-    transport_exit(t, entered);
-    return status;
-}
-
-/* What transport_lose() has scheduled. */
-PART int
-datagram_lost_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
-{
-    DatagramObj *d = (DatagramObj *)self;
-    TransportObj *t = &d->base;
-    int entered;
-    if (t->loop == NULL || transport_enter(t, &entered) < 0) {
-        return t->loop == NULL ? 0 : -1;
-    }
-    int status = lose_datagrams(d);
-    transport_exit(t, entered);
-    return status;
 }
 
 /* What goes to a lost connection goes nowhere. */

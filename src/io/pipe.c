@@ -4,8 +4,7 @@
    They stand on transport.c and differ from streams in what they own: one side of a descriptor, whose other
    side another transport may own (a terminal is often opened twice).  So they are told by level and watch
    only their side.  A writing one watches the reading side as well where that tells when the reader hangs
-   up.  As with streams, the loop calls pipe_read_ready() and pipe_write_ready(), which see from the state
-   what is to be done.
+   up.
 
    Here they are made, and here are their types; what they do is in pipe_read.c, pipe_write.c and pipe_file.c. */
 
@@ -42,6 +41,8 @@ pipe_descriptor(PipeObj *p, PyObject *file)
     return blocking_take(&p->file, p->base.loop, (int)fd, &status) < 0 ? -1 : (int)fd;
 }
 
+static const transport_kind pipe_kind = {pipe_read_ready, pipe_send_waiting, pipe_call_lost};
+
 static PyObject *
 pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -59,19 +60,19 @@ pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject_GC_UnTrack(p); // nobody finds it before it is whole
     t->st = st;
     t->loop = (LoopObj *)Py_NewRef((PyObject *)loop);
-    t->lost_ready = pipe_lost_ready;
+    t->kind = &pipe_kind;
     t->shared = &p->file;
     p->writes = type == st->WritePipeType;
     (void)transport_set_limits(t, NULL, NULL);
     t->extra = extra == Py_None ? PyDict_New() : Py_NewRef(extra);
     t->context = context_copy(&st->base.contexts);
     if (t->extra == NULL || t->context == NULL || PyObject_SetItem(t->extra, st->str.pipe, file) < 0 ||
-        (t->fd = pipe_descriptor(p, file)) < 0 || loop_check_open(loop) < 0) {
+        (t->fd = pipe_descriptor(p, file)) < 0) {
         goto failed;
     }
     t->protocol = Py_NewRef(protocol);
     p->waiter = waiter == Py_None ? NULL : Py_NewRef(waiter);
-    if (loop_ready(loop, Py_NewRef((PyObject *)p), READY_READ, (PyObject *)(void *)pipe_read_ready, NULL) < 0) {
+    if (transport_schedule(t) < 0) {
         goto failed;
     }
     t->sock = Py_NewRef(file);
@@ -115,7 +116,8 @@ Pipe_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Pipe_write_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    NONE_UNLESS((((TransportObj *)self)->conn_lost ? pipe_lost_ready : pipe_write_ready)(NULL, self) < 0);
+    NONE_UNLESS((((TransportObj *)self)->conn_lost ? transport_lost_ready : transport_write_ready)(NULL, self) <
+                0);
 }
 
 static PyObject *
@@ -141,8 +143,8 @@ Pipe_set_pipe(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
     }
     if (value == Py_None) {
         if (t->loop != NULL) {
-            pipe_unwatch(PIPE(self), POLL_READ);
-            pipe_unwatch(PIPE(self), POLL_WRITE);
+            transport_unwatch(t, POLL_READ);
+            transport_unwatch(t, POLL_WRITE);
         }
         blocking_let_go(t->st, t->shared);
         t->open = 0;
@@ -292,7 +294,7 @@ ReadPipe_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     t->paused = 1;
-    pipe_unwatch(PIPE(self), POLL_READ);
+    transport_unwatch(t, POLL_READ);
     NONE_UNLESS(transport_debug(t, "%r pauses reading") < 0);
 }
 
@@ -307,7 +309,7 @@ ReadPipe_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     t->paused = 0;
-    NONE_UNLESS((t->begun && pipe_watch(PIPE(self), POLL_READ, pipe_read_ready) < 0) ||
+    NONE_UNLESS((t->begun && pipe_watch(PIPE(self), POLL_READ) < 0) ||
                 transport_debug(t, "%r resumes reading") < 0);
 }
 
@@ -327,7 +329,7 @@ PyDoc_STRVAR(pipe_read_close_doc,
 static PyObject *
 ReadPipe_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    NONE_UNLESS(!PIPE(self)->base.closing && pipe_force_close(PIPE(self), NULL) < 0);
+    NONE_UNLESS(!PIPE(self)->base.closing && transport_force_close(&PIPE(self)->base, NULL) < 0);
 }
 
 static PyMethodDef read_pipe_methods[] = {
@@ -403,7 +405,7 @@ PyDoc_STRVAR(pipe_abort_doc,
 static PyObject *
 WritePipe_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    NONE_UNLESS(pipe_force_close(PIPE(self), NULL) < 0);
+    NONE_UNLESS(transport_force_close(&PIPE(self)->base, NULL) < 0);
 }
 
 PyDoc_STRVAR(pipe_size_doc,

@@ -19,14 +19,11 @@ typedef struct {
 
 /* ---- pipe_file.c ---- */
 
-PART int pipe_watch(PipeObj *p, uint32_t side, io_ready ready);
-PART void pipe_unwatch(PipeObj *p, uint32_t side);
+PART int pipe_watch(PipeObj *p, uint32_t side);
 PART int pipe_is_reading(PipeObj *p);
 PART int pipe_fd(PipeObj *p);
 PART ssize_t pipe_transfer(PipeObj *p, int fd, struct iovec *iov, int count, uint32_t side);
-PART int pipe_force_close(PipeObj *p, PyObject *exc);
-PART int pipe_call_lost(PipeObj *p);
-PART int pipe_lost_ready(LoopObj *loop, PyObject *self);
+PART int pipe_call_lost(TransportObj *t);
 PART int pipe_log_hangup(PipeObj *p);
 
 /* ---- pipe_write.c ---- */
@@ -34,7 +31,7 @@ PART int pipe_log_hangup(PipeObj *p);
 PART int pipe_hung_up(PipeObj *p);
 PART int pipe_write(PipeObj *p, PyObject *data);
 PART int pipe_write_eof(PipeObj *p);
-PART int pipe_write_ready(LoopObj *loop, PyObject *self);
+PART int pipe_send_waiting(TransportObj *t);
 
 /* ---- pipe_read.c ---- */
 

@@ -17,25 +17,18 @@
 /* ---- waiting ---- */
 
 PART int
-pipe_watch(PipeObj *p, uint32_t side, io_ready ready)
+pipe_watch(PipeObj *p, uint32_t side)
 {
     TransportObj *t = &p->base;
     if (loop_check_open(t->loop) < 0) {
         return -1;
     }
-    int err = watch_object(t->loop, t->fd, side, (PyObject *)p, ready);
+    int err = transport_watch(t, side);
     if (err < 0) {
-        errno = -err;
-        PyErr_SetFromErrno(err == -ENOMEM ? PyExc_MemoryError : PyExc_OSError);
+        poll_raise(err);
         return -1;
     }
     return 0;
-}
-
-PART void
-pipe_unwatch(PipeObj *p, uint32_t side)
-{
-    watch_stop(p->base.loop, p->base.fd, side, (PyObject *)p);
 }
 
 PART int
@@ -101,51 +94,24 @@ pipe_transfer(PipeObj *p, int fd, struct iovec *iov, int count, uint32_t side)
 
 /* ---- the end ---- */
 
-/* Stop at once, and have connection_lost(exc) called in the next iteration. */
-PART int
-pipe_force_close(PipeObj *p, PyObject *exc)
-{
-    if (p->base.loop != NULL) {
-        pipe_unwatch(p, POLL_READ);
-        pipe_unwatch(p, POLL_WRITE);
-    }
-    return transport_force_close(&p->base, exc);
-}
-
 /* What connection_lost() raises is reported as of the handle that asyncio has for it. */
 PART int
-pipe_call_lost(PipeObj *p)
+pipe_call_lost(TransportObj *t)
 {
-    TransportObj *t = &p->base;
     LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
     int status = transport_call_lost(t);
     if (status < 0) {
         PyObject *raised = PyErr_GetRaisedException();
-        PyObject *callback = PyObject_GetAttr((PyObject *)p, t->st->str._call_connection_lost);
+        PyObject *callback = PyObject_GetAttr((PyObject *)t, t->st->str._call_connection_lost);
         if (callback == NULL) {
             PyErr_Clear();
-            callback = Py_NewRef((PyObject *)p);
+            callback = Py_NewRef((PyObject *)t);
         }
         PyErr_SetRaisedException(raised);
         status = loop_report(loop, callback, Py_None);
         Py_DECREF(callback);
     }
     Py_DECREF(loop);
-    return status;
-}
-
-/* What transport_lose() has scheduled. */
-PART int
-pipe_lost_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
-{
-    PipeObj *p = (PipeObj *)self;
-    TransportObj *t = &p->base;
-    int entered;
-    if (t->loop == NULL || transport_enter(t, &entered) < 0) {
-        return t->loop == NULL ? 0 : -1;
-    }
-    int status = pipe_call_lost(p);
-    transport_exit(t, entered);
     return status;
 }
 

@@ -17,7 +17,7 @@ pipe_begin(PipeObj *p)
     /* connection_made() may have paused it or closed it, and nested calls of the loop even more. */
     int wanted = p->writes ? p->sees_hangup && !t->conn_lost : pipe_is_reading(p);
     if (t->loop != NULL && wanted) {
-        (void)pipe_watch(p, POLL_READ, pipe_read_ready);
+        (void)pipe_watch(p, POLL_READ);
     }
     return transport_connected((PyObject *)p, waiter, raised);
 }
@@ -30,13 +30,8 @@ pipe_end(PipeObj *p)
 {
     TransportObj *t = &p->base;
     t->closing = p->eof_due = 1;
-    pipe_unwatch(p, POLL_READ);
-    if (loop_check_open(t->loop) < 0 ||
-        loop_ready(t->loop, Py_NewRef((PyObject *)p), READY_READ, (PyObject *)(void *)pipe_read_ready, NULL) <
-            0) {
-        return -1;
-    }
-    return transport_lose(t, NULL);
+    transport_unwatch(t, POLL_READ);
+    return transport_schedule(t) < 0 ? -1 : transport_lose(t, NULL);
 }
 
 static int
@@ -65,7 +60,7 @@ pipe_read_failed(PipeObj *p, int err)
     PyObject *exc = PyErr_GetRaisedException();
     int status = transport_report(t, message, exc);
     if (status == 0) {
-        status = pipe_force_close(p, exc);
+        status = transport_force_close(t, exc);
     }
     Py_DECREF(exc);
     return status;

@@ -17,7 +17,7 @@ pipe_hung_up(PipeObj *p)
     if (p->base.queue.length > 0 && (exc = PyObject_CallNoArgs(PyExc_BrokenPipeError)) == NULL) {
         return -1;
     }
-    int status = pipe_force_close(p, exc);
+    int status = transport_force_close(&p->base, exc);
     Py_XDECREF(exc);
     return status;
 }
@@ -62,10 +62,10 @@ pipe_send_queue(PipeObj *p, int fd)
     return 0;
 }
 
-static int
-pipe_send_waiting(PipeObj *p)
+PART int
+pipe_send_waiting(TransportObj *t)
 {
-    TransportObj *t = &p->base;
+    PipeObj *p = (PipeObj *)t;
     if (t->queue.length == 0) {
         return 0;
     }
@@ -79,13 +79,13 @@ pipe_send_waiting(PipeObj *p)
     if (t->queue.length > 0 || t->loop == NULL || t->conn_lost) { // lost, by another thread
         return 0; // as asyncio, which resumes when all is written, whatever the limits
     }
-    pipe_unwatch(p, POLL_WRITE);
+    transport_unwatch(t, POLL_WRITE);
     if (transport_resume_protocol(t) < 0) {
         return -1;
     }
     if (t->closing && t->queue.length == 0 && !t->conn_lost && t->loop != NULL) {
         t->conn_lost++;
-        return pipe_call_lost(p);
+        return pipe_call_lost(t);
     }
     return 0;
 }
@@ -141,7 +141,7 @@ pipe_write_bytes(PipeObj *p, int fd, PyObject *owner, const char *data, size_t s
             Py_XDECREF(owner);
             return 0;
         }
-        if (t->loop == NULL || pipe_watch(p, POLL_WRITE, pipe_write_ready) < 0) {
+        if (t->loop == NULL || pipe_watch(p, POLL_WRITE) < 0) {
             Py_XDECREF(owner);
             return t->loop == NULL && !PyErr_Occurred() ? 0 : -1; // lost meanwhile, by another thread
         }
@@ -226,26 +226,5 @@ pipe_write_eof(PipeObj *p)
         return 0;
     }
     t->closing = 1;
-    if (t->queue.length > 0) {
-        return 0;
-    }
-    pipe_unwatch(p, POLL_READ);
-    return transport_lose(t, NULL);
-}
-
-PART int
-pipe_write_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
-{
-    PipeObj *p = (PipeObj *)self;
-    TransportObj *t = &p->base;
-    int entered;
-    if (t->loop == NULL || t->conn_lost) {
-        return 0;
-    }
-    if (transport_enter(t, &entered) < 0) {
-        return -1;
-    }
-    int status = pipe_send_waiting(p);
-    transport_exit(t, entered);
-    return status;
+    return t->queue.length > 0 ? 0 : transport_lose(t, NULL);
 }

@@ -1,10 +1,7 @@
 /* The transport of stream sockets: TCP and Unix.
 
    Here it is made, and here are its type and methods; reading is in stream_read.c, writing in stream_write.c, what
-   get_extra_info() tells in stream_info.c.
-
-   The functions that are called by the loop, stream_read_ready() and stream_write_ready(), see from the state
-   which of their work there is to do.  So an entry of the ring that comes late does no harm. */
+   get_extra_info() tells in stream_info.c. */
 
 #include "io/stream_parts.h"
 
@@ -79,6 +76,8 @@ take_protocol(StreamObj *s, PyObject *protocol)
     return 0;
 }
 
+static const transport_kind stream_kind = {stream_read_ready, stream_send_waiting, stream_call_lost};
+
 PART StreamObj *
 stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *sock, PyObject *protocol,
               PyObject *waiter, PyObject *extra, PyObject *server, PyObject *context,
@@ -94,7 +93,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
     t->st = st;
     t->loop = (LoopObj *)Py_NewRef((PyObject *)loop);
     t->fd = fd;
-    t->lost_ready = stream_lost_ready;
+    t->kind = &stream_kind;
     s->family = family;
     s->type = type;
     s->proto = proto;
@@ -136,9 +135,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
         t->server = Py_NewRef(server);
     }
     s->waiter = waiter == NULL || waiter == Py_None ? NULL : Py_NewRef(waiter);
-    if (loop_check_open(loop) < 0 ||
-        loop_ready(loop, Py_NewRef((PyObject *)s), READY_READ, (PyObject *)(void *)stream_read_ready, NULL) <
-            0) {
+    if (transport_schedule(t) < 0) {
         goto failed;
     }
     t->sock = Py_XNewRef(sock);
@@ -163,7 +160,7 @@ Stream_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     t->paused = 1;
     if (t->begun && !s->eof_seen) {
-        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
+        transport_unwatch(t, POLL_READ);
     }
     if (transport_debug(t, "%r pauses reading") < 0) {
         return NULL;
@@ -182,7 +179,7 @@ Stream_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
     t->paused = 0;
     s->eof_seen = 0; // whoever is the protocol now hears of it as well
     if (t->begun) {
-        int err = transport_watch(t, POLL_READ, stream_read_ready);
+        int err = transport_watch(t, POLL_READ);
         if (err < 0) {
             return poll_raise(err);
         }
@@ -358,12 +355,12 @@ Stream_take_back(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (t->loop == NULL || t->conn_lost || !t->open) {
         Py_RETURN_NONE;
     }
-    int err = transport_own(t, stream_read_ready);
+    int err = transport_own(t);
     if (err == 0 && (t->paused || s->eof_seen || t->closing)) {
-        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
+        transport_unwatch(t, POLL_READ);
     }
     if (err == 0 && t->queue.length > 0) {
-        err = transport_watch(t, POLL_WRITE, stream_write_ready);
+        err = transport_watch(t, POLL_WRITE);
     }
     if (err < 0) {
         return poll_raise(err);
@@ -389,7 +386,7 @@ static PyObject *
 Stream_write_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     TransportObj *t = (TransportObj *)self;
-    if ((t->conn_lost ? stream_lost_ready : stream_write_ready)(t->loop, self) < 0) {
+    if ((t->conn_lost ? transport_lost_ready : transport_write_ready)(t->loop, self) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -17,8 +17,8 @@ PART PyObject *Stream_get_sock(PyObject *self, void *closure);
 
 /* ---- stream_write.c ---- */
 
-PART int stream_write_ready(LoopObj *loop, PyObject *self);
-PART int stream_lost_ready(LoopObj *loop, PyObject *self);
+PART int stream_send_waiting(TransportObj *t);
+PART int stream_call_lost(TransportObj *t);
 PART int stream_close(StreamObj *s);
 PART PyObject *Stream_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PART PyObject *Stream_writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);

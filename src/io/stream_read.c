@@ -14,7 +14,7 @@ begin(StreamObj *s)
     PyObject *waiter = s->waiter;
     s->waiter = NULL;
     if (!t->conn_lost) {
-        int err = transport_own(t, stream_read_ready);
+        int err = transport_own(t);
         if (err < 0) {
             poll_raise(err);
             status = transport_fatal_error(t, "Fatal error on transport");
@@ -25,7 +25,7 @@ begin(StreamObj *s)
     }
     PyObject *raised = PyErr_GetRaisedException();
     if (t->queue.length > 0 && !t->conn_lost && t->loop != NULL) {
-        (void)transport_watch(t, POLL_WRITE, stream_write_ready);
+        (void)transport_watch(t, POLL_WRITE);
     }
     return transport_connected((PyObject *)s, waiter, raised);
 }
@@ -61,7 +61,7 @@ receive_eof(StreamObj *s)
     }
     s->eof_seen = 1;
     if (t->loop != NULL) {
-        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
+        transport_unwatch(t, POLL_READ);
     }
     return 0;
 }

@@ -114,7 +114,7 @@ static int
 wait_until_writable(StreamObj *s)
 {
     TransportObj *t = &s->base;
-    int err = transport_watch(t, POLL_WRITE, stream_write_ready);
+    int err = transport_watch(t, POLL_WRITE);
     if (LIKELY(err == 0)) {
         return 0;
     }
@@ -137,7 +137,7 @@ static int
 all_sent(StreamObj *s)
 {
     TransportObj *t = &s->base;
-    watch_forget(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
+    transport_unwatch(t, POLL_WRITE);
     if (s->empty_waiter != NULL) {
         PyObject *res = PyObject_CallMethod(s->empty_waiter, "set_result", "O", Py_None);
         Py_XDECREF(res);
@@ -147,18 +147,18 @@ all_sent(StreamObj *s)
     }
     if (t->closing && !t->conn_lost) {
         t->conn_lost = 1;
-        return stream_lost_ready(t->loop, (PyObject *)s);
+        return transport_lost_ready(t->loop, (PyObject *)s);
     }
     return s->eof_sent && t->open && !t->conn_lost ? shut_down(s) : 0;
 }
 
 /* Send what waits for the kernel. */
-static int
-send_waiting(StreamObj *s)
+PART int
+stream_send_waiting(TransportObj *t)
 {
-    TransportObj *t = &s->base;
+    StreamObj *s = (StreamObj *)t;
     if (t->queue.length == 0) {
-        watch_forget(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
+        transport_unwatch(t, POLL_WRITE);
         return 0;
     }
     if (send_queue(s, 0) < 0) {
@@ -174,10 +174,10 @@ send_waiting(StreamObj *s)
 }
 
 /* Report what connection_lost() raised, as asyncio does of the handle that called it. */
-static int
-call_lost(StreamObj *s)
+PART int
+stream_call_lost(TransportObj *t)
 {
-    TransportObj *t = &s->base;
+    StreamObj *s = (StreamObj *)t;
     LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
     PyObject *waiter = s->empty_waiter;
     s->empty_waiter = NULL;
@@ -210,39 +210,6 @@ call_lost(StreamObj *s)
         Py_DECREF(waiter);
     }
     Py_DECREF(loop);
-    return status;
-}
-
-PART int
-stream_write_ready(LoopObj *loop, PyObject *self)
-{
-    StreamObj *s = (StreamObj *)self;
-    TransportObj *t = &s->base;
-    (void)loop;
-    int entered;
-    if (t->loop == NULL || t->conn_lost) {
-        return 0;
-    }
-    if (transport_enter(t, &entered) < 0) {
-        return -1;
-    }
-    int status = send_waiting(s);
-    transport_exit(t, entered);
-    return status;
-}
-
-/* What transport_lose() has scheduled. */
-PART int
-stream_lost_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
-{
-    StreamObj *s = (StreamObj *)self;
-    TransportObj *t = &s->base;
-    int entered;
-    if (t->loop == NULL || transport_enter(t, &entered) < 0) {
-        return t->loop == NULL ? 0 : -1;
-    }
-    int status = call_lost(s);
-    transport_exit(t, entered);
     return status;
 }
 
@@ -567,7 +534,7 @@ stream_close(StreamObj *s)
     }
     t->closing = 1;
     if (t->begun) {
-        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
+        transport_unwatch(t, POLL_READ);
     }
     if (t->queue.length == 0) {
         return transport_lose(t, NULL);

@@ -293,6 +293,80 @@ transport_check_data(PyObject *data)
     return NULL;
 }
 
+/* ---- what the loop calls ---- */
+
+PART int
+transport_own(TransportObj *t)
+{
+    int fd = transport_descriptor(t);
+    return fd < 0 ? -EBADF : watch_own(t->loop, fd, (PyObject *)t, t->kind->read_ready);
+}
+
+PART int
+transport_watch(TransportObj *t, uint32_t side)
+{
+    int fd = t->shared == NULL ? transport_descriptor(t) : t->fd;
+    io_ready ready = side == POLL_READ ? t->kind->read_ready : transport_write_ready;
+    return fd < 0 ? -EBADF : watch_object(t->loop, fd, side, (PyObject *)t, ready);
+}
+
+/* Of a file that others have as well, the kernel hears at once. */
+PART void
+transport_unwatch(TransportObj *t, uint32_t side)
+{
+    if (UNLIKELY(t->shared != NULL)) {
+        watch_stop(t->loop, t->fd, side, (PyObject *)t);
+    }
+    else if (LIKELY(t->fd >= 0)) {
+        watch_forget(t->loop, t->fd, side, (PyObject *)t);
+    }
+}
+
+static int
+schedule(TransportObj *t, unsigned kind, io_ready ready)
+{
+    if (loop_check_open(t->loop) < 0) {
+        return -1;
+    }
+    return loop_ready(t->loop, Py_NewRef((PyObject *)t), kind, (PyObject *)(void *)ready, NULL);
+}
+
+PART int
+transport_schedule(TransportObj *t)
+{
+    return schedule(t, READY_READ, t->kind->read_ready);
+}
+
+PART int
+transport_write_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
+{
+    TransportObj *t = (TransportObj *)self;
+    int entered;
+    if (t->loop == NULL || t->conn_lost) {
+        return 0;
+    }
+    if (transport_enter(t, &entered) < 0) {
+        return -1;
+    }
+    int status = t->kind->send_waiting(t);
+    transport_exit(t, entered);
+    return status;
+}
+
+/* What transport_lose() has scheduled. */
+PART int
+transport_lost_ready(LoopObj *Py_UNUSED(loop), PyObject *self)
+{
+    TransportObj *t = (TransportObj *)self;
+    int entered;
+    if (t->loop == NULL || transport_enter(t, &entered) < 0) {
+        return t->loop == NULL ? 0 : -1;
+    }
+    int status = t->kind->call_lost(t);
+    transport_exit(t, entered);
+    return status;
+}
+
 /* ---- the end ---- */
 
 /* Have connection_lost(exc) called in the next iteration. */
@@ -301,16 +375,10 @@ transport_lose(TransportObj *t, PyObject *exc)
 {
     t->conn_lost++;
     Py_XSETREF(t->lost_exc, Py_XNewRef(exc));
-    if (t->fd >= 0 && t->shared == NULL) {
-        watch_forget(t->loop, t->fd, POLL_READ, (PyObject *)t);
-        watch_forget(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
-    }
-    if (loop_check_open(t->loop) < 0) {
-        return -1;
-    }
+    transport_unwatch(t, POLL_READ);
+    transport_unwatch(t, POLL_WRITE);
     /* Not the function for a descriptor that can be written: that one may be on the ring for this iteration. */
-    io_ready ready = t->lost_ready;
-    return loop_ready(t->loop, Py_NewRef((PyObject *)t), READY_WRITE, (PyObject *)(void *)ready, NULL);
+    return schedule(t, READY_WRITE, transport_lost_ready);
 }
 
 PART int
@@ -324,20 +392,6 @@ transport_force_close(TransportObj *t, PyObject *exc)
     return transport_lose(t, exc);
 }
 
-PART int
-transport_own(TransportObj *t, io_ready read_ready)
-{
-    int fd = transport_descriptor(t);
-    return fd < 0 ? -EBADF : watch_own(t->loop, fd, (PyObject *)t, read_ready);
-}
-
-PART int
-transport_watch(TransportObj *t, uint32_t side, io_ready ready)
-{
-    int fd = transport_descriptor(t);
-    return fd < 0 ? -EBADF : watch_object(t->loop, fd, side, (PyObject *)t, ready);
-}
-
 /* -1 with what the socket's close() raised.  (The address may still be asked for when the descriptor is gone.) */
 static int
 close_descriptor(TransportObj *t)
@@ -349,8 +403,8 @@ close_descriptor(TransportObj *t)
     t->open = 0;
     if (t->loop != NULL) {
         if (t->shared != NULL) {
-            watch_stop(t->loop, t->fd, POLL_READ, (PyObject *)t);
-            watch_stop(t->loop, t->fd, POLL_WRITE, (PyObject *)t);
+            transport_unwatch(t, POLL_READ);
+            transport_unwatch(t, POLL_WRITE);
         }
         else {
             watch_disown(t->loop, t->fd, (PyObject *)t);

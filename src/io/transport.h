@@ -26,7 +26,17 @@ typedef struct {
     } u;
 } short_address;
 
+typedef struct TransportObj TransportObj;
+
+/* What the loop has done by a kind of transport, each in the transport's context.  They see from the state which of
+   their work there is to do: so an entry of the ring that comes late does no harm. */
 typedef struct {
+    io_ready read_ready; // connection_made() the first time, then what there is to be read
+    int (*send_waiting)(TransportObj *t);
+    int (*call_lost)(TransportObj *t); // connection_lost(), in the iteration after transport_lose()
+} transport_kind;
+
+struct TransportObj {
     PyObject_HEAD
     PyObject *extra; // owned; the slot of asyncio.BaseTransport: a dict, NULL until there is something in it
     PyObject *slots[4]; // owned; those of asyncio's _FlowControlMixin, which only somebody odd would fill
@@ -39,7 +49,7 @@ typedef struct {
     PyObject *context; // owned; in which the protocol is called
     PyObject *lost_exc; // owned; what connection_lost() is going to be given, or NULL
     ctask_state *st; // borrowed from the type's module
-    io_ready lost_ready; // has connection_lost() called, in the next iteration
+    const transport_kind *kind;
     blocking_file *shared; // of a pipe, whose other side another transport may watch; NULL of sockets
     write_queue queue;
     Py_ssize_t high_water; // bytes
@@ -52,7 +62,7 @@ typedef struct {
     char protocol_paused;
     char begun; // connection_made() was called
     char lost; // connection_lost() was
-} TransportObj;
+};
 
 /* ---- address.c ---- */
 
@@ -132,9 +142,15 @@ PART int transport_report(TransportObj *t, const char *message, PyObject *exc);
 PART int transport_pause_protocol(TransportObj *t);
 PART int transport_resume_protocol(TransportObj *t);
 PART void transport_close_descriptor(TransportObj *t);
-/* watch_own() and watch_object() of the transport's descriptor. */
-PART int transport_own(TransportObj *t, io_ready read_ready);
-PART int transport_watch(TransportObj *t, uint32_t side, io_ready ready);
+/* watch_own(), watch_object() and watch_forget() of the transport's descriptor. */
+PART int transport_own(TransportObj *t);
+PART int transport_watch(TransportObj *t, uint32_t side);
+PART void transport_unwatch(TransportObj *t, uint32_t side);
+/* Have read_ready() called in the next iteration. */
+PART int transport_schedule(TransportObj *t);
+/* What the loop calls besides read_ready(). */
+PART int transport_write_ready(LoopObj *loop, PyObject *self);
+PART int transport_lost_ready(LoopObj *loop, PyObject *self);
 PART int transport_set_limits(TransportObj *t, PyObject *high, PyObject *low);
 PART int transport_traverse(PyObject *self, visitproc visit, void *arg);
 PART void transport_clear(TransportObj *t);
