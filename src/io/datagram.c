@@ -345,7 +345,7 @@ fill_extra(DatagramObj *d, PyObject *sock, PyObject *extra)
     return connected < 0 ? -1 : 0;
 }
 
-static const transport_kind datagram_kind = {datagram_read_ready, datagram_send_waiting, datagram_call_lost};
+static const transport_kind datagram_kind = {datagram_read_ready, datagram_send_waiting, transport_end};
 
 PyDoc_STRVAR(make_datagram_doc,
 "_make_datagram($self, sock, protocol, address=None, waiter=None, extra=None, /)\n--\n\n"

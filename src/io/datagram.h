@@ -27,7 +27,6 @@ typedef struct {
 
 PART int datagram_error(DatagramObj *d, const char *fatal);
 PART int datagram_send_waiting(TransportObj *t);
-PART int datagram_call_lost(TransportObj *t);
 PART PyObject *Datagram_sendto(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
 /* ---- datagram_receive.c ---- */

@@ -5,8 +5,6 @@
 
 /* At most this many are sent in one system call. */
 #define BATCH 16
-/* From so many datagrams to a lost connection on, each is logged; as asyncio's. */
-#define LOG_LOST_WRITES 5
 /* Counted for each datagram that waits, as asyncio does. */
 #if PY_VERSION_HEX >= 0x030D0000
 #define HEADER_SIZE 8
@@ -250,25 +248,6 @@ send_batch(DatagramObj *d)
     return status;
 }
 
-/* Report what connection_lost() raised, as asyncio does of the handle that called it. */
-PART int
-datagram_call_lost(TransportObj *t)
-{
-    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
-    int status = transport_call_lost(t);
-    if (status < 0) {
-        PyObject *raised = PyErr_GetRaisedException();
-        PyObject *callback = PyObject_GetAttr((PyObject *)t, t->st->str._call_connection_lost);
-        PyErr_SetRaisedException(raised);
-        if (callback != NULL) {
-            status = loop_report(loop, callback, Py_None);
-            Py_DECREF(callback);
-        }
-    }
-    Py_DECREF(loop);
-    return status;
-}
-
 PART int
 datagram_send_waiting(TransportObj *t)
 {
@@ -291,24 +270,9 @@ datagram_send_waiting(TransportObj *t)
     transport_unwatch(t, POLL_WRITE);
     if (t->closing) {
         t->conn_lost = 1;
-        return datagram_call_lost(t);
+        return transport_end(t);
     }
     return 0;
-}
-
-/* What goes to a lost connection goes nowhere. */
-static int
-send_to_lost(DatagramObj *d)
-{
-    TransportObj *t = &d->base;
-    int status = 0;
-    if (t->conn_lost >= LOG_LOST_WRITES) {
-        PyObject *res = PyObject_CallMethod(t->st->logger, "warning", "s", "socket.send() raised exception.");
-        Py_XDECREF(res);
-        status = res == NULL ? -1 : 0;
-    }
-    t->conn_lost++;
-    return status;
 }
 
 /* With an address of its own the endpoint sends there only. */
@@ -349,11 +313,11 @@ datagram_send(DatagramObj *d, PyObject *data, PyObject *to)
         }
         to = d->address;
         if (UNLIKELY(t->conn_lost)) {
-            return send_to_lost(d);
+            return transport_write_lost(t);
         }
     }
     if (UNLIKELY(t->loop == NULL || !t->open)) {
-        return send_to_lost(d);
+        return transport_write_lost(t);
     }
     if (LIKELY(PyBytes_CheckExact(data))) {
         return send_bytes(d, data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), to);

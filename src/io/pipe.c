@@ -41,7 +41,7 @@ pipe_descriptor(PipeObj *p, PyObject *file)
     return blocking_take(&p->file, p->base.loop, (int)fd, &status) < 0 ? -1 : (int)fd;
 }
 
-static const transport_kind pipe_kind = {pipe_read_ready, pipe_send_waiting, pipe_call_lost};
+static const transport_kind pipe_kind = {pipe_read_ready, pipe_send_waiting, transport_end};
 
 static PyObject *
 pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)

@@ -9,7 +9,7 @@
 typedef struct {
     TransportObj base; // `sock` is the file
     PyObject *waiter; // owned; a future to complete once connection_made() was called, or NULL
-    unsigned lost_writes; // write() calls that went nowhere
+    int lost_writes; // write() calls that went nowhere
     char writes; // a WritePipeTransport
     char sees_hangup; // writing: the descriptor becomes readable when its reader is gone
     blocking_file file;
@@ -23,7 +23,6 @@ PART int pipe_watch(PipeObj *p, uint32_t side);
 PART int pipe_is_reading(PipeObj *p);
 PART int pipe_fd(PipeObj *p);
 PART ssize_t pipe_transfer(PipeObj *p, int fd, struct iovec *iov, int count, uint32_t side);
-PART int pipe_call_lost(TransportObj *t);
 PART int pipe_log_hangup(PipeObj *p);
 
 /* ---- pipe_write.c ---- */

@@ -94,27 +94,6 @@ pipe_transfer(PipeObj *p, int fd, struct iovec *iov, int count, uint32_t side)
 
 /* ---- the end ---- */
 
-/* What connection_lost() raises is reported as of the handle that asyncio has for it. */
-PART int
-pipe_call_lost(TransportObj *t)
-{
-    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
-    int status = transport_call_lost(t);
-    if (status < 0) {
-        PyObject *raised = PyErr_GetRaisedException();
-        PyObject *callback = PyObject_GetAttr((PyObject *)t, t->st->str._call_connection_lost);
-        if (callback == NULL) {
-            PyErr_Clear();
-            callback = Py_NewRef((PyObject *)t);
-        }
-        PyErr_SetRaisedException(raised);
-        status = loop_report(loop, callback, Py_None);
-        Py_DECREF(callback);
-    }
-    Py_DECREF(loop);
-    return status;
-}
-
 PART int
 pipe_log_hangup(PipeObj *p)
 {

@@ -3,8 +3,6 @@
 #include "io/pipe.h"
 
 #define PIPE_CHUNKS 64
-/* From so many writes to a lost connection on, each is logged; as asyncio's. */
-#define PIPE_LOST_WRITES 5
 
 /* The reader is gone. */
 PART int
@@ -85,7 +83,7 @@ pipe_send_waiting(TransportObj *t)
     }
     if (t->closing && t->queue.length == 0 && !t->conn_lost && t->loop != NULL) {
         t->conn_lost++;
-        return pipe_call_lost(t);
+        return transport_end(t);
     }
     return 0;
 }
@@ -94,17 +92,8 @@ pipe_send_waiting(TransportObj *t)
 static int
 pipe_write_to_lost(PipeObj *p)
 {
-    int status = 0;
-    if (p->lost_writes >= PIPE_LOST_WRITES) {
-        PyObject *res = PyObject_CallMethod(p->base.st->logger,
-                                            "warning",
-                                            "s",
-                                            "pipe closed by peer or os.write(pipe, data) raised exception.");
-        Py_XDECREF(res);
-        status = res == NULL ? -1 : 0;
-    }
-    p->lost_writes++;
-    return status;
+    static const char text[] = "pipe closed by peer or os.write(pipe, data) raised exception.";
+    return transport_log_lost(&p->base, p->lost_writes++, text);
 }
 
 /* Write at once what the kernel takes; -1 with errno. */

@@ -10,8 +10,6 @@
 #include <sys/ioctl.h>
 
 #define CHUNKS_AT_ONCE 64
-/* From so many writes to a lost connection on, each is logged; as asyncio's. */
-#define LOG_LOST_WRITES 5
 /* What is larger fills packets by itself: holding its end back costs two system calls, and saves little. */
 #define WORTH_JOINING (16 * 1024)
 
@@ -173,27 +171,16 @@ stream_send_waiting(TransportObj *t)
     return t->queue.length == 0 ? all_sent(s) : wait_until_writable(s);
 }
 
-/* Report what connection_lost() raised, as asyncio does of the handle that called it. */
 PART int
 stream_call_lost(TransportObj *t)
 {
     StreamObj *s = (StreamObj *)t;
-    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
     PyObject *waiter = s->empty_waiter;
     s->empty_waiter = NULL;
     if (Py_REFCNT(s) > 1) {
         stream_remember_own_address(s); // not only the ring and the poller hold it: somebody may ask
     }
-    int status = transport_call_lost(t);
-    if (status < 0) {
-        PyObject *raised = PyErr_GetRaisedException();
-        PyObject *callback = PyObject_GetAttr((PyObject *)s, t->st->str._call_connection_lost);
-        PyErr_SetRaisedException(raised);
-        if (callback != NULL) {
-            status = loop_report(loop, callback, Py_None);
-            Py_DECREF(callback);
-        }
-    }
+    int status = transport_end(t);
     if (waiter != NULL) {
         PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s", "Connection is closed by peer");
         PyObject *done = PyObject_CallMethod(waiter, "done", NULL);
@@ -209,22 +196,6 @@ stream_call_lost(TransportObj *t)
         Py_XDECREF(exc);
         Py_DECREF(waiter);
     }
-    Py_DECREF(loop);
-    return status;
-}
-
-/* Bytes of a lost connection go nowhere. */
-static int
-write_to_lost(StreamObj *s)
-{
-    TransportObj *t = &s->base;
-    int status = 0;
-    if (t->conn_lost >= LOG_LOST_WRITES) {
-        PyObject *res = PyObject_CallMethod(t->st->logger, "warning", "s", "socket.send() raised exception.");
-        Py_XDECREF(res);
-        status = res == NULL ? -1 : 0;
-    }
-    t->conn_lost++;
     return status;
 }
 
@@ -356,7 +327,7 @@ write_view(StreamObj *s, PyObject *data)
         status = 0;
     }
     else if (s->base.conn_lost) { // the view was made by a __buffer__() that ended the connection
-        status = write_to_lost(s);
+        status = transport_write_lost(&s->base);
     }
     else {
         status = write_chunk(s, buffer->readonly ? view : NULL, buffer->buf, (size_t)buffer->len);
@@ -381,7 +352,7 @@ stream_write(StreamObj *s, PyObject *data)
             return 0;
         }
         if (UNLIKELY(t->conn_lost)) {
-            return write_to_lost(s);
+            return transport_write_lost(t);
         }
         return write_chunk(s, data, PyBytes_AS_STRING(data), (size_t)size);
     }
@@ -389,7 +360,7 @@ stream_write(StreamObj *s, PyObject *data)
     if (truth <= 0) {
         return truth;
     }
-    return t->conn_lost ? write_to_lost(s) : write_view(s, data);
+    return t->conn_lost ? transport_write_lost(t) : write_view(s, data);
 }
 
 PART int
@@ -402,7 +373,7 @@ stream_write_raw(PyObject *transport, const char *data, Py_ssize_t n)
     if (n == 0) {
         return 0;
     }
-    return s->base.conn_lost ? write_to_lost(s) : write_chunk(s, NULL, data, (size_t)n);
+    return s->base.conn_lost ? transport_write_lost(&s->base) : write_chunk(s, NULL, data, (size_t)n);
 }
 
 PART PyObject *
@@ -452,7 +423,7 @@ Stream_writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     }
     if (t->conn_lost) {
         Py_DECREF(chunks);
-        if (write_to_lost(s) < 0) {
+        if (transport_write_lost(t) < 0) {
             return NULL;
         }
         Py_RETURN_NONE;

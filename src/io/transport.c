@@ -160,13 +160,9 @@ transport_connected(PyObject *self, PyObject *waiter, PyObject *raised)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* Report what a callback of the protocol raised as asyncio reports it of a handle; -1 if it is still set. */
-PART int
-transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg)
+static int
+report_callback(LoopObj *loop, PyObject *owner, PyObject *name, PyObject *arg)
 {
-    if (UNLIKELY(t->loop == NULL)) {
-        return -1; // lost in a nested run of the loop, or by hand
-    }
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *callback = PyObject_GetAttr(owner, name);
     if (callback == NULL) {
@@ -174,10 +170,21 @@ transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyOb
         callback = Py_NewRef(owner);
     }
     PyErr_SetRaisedException(raised);
-    LoopObj *loop = (LoopObj *)Py_XNewRef((PyObject *)t->loop);
-    int status = loop == NULL ? -1 : loop_report(loop, callback, arg);
-    Py_XDECREF(loop);
+    int status = loop_report(loop, callback, arg);
     Py_DECREF(callback);
+    return status;
+}
+
+/* Report what a callback of the protocol raised as asyncio reports it of a handle; -1 if it is still set. */
+PART int
+transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg)
+{
+    if (UNLIKELY(t->loop == NULL)) {
+        return -1; // lost in a nested run of the loop, or by hand
+    }
+    LoopObj *loop = (LoopObj *)Py_NewRef((PyObject *)t->loop);
+    int status = report_callback(loop, owner, name, arg);
+    Py_DECREF(loop);
     return status;
 }
 
@@ -291,6 +298,27 @@ transport_check_data(PyObject *data)
         Py_DECREF(name);
     }
     return NULL;
+}
+
+#define LOG_LOST_WRITES 5
+
+/* From so many writes to a lost connection on, each is logged; as asyncio's. */
+PART int
+transport_log_lost(TransportObj *t, int writes, const char *text)
+{
+    if (writes < LOG_LOST_WRITES) {
+        return 0;
+    }
+    PyObject *res = PyObject_CallMethod(t->st->logger, "warning", "s", text);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* What is written to a socket whose connection is lost goes nowhere. */
+PART int
+transport_write_lost(TransportObj *t)
+{
+    return transport_log_lost(t, t->conn_lost++, "socket.send() raised exception.");
 }
 
 /* ---- what the loop calls ---- */
@@ -486,6 +514,19 @@ transport_call_lost(TransportObj *t)
     Py_DECREF(exc);
     PyErr_SetRaisedException(raised);
     return raised == NULL ? 0 : -1;
+}
+
+/* The same, and what it raised is reported, as asyncio does of the handle that called it. */
+PART int
+transport_end(TransportObj *t)
+{
+    LoopObj *loop = (LoopObj *)Py_XNewRef((PyObject *)t->loop); // NULL: it was called already
+    int status = transport_call_lost(t);
+    if (UNLIKELY(status < 0)) {
+        status = report_callback(loop, (PyObject *)t, t->st->str._call_connection_lost, Py_None);
+    }
+    Py_XDECREF(loop);
+    return status;
 }
 
 /* ---- life ---- */

@@ -138,6 +138,7 @@ PART int transport_fatal_error(TransportObj *t, const char *message);
 PART int transport_force_close(TransportObj *t, PyObject *exc);
 PART int transport_lose(TransportObj *t, PyObject *exc);
 PART int transport_call_lost(TransportObj *t);
+PART int transport_end(TransportObj *t);
 PART int transport_report(TransportObj *t, const char *message, PyObject *exc);
 PART int transport_pause_protocol(TransportObj *t);
 PART int transport_resume_protocol(TransportObj *t);
@@ -157,6 +158,8 @@ PART void transport_clear(TransportObj *t);
 PART void transport_discard(TransportObj *t);
 PART void transport_finalize(PyObject *self);
 PART PyObject *transport_check_data(PyObject *data);
+PART int transport_log_lost(TransportObj *t, int writes, const char *text);
+PART int transport_write_lost(TransportObj *t);
 PART int transport_debug(TransportObj *t, const char *format);
 
 /* ---- transport_methods.c ---- */
