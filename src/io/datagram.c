@@ -4,153 +4,19 @@
 
 #include "io/datagram.h"
 
-/* ---- reading, flow control, the protocol ---- */
-
-static PyObject *
-Datagram_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    TransportObj *t = (TransportObj *)self;
-    if (t->closing || t->paused) {
-        Py_RETURN_NONE;
-    }
-    t->paused = 1;
-    if (t->begun) {
-        transport_unwatch(t, POLL_READ);
-    }
-    if (transport_debug(t, "%r pauses reading") < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-Datagram_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    DatagramObj *d = (DatagramObj *)self;
-    TransportObj *t = &d->base;
-    if (t->closing || !t->paused) {
-        Py_RETURN_NONE;
-    }
-    t->paused = 0;
-    if (t->begun) {
-        int err = transport_watch(t, POLL_READ);
-        if (err < 0) {
-            return poll_raise(err);
-        }
-    }
-    if (transport_debug(t, "%r resumes reading") < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-Datagram_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyLong_FromSize_t(((TransportObj *)self)->queue.size);
-}
-
-static PyObject *
-Datagram_set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"high", "low", NULL};
-    PyObject *high = NULL, *low = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", names, &high, &low) ||
-        transport_set_limits((TransportObj *)self, high, low) < 0 ||
-        transport_pause_protocol((TransportObj *)self) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-Datagram_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    PyObject *protocol = single_argument(self, "set_protocol", "protocol", args, nargs, kwnames);
-    if (protocol == NULL) {
-        return NULL;
-    }
-    Py_XSETREF(((TransportObj *)self)->protocol, Py_NewRef(protocol));
-    Py_RETURN_NONE;
-}
-
-/* ---- closing ---- */
-
-static PyObject *
-Datagram_close(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    TransportObj *t = (TransportObj *)self;
-    if (t->closing) {
-        Py_RETURN_NONE;
-    }
-    t->closing = 1;
-    if (t->begun) {
-        transport_unwatch(t, POLL_READ);
-    }
-    if (t->queue.length == 0 && transport_lose(t, NULL) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-Datagram_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (transport_force_close((TransportObj *)self, NULL) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-/* What debug mode calls. */
-static PyObject *
-Datagram_read_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (datagram_read_ready(((TransportObj *)self)->loop, self) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-Datagram_write_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    TransportObj *t = (TransportObj *)self;
-    if ((t->conn_lost ? transport_lost_ready : transport_write_ready)(t->loop, self) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
 /* ---- what asyncio's own code and a few libraries look at ---- */
 
-#define FIELD_OF(field) (void *)(offsetof(DatagramObj, base) + offsetof(TransportObj, field))
-
 static PyGetSetDef datagram_getset[] = {
-    {"_sock", Transport_get_object, NULL, NULL, FIELD_OF(sock)},
-    {"_loop", Transport_get_object, NULL, NULL, FIELD_OF(loop)},
-    {"_protocol", Transport_get_object, NULL, NULL, FIELD_OF(protocol)},
+    {"_sock", Transport_get_object, NULL, NULL, TRANSPORT_FIELD(sock)},
     {"_address", Transport_get_object, NULL, NULL, (void *)offsetof(DatagramObj, address)},
-    {"_closing", Transport_get_flag, NULL, NULL, FIELD_OF(closing)},
-    {"_paused", Transport_get_flag, NULL, NULL, FIELD_OF(paused)},
-    {"_protocol_paused", Transport_get_flag, NULL, NULL, FIELD_OF(protocol_paused)},
-    {"_sock_fd", Transport_get_int, NULL, NULL, FIELD_OF(fd)},
-    {"_conn_lost", Transport_get_int, NULL, NULL, FIELD_OF(conn_lost)},
+    {"_sock_fd", Transport_get_int, NULL, NULL, TRANSPORT_FIELD(fd)},
+    {"_conn_lost", Transport_get_int, NULL, NULL, TRANSPORT_FIELD(conn_lost)},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMemberDef datagram_members[] = {
-    {"__weaklistoffset__",
-     Py_T_PYSSIZET,
-     offsetof(DatagramObj, base) + offsetof(TransportObj, weakrefs),
-     Py_READONLY,
-     NULL},
-    {"__dictoffset__",
-     Py_T_PYSSIZET,
-     offsetof(DatagramObj, base) + offsetof(TransportObj, dict),
-     Py_READONLY,
-     NULL},
+    TRANSPORT_MEMBERS,
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -158,26 +24,9 @@ static PyObject *
 datagram_repr(PyObject *self)
 {
     TransportObj *t = (TransportObj *)self;
-    PyObject *name = PyType_GetName(Py_TYPE(self)), *repr = NULL;
-    if (name == NULL) {
-        return NULL;
-    }
-    const char *state = !t->open ? " closed" : t->closing ? " closing" : "";
-    if (t->loop != NULL && t->loop->is_open) {
-        poll_slot *slot = t->fd < t->loop->poll.n_slots ? &t->loop->poll.slots[t->fd] : NULL;
-        repr = PyUnicode_FromFormat("<%U%s fd=%d read=%s write=<%s, bufsize=%zu>>",
-                                    name,
-                                    state,
-                                    t->fd,
-                                    slot != NULL && slot->reader == self ? "polling" : "idle",
-                                    slot != NULL && slot->writer == self ? "polling" : "idle",
-                                    t->queue.size);
-    }
-    else {
-        repr = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, t->fd);
-    }
-    Py_DECREF(name);
-    return repr;
+    poll_slot *slot = t->loop != NULL && t->fd < t->loop->poll.n_slots ? &t->loop->poll.slots[t->fd] : NULL;
+    return transport_repr_sides(
+        self, slot != NULL && slot->reader == self, slot != NULL && slot->writer == self);
 }
 
 /* ---- life ---- */
@@ -208,19 +57,7 @@ datagram_clear(PyObject *self)
 static void
 datagram_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
-        return;
-    }
-    PyObject_GC_UnTrack(self);
-    if (((TransportObj *)self)->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(self);
-    }
-    Py_TRASHCAN_BEGIN(self, datagram_dealloc); /* anything may be its protocol: another transport */
-    (void)datagram_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-    Py_TRASHCAN_END;
+    transport_dealloc(self, datagram_dealloc);
 }
 
 PyDoc_STRVAR(sendto_doc,
@@ -235,16 +72,9 @@ PyDoc_STRVAR(datagram_pause_doc,
 PyDoc_STRVAR(datagram_resume_doc, "resume_reading($self, /)\n--\n\nGive the protocol datagrams again.");
 PyDoc_STRVAR(datagram_is_reading_doc,
 "is_reading($self, /)\n--\n\nReturn True if the transport receives datagrams.");
-PyDoc_STRVAR(datagram_is_closing_doc,
-"is_closing($self, /)\n--\n\nReturn True if the transport is closing or closed.  (asyncio.BaseTransport)");
 PyDoc_STRVAR(datagram_size_doc,
 "get_write_buffer_size($self, /)\n--\n\n"
 "Return how many bytes wait to be sent, with 8 for each datagram from Python 3.13 on.");
-PyDoc_STRVAR(datagram_limits_doc, "get_write_buffer_limits($self, /)\n--\n\nReturn (low, high) in bytes.");
-PyDoc_STRVAR(datagram_set_limits_doc,
-"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
-"Set at how many waiting bytes the protocol's pause_writing() and resume_writing() are called.\n\n"
-"Raises ValueError unless high >= low >= 0.");
 PyDoc_STRVAR(datagram_close_doc,
 "close($self, /)\n--\n\n"
 "Stop receiving, send what waits, then call the protocol's connection_lost(None).  (asyncio.BaseTransport)");
@@ -252,31 +82,19 @@ PyDoc_STRVAR(datagram_abort_doc,
 "abort($self, /)\n--\n\nClose at once: what waits to be sent is lost.  (asyncio.DatagramTransport)");
 PyDoc_STRVAR(datagram_set_protocol_doc,
 "set_protocol($self, /, protocol)\n--\n\nGive events to another protocol.  (asyncio.BaseTransport)");
-PyDoc_STRVAR(datagram_get_protocol_doc,
-"get_protocol($self, /)\n--\n\nReturn the protocol.  (asyncio.BaseTransport)");
 
 static PyMethodDef datagram_methods[] = {
     {"sendto", (PyCFunction)(void (*)(void))Datagram_sendto, METH_FASTCALL | METH_KEYWORDS, sendto_doc},
-    {"pause_reading", Datagram_pause_reading, METH_NOARGS, datagram_pause_doc},
-    {"resume_reading", Datagram_resume_reading, METH_NOARGS, datagram_resume_doc},
+    {"pause_reading", Transport_pause_reading, METH_NOARGS, datagram_pause_doc},
+    {"resume_reading", Transport_resume_reading, METH_NOARGS, datagram_resume_doc},
     {"is_reading", Transport_is_reading, METH_NOARGS, datagram_is_reading_doc},
-    {"is_closing", Transport_is_closing, METH_NOARGS, datagram_is_closing_doc},
-    {"get_write_buffer_size", Datagram_get_write_buffer_size, METH_NOARGS, datagram_size_doc},
-    {"get_write_buffer_limits", Transport_get_write_buffer_limits, METH_NOARGS, datagram_limits_doc},
-    {"set_write_buffer_limits",
-     (PyCFunction)(void (*)(void))Datagram_set_write_buffer_limits,
-     METH_VARARGS | METH_KEYWORDS,
-     datagram_set_limits_doc},
-    {"close", Datagram_close, METH_NOARGS, datagram_close_doc},
-    {"abort", Datagram_abort, METH_NOARGS, datagram_abort_doc},
+    {"get_write_buffer_size", Transport_get_write_buffer_size, METH_NOARGS, datagram_size_doc},
+    {"close", Transport_close, METH_NOARGS, datagram_close_doc},
+    {"abort", Transport_abort, METH_NOARGS, datagram_abort_doc},
     {"set_protocol",
-     (PyCFunction)(void (*)(void))Datagram_set_protocol,
+     (PyCFunction)(void (*)(void))Transport_set_protocol,
      METH_FASTCALL | METH_KEYWORDS,
      datagram_set_protocol_doc},
-    {"get_protocol", Transport_get_protocol, METH_NOARGS, datagram_get_protocol_doc},
-    {"_call_connection_lost", Transport_call_connection_lost, METH_O, NULL},
-    {"_read_ready", Datagram_read_ready_method, METH_NOARGS, NULL},
-    {"_write_ready", Datagram_write_ready_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -414,5 +232,8 @@ datagram_setup(PyObject *module, ctask_state *st)
     }
     int status = add_type(module, "DatagramTransport", &st->DatagramType, &datagram_spec, bases);
     Py_DECREF(bases);
-    return status < 0 ? -1 : add_methods(st->LoopType, datagram_loop_methods);
+    if (status < 0 || transport_add_methods(st->DatagramType, 1) < 0) {
+        return -1;
+    }
+    return add_methods(st->LoopType, datagram_loop_methods);
 }

@@ -96,42 +96,6 @@ failed:
     }                        \
     Py_RETURN_NONE
 
-static PyObject *
-Pipe_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    PyObject *protocol = single_argument(self, "set_protocol", "protocol", args, nargs, kwnames);
-    if (protocol == NULL) {
-        return NULL;
-    }
-    Py_XSETREF(PIPE(self)->base.protocol, Py_NewRef(protocol));
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-Pipe_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    NONE_UNLESS(pipe_read_ready(NULL, self) < 0);
-}
-
-static PyObject *
-Pipe_write_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    NONE_UNLESS((((TransportObj *)self)->conn_lost ? transport_lost_ready : transport_write_ready)(NULL, self) <
-                0);
-}
-
-static PyObject *
-Pipe_call_connection_lost(PyObject *self, PyObject *exc)
-{
-    TransportObj *t = &PIPE(self)->base;
-    if (t->loop != NULL && !t->lost) {
-        Py_XSETREF(t->lost_exc, exc == Py_None ? NULL : Py_NewRef(exc));
-        t->closing = 1;
-        NONE_UNLESS(transport_call_lost(t) < 0);
-    }
-    Py_RETURN_NONE;
-}
-
 /* Who has closed the file himself says so by None; then there is nothing to warn of or to close. */
 static int
 Pipe_set_pipe(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
@@ -157,38 +121,21 @@ Pipe_set_pipe(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
 }
 
 static PyObject *
-Pipe_get_fileno(PyObject *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromLong(PIPE(self)->base.fd);
-}
-
-static PyObject *
 pipe_repr(PyObject *self)
 {
     PipeObj *p = PIPE(self);
     TransportObj *t = &p->base;
-    PyObject *name = PyType_GetName(Py_TYPE(self)), *repr;
-    if (name == NULL) {
-        return NULL;
-    }
-    const char *state = !t->open ? " closed" : t->closing ? " closing" : "";
+    PyObject *rest;
     if (!t->open || t->loop == NULL || !t->loop->is_open) {
-        repr = PyUnicode_FromFormat("<%U%s fd=%d %s>", name, state, t->fd, t->open ? "open" : "closed");
+        rest = PyUnicode_FromString(t->open ? " open" : " closed");
     }
     else if (p->writes) {
-        repr = PyUnicode_FromFormat("<%U%s fd=%d %s bufsize=%zu>",
-                                    name,
-                                    state,
-                                    t->fd,
-                                    t->queue.length > 0 ? "polling" : "idle",
-                                    t->queue.size);
+        rest = PyUnicode_FromFormat(" %s bufsize=%zu", t->queue.length > 0 ? "polling" : "idle", t->queue.size);
     }
     else {
-        repr = PyUnicode_FromFormat(
-            "<%U%s fd=%d %s>", name, state, t->fd, t->begun && pipe_is_reading(p) ? "polling" : "idle");
+        rest = PyUnicode_FromString(t->begun && pipe_is_reading(p) ? " polling" : " idle");
     }
-    Py_DECREF(name);
-    return repr;
+    return transport_repr(self, rest);
 }
 
 static int
@@ -209,70 +156,31 @@ pipe_clear(PyObject *self)
 static void
 pipe_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
-        return;
-    }
-    PyObject_GC_UnTrack(self);
-    if (PIPE(self)->base.weakrefs != NULL) {
-        PyObject_ClearWeakRefs(self);
-    }
-    Py_TRASHCAN_BEGIN(self, pipe_dealloc); /* anything may be its protocol: another transport */
-    (void)pipe_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-    Py_TRASHCAN_END;
+    transport_dealloc(self, pipe_dealloc);
 }
 
-#define PIPE_OFFSET(field) (void *)(offsetof(PipeObj, base) + offsetof(TransportObj, field))
-
 static PyGetSetDef pipe_getset[] = {
-    {"_loop", Transport_get_object, NULL, NULL, PIPE_OFFSET(loop)},
-    {"_pipe", Transport_get_object, Pipe_set_pipe, NULL, PIPE_OFFSET(sock)},
-    {"_protocol", Transport_get_object, NULL, NULL, PIPE_OFFSET(protocol)},
-    {"_fileno", Pipe_get_fileno, NULL, NULL, NULL},
-    {"_closing", Transport_get_flag, NULL, NULL, PIPE_OFFSET(closing)},
-    {"_paused", Transport_get_flag, NULL, NULL, PIPE_OFFSET(paused)},
-    {"_protocol_paused", Transport_get_flag, NULL, NULL, PIPE_OFFSET(protocol_paused)},
-    {"_high_water", Transport_get_size, NULL, NULL, PIPE_OFFSET(high_water)},
-    {"_low_water", Transport_get_size, NULL, NULL, PIPE_OFFSET(low_water)},
+    {"_pipe", Transport_get_object, Pipe_set_pipe, NULL, TRANSPORT_FIELD(sock)},
+    {"_fileno", Transport_get_int, NULL, NULL, TRANSPORT_FIELD(fd)},
+    {"_high_water", Transport_get_size, NULL, NULL, TRANSPORT_FIELD(high_water)},
+    {"_low_water", Transport_get_size, NULL, NULL, TRANSPORT_FIELD(low_water)},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMemberDef pipe_members[] = {
-    {"__weaklistoffset__",
-     Py_T_PYSSIZET,
-     offsetof(PipeObj, base) + offsetof(TransportObj, weakrefs),
-     Py_READONLY,
-     NULL},
-    {"__dictoffset__",
-     Py_T_PYSSIZET,
-     offsetof(PipeObj, base) + offsetof(TransportObj, dict),
-     Py_READONLY,
-     NULL},
+    TRANSPORT_MEMBERS,
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(pipe_is_closing_doc,
-"is_closing($self, /)\n--\n\nReturn True if the transport is closing or closed.  (asyncio.BaseTransport)");
 PyDoc_STRVAR(pipe_set_protocol_doc,
 "set_protocol($self, /, protocol)\n--\n\nGive data and events to another protocol.  (asyncio.BaseTransport)");
-PyDoc_STRVAR(pipe_get_protocol_doc,
-"get_protocol($self, /)\n--\n\nReturn the protocol, None once the connection is lost.  (asyncio.BaseTransport)");
 
-#define METHODS_OF_BOTH                                                               \
-    {"is_closing", Transport_is_closing, METH_NOARGS, pipe_is_closing_doc},           \
-        {"set_protocol",                                                              \
-         (PyCFunction)(void (*)(void))Pipe_set_protocol,                              \
-         METH_FASTCALL | METH_KEYWORDS,                                               \
-         pipe_set_protocol_doc},                                                      \
-        {"get_protocol", Transport_get_protocol, METH_NOARGS, pipe_get_protocol_doc}, \
-        {"_call_connection_lost", Pipe_call_connection_lost, METH_O, NULL},           \
-        {"_read_ready", Pipe_read_ready, METH_NOARGS, NULL},                          \
-    {                                                                                 \
-        "_write_ready", Pipe_write_ready, METH_NOARGS, NULL                           \
-    }
+#define SET_PROTOCOL                                      \
+    {"set_protocol",                                      \
+     (PyCFunction)(void (*)(void))Transport_set_protocol, \
+     METH_FASTCALL | METH_KEYWORDS,                       \
+     pipe_set_protocol_doc}
 
 #define SLOTS_OF_BOTH                                                                                     \
     {Py_tp_dealloc, pipe_dealloc}, {Py_tp_finalize, transport_finalize}, {Py_tp_traverse, pipe_traverse}, \
@@ -286,58 +194,22 @@ PyDoc_STRVAR(pipe_get_protocol_doc,
 PyDoc_STRVAR(pipe_pause_reading_doc,
 "pause_reading($self, /)\n--\n\nDo not call data_received() until resume_reading().  (asyncio.ReadTransport)");
 
-static PyObject *
-ReadPipe_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    TransportObj *t = &PIPE(self)->base;
-    if (!pipe_is_reading(PIPE(self)) || t->loop == NULL) {
-        Py_RETURN_NONE;
-    }
-    t->paused = 1;
-    transport_unwatch(t, POLL_READ);
-    NONE_UNLESS(transport_debug(t, "%r pauses reading") < 0);
-}
-
 PyDoc_STRVAR(pipe_resume_reading_doc,
 "resume_reading($self, /)\n--\n\nGive the protocol data again.  (asyncio.ReadTransport)");
 
-static PyObject *
-ReadPipe_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    TransportObj *t = &PIPE(self)->base;
-    if (t->closing || !t->paused || t->loop == NULL) {
-        Py_RETURN_NONE;
-    }
-    t->paused = 0;
-    NONE_UNLESS((t->begun && pipe_watch(PIPE(self), POLL_READ) < 0) ||
-                transport_debug(t, "%r resumes reading") < 0);
-}
-
 PyDoc_STRVAR(pipe_is_reading_doc,
 "is_reading($self, /)\n--\n\nReturn True if it is neither paused nor closing.  (asyncio.ReadTransport)");
-
-static PyObject *
-ReadPipe_is_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(pipe_is_reading(PIPE(self)));
-}
 
 PyDoc_STRVAR(pipe_read_close_doc,
 "close($self, /)\n--\n\n"
 "Stop reading, then call the protocol's connection_lost(None) and close the file.  (asyncio.BaseTransport)");
 
-static PyObject *
-ReadPipe_close(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    NONE_UNLESS(!PIPE(self)->base.closing && transport_force_close(&PIPE(self)->base, NULL) < 0);
-}
-
 static PyMethodDef read_pipe_methods[] = {
-    METHODS_OF_BOTH,
-    {"pause_reading", ReadPipe_pause_reading, METH_NOARGS, pipe_pause_reading_doc},
-    {"resume_reading", ReadPipe_resume_reading, METH_NOARGS, pipe_resume_reading_doc},
-    {"is_reading", ReadPipe_is_reading, METH_NOARGS, pipe_is_reading_doc},
-    {"close", ReadPipe_close, METH_NOARGS, pipe_read_close_doc},
+    SET_PROTOCOL,
+    {"pause_reading", Transport_pause_reading, METH_NOARGS, pipe_pause_reading_doc},
+    {"resume_reading", Transport_resume_reading, METH_NOARGS, pipe_resume_reading_doc},
+    {"is_reading", Transport_is_reading, METH_NOARGS, pipe_is_reading_doc},
+    {"close", Transport_close, METH_NOARGS, pipe_read_close_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -402,54 +274,17 @@ PyDoc_STRVAR(pipe_write_close_doc,
 PyDoc_STRVAR(pipe_abort_doc,
 "abort($self, /)\n--\n\nClose at once: what waits to be written is lost.  (asyncio.WriteTransport)");
 
-static PyObject *
-WritePipe_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    NONE_UNLESS(transport_force_close(&PIPE(self)->base, NULL) < 0);
-}
-
 PyDoc_STRVAR(pipe_size_doc,
 "get_write_buffer_size($self, /)\n--\n\nReturn how many bytes wait to be written.  (asyncio.WriteTransport)");
 
-static PyObject *
-WritePipe_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyLong_FromSize_t(PIPE(self)->base.queue.size);
-}
-
-PyDoc_STRVAR(pipe_limits_doc,
-"get_write_buffer_limits($self, /)\n--\n\nReturn (low, high) in bytes.  (asyncio.WriteTransport)");
-
-PyDoc_STRVAR(pipe_set_limits_doc,
-"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
-"Set at how many waiting bytes the protocol's pause_writing() and resume_writing() are called.\n\n"
-"Raises ValueError unless high >= low >= 0.  (asyncio.WriteTransport)");
-
-static PyObject *
-WritePipe_set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"high", "low", NULL};
-    PyObject *high = NULL, *low = NULL;
-    TransportObj *t = &PIPE(self)->base;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", names, &high, &low)) {
-        return NULL;
-    }
-    NONE_UNLESS(transport_set_limits(t, high, low) < 0 || transport_pause_protocol(t) < 0);
-}
-
 static PyMethodDef write_pipe_methods[] = {
-    METHODS_OF_BOTH,
+    SET_PROTOCOL,
     {"write", (PyCFunction)(void (*)(void))WritePipe_write, METH_FASTCALL | METH_KEYWORDS, pipe_write_doc},
     {"write_eof", WritePipe_write_eof, METH_NOARGS, pipe_write_eof_doc},
     {"can_write_eof", WritePipe_can_write_eof, METH_NOARGS, pipe_can_write_eof_doc},
     {"close", WritePipe_write_eof, METH_NOARGS, pipe_write_close_doc},
-    {"abort", WritePipe_abort, METH_NOARGS, pipe_abort_doc},
-    {"get_write_buffer_size", WritePipe_get_write_buffer_size, METH_NOARGS, pipe_size_doc},
-    {"get_write_buffer_limits", Transport_get_write_buffer_limits, METH_NOARGS, pipe_limits_doc},
-    {"set_write_buffer_limits",
-     (PyCFunction)(void (*)(void))WritePipe_set_write_buffer_limits,
-     METH_VARARGS | METH_KEYWORDS,
-     pipe_set_limits_doc},
+    {"abort", Transport_abort, METH_NOARGS, pipe_abort_doc},
+    {"get_write_buffer_size", Transport_get_write_buffer_size, METH_NOARGS, pipe_size_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -516,6 +351,9 @@ pipe_setup(PyObject *module, ctask_state *st)
 {
     if (add_type(module, NULL, &st->ReadPipeType, &read_pipe_spec, st->stock_ReadTransport) < 0 ||
         add_type(module, NULL, &st->WritePipeType, &write_pipe_spec, st->stock_Transport) < 0) {
+        return -1;
+    }
+    if (transport_add_methods(st->ReadPipeType, 0) < 0 || transport_add_methods(st->WritePipeType, 1) < 0) {
         return -1;
     }
     return add_methods(st->LoopType, pipe_loop_methods);

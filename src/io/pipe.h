@@ -19,7 +19,6 @@ typedef struct {
 
 /* ---- pipe_file.c ---- */
 
-PART int pipe_watch(PipeObj *p, uint32_t side);
 PART int pipe_is_reading(PipeObj *p);
 PART int pipe_fd(PipeObj *p);
 PART ssize_t pipe_transfer(PipeObj *p, int fd, struct iovec *iov, int count, uint32_t side);

@@ -14,23 +14,6 @@
 #define RWF_NOWAIT 8
 #endif
 
-/* ---- waiting ---- */
-
-PART int
-pipe_watch(PipeObj *p, uint32_t side)
-{
-    TransportObj *t = &p->base;
-    if (loop_check_open(t->loop) < 0) {
-        return -1;
-    }
-    int err = transport_watch(t, side);
-    if (err < 0) {
-        poll_raise(err);
-        return -1;
-    }
-    return 0;
-}
-
 PART int
 pipe_is_reading(PipeObj *p)
 {

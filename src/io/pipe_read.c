@@ -17,7 +17,7 @@ pipe_begin(PipeObj *p)
     /* connection_made() may have paused it or closed it, and nested calls of the loop even more. */
     int wanted = p->writes ? p->sees_hangup && !t->conn_lost : pipe_is_reading(p);
     if (t->loop != NULL && wanted) {
-        (void)pipe_watch(p, POLL_READ);
+        (void)transport_wait(t, POLL_READ);
     }
     return transport_connected((PyObject *)p, waiter, raised);
 }

@@ -130,7 +130,7 @@ pipe_write_bytes(PipeObj *p, int fd, PyObject *owner, const char *data, size_t s
             Py_XDECREF(owner);
             return 0;
         }
-        if (t->loop == NULL || pipe_watch(p, POLL_WRITE) < 0) {
+        if (t->loop == NULL || transport_wait(t, POLL_WRITE) < 0) {
             Py_XDECREF(owner);
             return t->loop == NULL && !PyErr_Occurred() ? 0 : -1; // lost meanwhile, by another thread
         }

@@ -151,61 +151,13 @@ failed:
 /* ---- flow control ---- */
 
 static PyObject *
-Stream_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+Stream_resume_reading(PyObject *self, PyObject *ignored)
 {
     StreamObj *s = (StreamObj *)self;
-    TransportObj *t = &s->base;
-    if (t->closing || t->paused) {
-        Py_RETURN_NONE;
+    if (!s->base.closing && s->base.paused) {
+        s->eof_seen = 0; // whoever is the protocol now hears of it as well
     }
-    t->paused = 1;
-    if (t->begun && !s->eof_seen) {
-        transport_unwatch(t, POLL_READ);
-    }
-    if (transport_debug(t, "%r pauses reading") < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-Stream_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    StreamObj *s = (StreamObj *)self;
-    TransportObj *t = &s->base;
-    if (t->closing || !t->paused) {
-        Py_RETURN_NONE;
-    }
-    t->paused = 0;
-    s->eof_seen = 0; // whoever is the protocol now hears of it as well
-    if (t->begun) {
-        int err = transport_watch(t, POLL_READ);
-        if (err < 0) {
-            return poll_raise(err);
-        }
-    }
-    if (transport_debug(t, "%r resumes reading") < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-Stream_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyLong_FromSize_t(((TransportObj *)self)->queue.size);
-}
-
-static PyObject *
-Stream_set_limits(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"high", "low", NULL};
-    PyObject *high = NULL, *low = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", names, &high, &low) ||
-        transport_set_limits((TransportObj *)self, high, low) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return Transport_resume_reading(self, ignored);
 }
 
 static PyObject *
@@ -226,36 +178,7 @@ Stream_maybe_resume(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static PyObject *
-Stream_set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    PyObject *res = Stream_set_limits(self, args, kwargs);
-    if (res == NULL || transport_pause_protocol((TransportObj *)self) < 0) {
-        Py_XDECREF(res);
-        return NULL;
-    }
-    return res;
-}
-
 /* ---- closing ---- */
-
-static PyObject *
-Stream_close(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (stream_close((StreamObj *)self) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-Stream_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (transport_force_close((TransportObj *)self, NULL) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
 
 static PyObject *
 Stream_force_close(PyObject *self, PyObject *exc)
@@ -370,60 +293,22 @@ Stream_take_back(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- what asyncio's own code and a few libraries look at ---- */
 
-static PyObject *
-Stream_read_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    LoopObj *loop = (LoopObj *)Py_XNewRef((PyObject *)((TransportObj *)self)->loop);
-    int status = stream_read_ready(loop, self);
-    Py_XDECREF(loop);
-    if (status < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-Stream_write_ready_method(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    TransportObj *t = (TransportObj *)self;
-    if ((t->conn_lost ? transport_lost_ready : transport_write_ready)(t->loop, self) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-#define BASE(field) (void *)(offsetof(StreamObj, base) + offsetof(TransportObj, field))
-
 static PyGetSetDef stream_getset[] = {
     {"_extra", Stream_get_extra, NULL, NULL, NULL},
     {"_sock", Stream_get_sock, NULL, NULL, NULL},
-    {"_loop", Transport_get_object, NULL, NULL, BASE(loop)},
-    {"_protocol", Transport_get_object, NULL, NULL, BASE(protocol)},
-    {"_server", Transport_get_object, NULL, NULL, BASE(server)},
+    {"_server", Transport_get_object, NULL, NULL, TRANSPORT_FIELD(server)},
     {"_empty_waiter", Transport_get_object, NULL, NULL, (void *)offsetof(StreamObj, empty_waiter)},
-    {"_closing", Transport_get_flag, NULL, NULL, BASE(closing)},
-    {"_paused", Transport_get_flag, NULL, NULL, BASE(paused)},
-    {"_protocol_paused", Transport_get_flag, NULL, NULL, BASE(protocol_paused)},
-    {"_high_water", Transport_get_size, NULL, NULL, BASE(high_water)},
-    {"_low_water", Transport_get_size, NULL, NULL, BASE(low_water)},
+    {"_high_water", Transport_get_size, NULL, NULL, TRANSPORT_FIELD(high_water)},
+    {"_low_water", Transport_get_size, NULL, NULL, TRANSPORT_FIELD(low_water)},
     {"_eof", Transport_get_flag, NULL, NULL, (void *)offsetof(StreamObj, eof_sent)},
-    {"_sock_fd", Transport_get_int, NULL, NULL, BASE(fd)},
-    {"_conn_lost", Transport_get_int, NULL, NULL, BASE(conn_lost)},
+    {"_sock_fd", Transport_get_int, NULL, NULL, TRANSPORT_FIELD(fd)},
+    {"_conn_lost", Transport_get_int, NULL, NULL, TRANSPORT_FIELD(conn_lost)},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMemberDef stream_members[] = {
-    {"__weaklistoffset__",
-     Py_T_PYSSIZET,
-     offsetof(StreamObj, base) + offsetof(TransportObj, weakrefs),
-     Py_READONLY,
-     NULL},
-    {"__dictoffset__",
-     Py_T_PYSSIZET,
-     offsetof(StreamObj, base) + offsetof(TransportObj, dict),
-     Py_READONLY,
-     NULL},
+    TRANSPORT_MEMBERS,
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -431,26 +316,7 @@ static PyObject *
 stream_repr(PyObject *self)
 {
     StreamObj *s = (StreamObj *)self;
-    TransportObj *t = &s->base;
-    PyObject *name = PyType_GetName(Py_TYPE(self)), *repr = NULL;
-    if (name == NULL) {
-        return NULL;
-    }
-    const char *state = !t->open ? " closed" : t->closing ? " closing" : "";
-    if (t->loop != NULL && t->loop->is_open) {
-        repr = PyUnicode_FromFormat("<%U%s fd=%d read=%s write=<%s, bufsize=%zu>>",
-                                    name,
-                                    state,
-                                    t->fd,
-                                    t->begun && stream_is_reading(s) ? "polling" : "idle",
-                                    t->queue.length > 0 ? "polling" : "idle",
-                                    t->queue.size);
-    }
-    else {
-        repr = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, t->fd);
-    }
-    Py_DECREF(name);
-    return repr;
+    return transport_repr_sides(self, s->base.begun && stream_is_reading(s), s->base.queue.length > 0);
 }
 
 /* ---- life ---- */
@@ -475,19 +341,7 @@ stream_clear(PyObject *self)
 static void
 stream_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
-        return;
-    }
-    PyObject_GC_UnTrack(self);
-    if (((TransportObj *)self)->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(self);
-    }
-    Py_TRASHCAN_BEGIN(self, stream_dealloc); /* anything may be its protocol: another transport */
-    (void)stream_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-    Py_TRASHCAN_END;
+    transport_dealloc(self, stream_dealloc);
 }
 
 PyDoc_STRVAR(write_doc,
@@ -507,16 +361,8 @@ PyDoc_STRVAR(resume_reading_doc,
 "resume_reading($self, /)\n--\n\nGive the protocol data again.  (asyncio.ReadTransport)");
 PyDoc_STRVAR(is_reading_doc,
 "is_reading($self, /)\n--\n\nReturn True if the transport receives data.  (asyncio.ReadTransport)");
-PyDoc_STRVAR(is_closing_doc,
-"is_closing($self, /)\n--\n\nReturn True if the transport is closing or closed.  (asyncio.BaseTransport)");
 PyDoc_STRVAR(size_doc,
 "get_write_buffer_size($self, /)\n--\n\nReturn how many bytes wait to be sent.  (asyncio.WriteTransport)");
-PyDoc_STRVAR(limits_doc,
-"get_write_buffer_limits($self, /)\n--\n\nReturn (low, high) in bytes.  (asyncio.WriteTransport)");
-PyDoc_STRVAR(set_limits_doc,
-"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
-"Set at how many waiting bytes the protocol's pause_writing() and resume_writing() are called.\n\n"
-"Raises ValueError unless high >= low >= 0.  (asyncio.WriteTransport)");
 PyDoc_STRVAR(can_write_eof_doc, "can_write_eof($self, /)\n--\n\nReturn True.  (asyncio.WriteTransport)");
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
@@ -526,7 +372,6 @@ PyDoc_STRVAR(abort_doc,
 "Close at once: what waits to be sent is lost.  (asyncio.WriteTransport)");
 PyDoc_STRVAR(set_protocol_doc,
 "set_protocol($self, /, protocol)\n--\n\nGive data and events to another protocol.  (asyncio.BaseTransport)");
-PyDoc_STRVAR(get_protocol_doc, "get_protocol($self, /)\n--\n\nReturn the protocol.  (asyncio.BaseTransport)");
 PyDoc_STRVAR(get_extra_info_doc,
 "get_extra_info($self, /, name, default=None)\n--\n\n"
 "Return what is known by that name: 'socket', 'peername', 'sockname'; else the default.\n\n"
@@ -540,30 +385,23 @@ static PyMethodDef stream_methods[] = {
     {"writelines", FAST(Stream_writelines), writelines_doc},
     {"write_eof", Stream_write_eof, METH_NOARGS, write_eof_doc},
     {"can_write_eof", Stream_can_write_eof, METH_NOARGS, can_write_eof_doc},
-    {"pause_reading", Stream_pause_reading, METH_NOARGS, pause_reading_doc},
+    {"pause_reading", Transport_pause_reading, METH_NOARGS, pause_reading_doc},
     {"resume_reading", Stream_resume_reading, METH_NOARGS, resume_reading_doc},
     {"is_reading", Transport_is_reading, METH_NOARGS, is_reading_doc},
-    {"is_closing", Transport_is_closing, METH_NOARGS, is_closing_doc},
-    {"get_write_buffer_size", Stream_get_write_buffer_size, METH_NOARGS, size_doc},
-    {"get_write_buffer_limits", Transport_get_write_buffer_limits, METH_NOARGS, limits_doc},
-    {"set_write_buffer_limits", KEYWORDS(Stream_set_write_buffer_limits), set_limits_doc},
-    {"close", Stream_close, METH_NOARGS, close_doc},
-    {"abort", Stream_abort, METH_NOARGS, abort_doc},
+    {"get_write_buffer_size", Transport_get_write_buffer_size, METH_NOARGS, size_doc},
+    {"close", Transport_close, METH_NOARGS, close_doc},
+    {"abort", Transport_abort, METH_NOARGS, abort_doc},
     {"set_protocol", FAST(Stream_set_protocol), set_protocol_doc},
-    {"get_protocol", Transport_get_protocol, METH_NOARGS, get_protocol_doc},
     {"get_extra_info", KEYWORDS(Stream_get_extra_info), get_extra_info_doc},
-    {"_set_write_buffer_limits", KEYWORDS(Stream_set_limits), set_limits_doc},
+    {"_set_write_buffer_limits", KEYWORDS(Transport_set_limits), NULL},
     {"_maybe_pause_protocol", Stream_maybe_pause, METH_NOARGS, NULL},
     {"_maybe_resume_protocol", Stream_maybe_resume, METH_NOARGS, NULL},
     {"_force_close", Stream_force_close, METH_O, NULL},
     {"_fatal_error", KEYWORDS(Stream_fatal_error), NULL},
-    {"_call_connection_lost", Transport_call_connection_lost, METH_O, NULL},
     {"_make_empty_waiter", Stream_make_empty_waiter, METH_NOARGS, NULL},
     {"_reset_empty_waiter", Stream_reset_empty_waiter, METH_NOARGS, NULL},
     {"_lend", Stream_lend, METH_NOARGS, lend_doc},
     {"_take_back", Stream_take_back, METH_NOARGS, take_back_doc},
-    {"_read_ready", Stream_read_ready_method, METH_NOARGS, NULL},
-    {"_write_ready", Stream_write_ready_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -664,7 +502,8 @@ stream_setup(PyObject *module, ctask_state *st)
     }
     st->stock_get_extra_info = PyObject_GetAttr(st->stock_Transport, st->str.get_extra_info);
     if (st->stock_get_extra_info == NULL ||
-        add_type(module, "StreamTransport", &st->StreamType, &stream_spec, st->stock_Transport) < 0) {
+        add_type(module, "StreamTransport", &st->StreamType, &stream_spec, st->stock_Transport) < 0 ||
+        transport_add_methods(st->StreamType, 1) < 0) {
         return -1;
     }
     PyObject *type = (PyObject *)st->StreamType;

@@ -19,7 +19,6 @@ PART PyObject *Stream_get_sock(PyObject *self, void *closure);
 
 PART int stream_send_waiting(TransportObj *t);
 PART int stream_call_lost(TransportObj *t);
-PART int stream_close(StreamObj *s);
 PART PyObject *Stream_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PART PyObject *Stream_writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PART PyObject *Stream_write_eof(PyObject *self, PyObject *ignored);

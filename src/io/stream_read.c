@@ -57,7 +57,7 @@ receive_eof(StreamObj *s)
         return transport_fatal_error(t, "Fatal error: protocol.eof_received() call failed.");
     }
     if (!keep_open) {
-        return stream_close(s);
+        return transport_close(t);
     }
     s->eof_seen = 1;
     if (t->loop != NULL) {

@@ -493,22 +493,3 @@ Stream_can_write_eof(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
 {
     Py_RETURN_TRUE;
 }
-
-/* ---- closing ---- */
-
-PART int
-stream_close(StreamObj *s)
-{
-    TransportObj *t = &s->base;
-    if (t->closing) {
-        return 0;
-    }
-    t->closing = 1;
-    if (t->begun) {
-        transport_unwatch(t, POLL_READ);
-    }
-    if (t->queue.length == 0) {
-        return transport_lose(t, NULL);
-    }
-    return 0;
-}

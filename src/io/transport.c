@@ -338,6 +338,20 @@ transport_watch(TransportObj *t, uint32_t side)
     return fd < 0 ? -EBADF : watch_object(t->loop, fd, side, (PyObject *)t, ready);
 }
 
+PART int
+transport_wait(TransportObj *t, uint32_t side)
+{
+    if (loop_check_open(t->loop) < 0) {
+        return -1;
+    }
+    int err = transport_watch(t, side);
+    if (err < 0) {
+        poll_raise(err);
+        return -1;
+    }
+    return 0;
+}
+
 /* Of a file that others have as well, the kernel hears at once. */
 PART void
 transport_unwatch(TransportObj *t, uint32_t side)
@@ -418,6 +432,20 @@ transport_force_close(TransportObj *t, PyObject *exc)
     queue_clear(&t->queue);
     t->closing = 1;
     return transport_lose(t, exc);
+}
+
+/* Send what waits, then have connection_lost(None) called. */
+PART int
+transport_close(TransportObj *t)
+{
+    if (t->closing) {
+        return 0;
+    }
+    t->closing = 1;
+    if (t->begun) {
+        transport_unwatch(t, POLL_READ);
+    }
+    return t->queue.length == 0 ? transport_lose(t, NULL) : 0;
 }
 
 /* -1 with what the socket's close() raised.  (The address may still be asked for when the descriptor is gone.) */
@@ -573,6 +601,23 @@ transport_clear(TransportObj *t)
     Py_CLEAR(t->lost_exc);
     Py_CLEAR(t->loop);
     Py_CLEAR(t->context);
+}
+
+/* tp_dealloc, which the caller is: its address tells of which kind a transport is. */
+PART void
+transport_dealloc(PyObject *self, destructor dealloc)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    clear_weakrefs(self, type);
+    Py_TRASHCAN_BEGIN(self, dealloc); /* anything may be its protocol: another transport */
+    (void)type->tp_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 /* Give up one that could not be made.  A finalizer is called of what the collector knows. */

@@ -135,6 +135,7 @@ PART void transport_call_made(TransportObj *t);
 PART int transport_connected(PyObject *self, PyObject *waiter, PyObject *raised);
 PART int transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg);
 PART int transport_fatal_error(TransportObj *t, const char *message);
+PART int transport_close(TransportObj *t);
 PART int transport_force_close(TransportObj *t, PyObject *exc);
 PART int transport_lose(TransportObj *t, PyObject *exc);
 PART int transport_call_lost(TransportObj *t);
@@ -147,6 +148,8 @@ PART void transport_close_descriptor(TransportObj *t);
 PART int transport_own(TransportObj *t);
 PART int transport_watch(TransportObj *t, uint32_t side);
 PART void transport_unwatch(TransportObj *t, uint32_t side);
+/* transport_watch() for who is called by the program: -1 with an exception, also if the loop is closed. */
+PART int transport_wait(TransportObj *t, uint32_t side);
 /* Have read_ready() called in the next iteration. */
 PART int transport_schedule(TransportObj *t);
 /* What the loop calls besides read_ready(). */
@@ -155,6 +158,7 @@ PART int transport_lost_ready(LoopObj *loop, PyObject *self);
 PART int transport_set_limits(TransportObj *t, PyObject *high, PyObject *low);
 PART int transport_traverse(PyObject *self, visitproc visit, void *arg);
 PART void transport_clear(TransportObj *t);
+PART void transport_dealloc(PyObject *self, destructor dealloc);
 PART void transport_discard(TransportObj *t);
 PART void transport_finalize(PyObject *self);
 PART PyObject *transport_check_data(PyObject *data);
@@ -164,15 +168,39 @@ PART int transport_debug(TransportObj *t, const char *format);
 
 /* ---- transport_methods.c ---- */
 
-/* Of attributes, `offset` is that of the field. */
+/* Add the methods and attributes that all have in the same words. */
+PART int transport_add_methods(PyTypeObject *type, int writes);
+
+/* Those of which each type has its own words, or not all have them. */
 PART PyObject *Transport_is_reading(PyObject *self, PyObject *ignored);
-PART PyObject *Transport_is_closing(PyObject *self, PyObject *ignored);
-PART PyObject *Transport_get_write_buffer_limits(PyObject *self, PyObject *ignored);
-PART PyObject *Transport_get_protocol(PyObject *self, PyObject *ignored);
-PART PyObject *Transport_call_connection_lost(PyObject *self, PyObject *exc);
+PART PyObject *Transport_pause_reading(PyObject *self, PyObject *ignored);
+PART PyObject *Transport_resume_reading(PyObject *self, PyObject *ignored);
+PART PyObject *Transport_get_write_buffer_size(PyObject *self, PyObject *ignored);
+PART PyObject *Transport_set_limits(PyObject *self, PyObject *args, PyObject *kwargs);
+PART PyObject *Transport_set_protocol(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                                      PyObject *kwnames);
+PART PyObject *Transport_close(PyObject *self, PyObject *ignored);
+PART PyObject *Transport_abort(PyObject *self, PyObject *ignored);
+
+/* "<name state fd=number" + rest + ">"; takes `rest`, which is NULL if it could not be made. */
+PART PyObject *transport_repr(PyObject *self, PyObject *rest);
+/* That of sockets: does the loop wait for either side? */
+PART PyObject *transport_repr_sides(PyObject *self, int reads, int writes);
+
+/* Attributes: `offset` is that of the field. */
 PART PyObject *Transport_get_object(PyObject *self, void *offset);
 PART PyObject *Transport_get_flag(PyObject *self, void *offset);
 PART PyObject *Transport_get_size(PyObject *self, void *offset);
 PART PyObject *Transport_get_int(PyObject *self, void *offset);
+
+/* The offset of a field that all have, as they begin with it. */
+#define TRANSPORT_FIELD(field) (void *)offsetof(TransportObj, field)
+
+/* What a type's members begin with. */
+#define TRANSPORT_MEMBERS                                                                       \
+    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(TransportObj, weakrefs), Py_READONLY, NULL}, \
+    {                                                                                           \
+        "__dictoffset__", Py_T_PYSSIZET, offsetof(TransportObj, dict), Py_READONLY, NULL        \
+    }
 
 #endif

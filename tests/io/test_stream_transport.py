@@ -594,6 +594,18 @@ def test_closed_loop_leaves_a_transport_that_can_be_asked(loop, run):
     peer.close()
 
 
+def test_closed_loop_cannot_resume_reading(loop, run):
+    ours, peer = make_pair("unix")
+    transport, _ = run(loop.create_connection(Recorder, sock=ours))
+    transport.pause_reading()
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        transport.resume_reading()
+    del ours, transport, _
+    assert any(m.startswith("unclosed transport <") for m in collect())
+    peer.close()
+
+
 # ---- writing after the end ----
 
 
