@@ -182,6 +182,7 @@ stream_call_lost(TransportObj *t)
     }
     int status = transport_end(t);
     if (waiter != NULL) {
+        PyObject *raised = PyErr_GetRaisedException();
         PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s", "Connection is closed by peer");
         PyObject *done = PyObject_CallMethod(waiter, "done", NULL);
         PyObject *res = NULL;
@@ -195,6 +196,7 @@ stream_call_lost(TransportObj *t)
         Py_XDECREF(done);
         Py_XDECREF(exc);
         Py_DECREF(waiter);
+        PyErr_SetRaisedException(raised);
     }
     return status;
 }

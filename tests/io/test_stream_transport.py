@@ -840,6 +840,24 @@ def test_exit_in_data_received_leaves_the_loop_and_the_connection(link, loop, un
     until(lambda: proto.data == b"12")
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_exit_in_connection_lost_leaves_the_loop_while_somebody_waits_for_an_empty_buffer(
+    link, loop, error
+):
+    class Leaves(Recorder):
+        def connection_lost(self, exc):
+            super().connection_lost(exc)
+            raise error
+
+    proto = Leaves()
+    transport, _ = link(proto)
+    waiter = transport._make_empty_waiter()
+    transport.abort()
+    with pytest.raises(error):
+        loop.run_forever()
+    assert proto.is_lost and waiter.done()
+
+
 def test_default_handler_logs_transport_and_protocol(link, until, logs):
     class Named(Recorder):
         def __repr__(self):
