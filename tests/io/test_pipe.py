@@ -1275,3 +1275,41 @@ def test_forked_child_leaves_it_to_its_parent_whether_files_block(script, how):
     assert STOCK or os.get_blocking(other)
     loop.close()
     """)
+
+
+@pytest.mark.ctask_only  # asyncio has no table that grows with the descriptor's number
+def test_no_memory_to_watch_is_a_memory_error(memory_script):
+    out = memory_script("""
+    import resource
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    high = min(hard, 200000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (high, hard))
+    told = []
+    loop = impl.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    reading, writing = os.pipe()
+    file = open(os.dup2(reading, high - 1), "rb", 0)
+
+    async def main():
+        await asyncio.sleep(0)
+        unlimited = resource.getrlimit(resource.RLIMIT_AS)
+        with open("/proc/self/statm") as statm:
+            size = int(statm.read().split()[0]) * os.sysconf("SC_PAGESIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (size + 500000, unlimited[1]))
+        try:
+            transport, _ = await asyncio.wait_for(loop.connect_read_pipe(asyncio.Protocol, file), 1)
+            return transport
+        except BaseException as error:
+            told.append(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, unlimited)
+
+    transport = loop.run_until_complete(main())
+    if transport is not None:
+        transport.close()
+    loop.run_until_complete(asyncio.sleep(0))
+    os.close(reading); os.close(writing); file.close()
+    loop.close()
+    print({type(error).__name__ for error in told})
+    """)
+    assert out.out == "{'MemoryError'}\n"
