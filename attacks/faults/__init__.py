@@ -1,0 +1,142 @@
+"""Every allocation and every system call of the loop fails in turn.
+
+`wrap.c` is what lets them fail, `scenarios.py` what is attacked, `child.py` the process in which
+that is done, and `calls.py` says with which errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from .build import library
+
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("syscalls", "malloc", "memory")
+
+# What is not ctask's, with the reason: kind of fault, scenario, call, how; each a pattern.
+ACCEPTED: list[tuple[str, str, str, str, str]] = []
+
+
+def accepted(case: dict[str, Any], fault: str) -> bool:
+    asked = (fault, case["scenario"], case["call"], case["how"])
+    return any(all(map(re.search, entry[:4], asked)) for entry in ACCEPTED)
+
+
+def parse(options: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m attacks faults", description=__doc__)
+    parser.add_argument("--kind", action="append", choices=KINDS, help="default: all")
+    parser.add_argument("--scenario", action="append", default=[], help="default: all")
+    parser.add_argument(
+        "--file", action="append", default=[], help="Python code with more scenarios"
+    )
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that is attacked")
+    parser.add_argument("--candidate", default="ctask", choices=("ctask", "asyncio"))
+    parser.add_argument(
+        "--everybody", action="store_true", help="the interpreter's own calls fail, too"
+    )
+    parser.add_argument(
+        "--case", action="append", default=[], help="one that was reported, to see it again"
+    )
+    args = parser.parse_args(options)
+    args.kind = args.kind or list(KINDS)
+    return args
+
+
+FIELDS = ("scenario", "kind", "call", "n", "how", "times")
+
+
+def written(case: dict[str, Any]) -> str:
+    return ":".join(str(case[field]) for field in FIELDS)
+
+
+def read(text: str) -> dict[str, Any]:
+    scenario, kind, call, n, how, times = text.split(":")
+    return {
+        "scenario": scenario,
+        "kind": kind,
+        "call": call,
+        "n": int(n),
+        "how": how,
+        "times": int(times),
+    }
+
+
+def functions(offsets: list[int], path: str | None) -> list[str]:
+    """The names of ctask's functions that called what failed, if binutils are here."""
+    if path is None or not offsets:
+        return []
+    command = ["addr2line", "-fse", path, *(hex(offset - 1) for offset in offsets)]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    except OSError:
+        return list(map(hex, offsets))
+    return [
+        name if place[0] == "?" else f"{name} {place}"
+        for name, place in zip(lines[::2], lines[1::2], strict=True)
+    ]
+
+
+def report(told: dict[str, Any], aloud: bool) -> None:
+    print(f"  --case {written(told['case'])}")
+    for fault in told["found"]:
+        print(f"      {fault}")
+    outcome = told["outcome"]
+    print("      failed:", " < ".join(functions(outcome.get("where", []), told["library"])))
+    if aloud:
+        print(json.dumps(outcome, indent=2).replace("\\n", "\n"))
+    elif outcome["trace"]:
+        lines = [line.strip() for line in outcome["trace"].splitlines() if " line " in line]
+        print(*(f"        {line}" for line in lines[:4]), sep="\n")
+
+
+def run(seed: int, count: int, options: list[str]) -> int:
+    """A fault is a case that crashes, hangs, is busy, leaks, breaks the loop, or ends strangely.
+
+    `count` is how many cases of each scenario and kind are tried; 0: all.
+    """
+    args = parse(options)
+    plan = {
+        "seed": seed,
+        "count": count,
+        "kinds": [read(case)["kind"] for case in args.case] or args.kind,
+        "scenarios": args.scenario,
+        "files": args.file,
+        "candidate": args.candidate,
+        "everybody": args.everybody or args.candidate == "asyncio",
+        "cases": [read(case) for case in args.case],
+    }
+    start = f"import sys; sys.path.append({str(ROOT)!r})"
+    start += "; from attacks.faults import child; child.main()"
+    environment = {**os.environ, "LD_PRELOAD": str(library()), "PYTHONHASHSEED": "0"}
+    command = [args.python, "-c", start, json.dumps(plan)]
+    faults, tried = 0, Counter[str]()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            told = json.loads(line)
+            if "done" in told:
+                tried[told["kind"]] += told["cases"]
+                print(
+                    f"{told['kind']:9} {told['done']:32} {told['cases']:5} of {told['of']:5} cases,"
+                    f" {told['fired']:5} failed, {told['given_up']} given up,"
+                    f" {told['seconds']:5.1f} s",
+                    flush=True,
+                )
+                continue
+            told["found"] = [fault for fault in told["found"] if not accepted(told["case"], fault)]
+            faults += bool(told["found"])
+            if told["found"] or args.case:
+                report(told, bool(args.case))
+    if process.returncode:
+        print(f"the attacked interpreter ended with {process.returncode}")
+        faults += 1
+    print(", ".join(f"{number} {kind}" for kind, number in tried.items()))
+    return faults

@@ -1,0 +1,118 @@
+"""The attack `faults`: it counts, lets the right call fail, and tells of what is wrong then."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [
+    pytest.mark.ctask_only,
+    pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler"),
+    pytest.mark.skipif(
+        "libasan" in Path("/proc/self/maps").read_text(), reason="its allocators are hooked"
+    ),
+]
+
+PLANTED = """
+import asyncio
+import ctypes
+import socket
+from attacks.faults.scenarios import scenario
+
+kept = []
+
+def attempt(then):
+    one, other = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_reader(one, int)
+        loop.remove_reader(one)
+    except OSError:
+        then(one)
+        return "failed"
+    finally:
+        if one not in kept:
+            one.close()
+        other.close()
+    return "fine"
+
+@scenario
+async def is_right():
+    return attempt(int if False else lambda sock: None)
+
+@scenario
+async def leaks():
+    return attempt(kept.append)
+
+@scenario
+async def crashes():
+    return attempt(lambda sock: ctypes.string_at(0))
+
+@scenario
+async def is_strange():
+    return attempt(lambda sock: {}["key"])
+
+@scenario
+async def hangs():
+    if attempt(lambda sock: None) == "failed":
+        await asyncio.get_running_loop().create_future()
+
+@scenario
+async def breaks_the_loop():
+    def shut(sock):
+        asyncio.get_running_loop().run_in_executor = asyncio.get_running_loop().create_task = None
+    return attempt(shut)
+"""
+
+
+@pytest.fixture
+def attack(monkeypatch, tmp_path, capfd):
+    """Attack scenarios of PLANTED; how many faults were found, and what was printed."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "attacks"]:
+        monkeypatch.delitem(sys.modules, name)
+    from attacks import faults
+
+    (tmp_path / "planted.py").write_text(PLANTED)
+
+    def attack(*options):
+        found = faults.run(1, 0, ["--file", str(tmp_path / "planted.py"), *options])
+        return found, capfd.readouterr().out
+
+    return attack
+
+
+def test_what_is_right_is_no_fault(attack):
+    found, out = attack("--scenario", "is_right", "--kind", "syscalls")
+    assert found == 0, out
+    assert "epoll_ctl" not in out and "is_right" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("leaks", "descriptors are left: socket:"),
+        ("crashes", "crash (signal 11) while running"),
+        ("is_strange", "strange exception raised: KeyError"),
+        ("hangs", "hangs while running"),
+        ("breaks_the_loop", "the loop is broken: TypeError"),
+    ],
+)
+def test_planted_faults_are_found(attack, name, told):
+    case = f"{name}:syscalls:epoll_ctl:1:ENOMEM:1"
+    found, out = attack("--case", case)
+    assert found == 1, out
+    assert f"--case {case}" in out and told in out
+    assert "poll_watch" in out or "add_reader" in out
+
+
+@pytest.mark.parametrize("kind", ["memory", "malloc"])
+def test_allocations_fail_in_turn(attack, kind):
+    found, out = attack("--scenario", "is_right", "--kind", kind)
+    assert found == 0, out
+    assert f"{kind:9} is_right" in out and " 0 failed" not in out
