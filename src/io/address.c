@@ -93,19 +93,25 @@ read_number(PyObject *obj, long max, long *value)
     return overflow == 0 && *value >= 0 && *value <= max;
 }
 
+/* A str of ASCII characters without zeros: 1, or 0 for the socket module, or -1. */
+static int
+read_text(PyObject *obj, const char **text, Py_ssize_t *length)
+{
+    if (!PyUnicode_CheckExact(obj) || !PyUnicode_IS_ASCII(obj)) {
+        return 0;
+    }
+    *text = PyUnicode_AsUTF8AndSize(obj, length);
+    return *text == NULL ? -1 : *length == (Py_ssize_t)strlen(*text);
+}
+
 /* A numeric host: no name is looked up. */
 static int
 read_host(int family, PyObject *obj, void *host)
 {
+    const char *text;
     Py_ssize_t length;
-    if (!PyUnicode_CheckExact(obj) || !PyUnicode_IS_ASCII(obj)) {
-        return 0;
-    }
-    const char *text = PyUnicode_AsUTF8AndSize(obj, &length);
-    if (text == NULL) {
-        return -1;
-    }
-    return length == (Py_ssize_t)strlen(text) && inet_pton(family, text, host) == 1;
+    int status = read_text(obj, &text, &length);
+    return status <= 0 ? status : inet_pton(family, text, host) == 1;
 }
 
 static int
@@ -148,16 +154,11 @@ static int
 read_unix(socket_address *to, PyObject *obj)
 {
     struct sockaddr_un *un = &to->u.un;
+    const char *text;
     Py_ssize_t length;
-    if (!PyUnicode_CheckExact(obj) || !PyUnicode_IS_ASCII(obj)) {
-        return 0;
-    }
-    const char *text = PyUnicode_AsUTF8AndSize(obj, &length);
-    if (text == NULL) {
-        return -1;
-    }
-    if (length == 0 || (size_t)length >= sizeof(un->sun_path) || length != (Py_ssize_t)strlen(text)) {
-        return 0;
+    int status = read_text(obj, &text, &length);
+    if (status <= 0 || length == 0 || (size_t)length >= sizeof(un->sun_path)) {
+        return status < 0 ? -1 : 0;
     }
     un->sun_family = AF_UNIX;
     memcpy(un->sun_path, text, (size_t)length + 1);
