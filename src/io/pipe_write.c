@@ -36,12 +36,9 @@ pipe_send_queue(PipeObj *p, int fd)
     write_queue *queue = &p->base.queue;
     while (queue->length > 0) {
         struct iovec iov[PIPE_CHUNKS];
-        int count = queue_iovec(queue, iov, PIPE_CHUNKS);
-        size_t asked = 0;
+        size_t asked;
         ssize_t n;
-        for (int i = 0; i < count; i++) {
-            asked += iov[i].iov_len;
-        }
+        int count = queue_iovec(queue, iov, PIPE_CHUNKS, &asked);
         PyObject *first = Py_NewRef(queue->chunks[queue->head].owner);
         do {
             n = pipe_transfer(p, fd, iov, count, POLL_WRITE);

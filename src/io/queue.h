@@ -67,39 +67,18 @@ queue_push(write_queue *q, PyObject *owner, const char *data, size_t size)
     return 0;
 }
 
-/* The first chunks as the kernel wants them; returns how many. */
+/* The first chunks as the kernel wants them; returns how many, of *size bytes. */
 static inline int
-queue_iovec(const write_queue *q, struct iovec *iov, int most)
+queue_iovec(const write_queue *q, struct iovec *iov, int most, size_t *size)
 {
     int n = q->length < (size_t)most ? (int)q->length : most;
+    *size = 0;
     for (int i = 0; i < n; i++) {
         const queue_chunk *chunk = &q->chunks[q->head + (size_t)i];
         iov[i] = (struct iovec){(void *)chunk->data, chunk->size};
+        *size += chunk->size;
     }
     return n;
-}
-
-/* `n` bytes were sent. */
-static inline void
-queue_advance(write_queue *q, size_t n)
-{
-    while (n > 0 && q->length > 0) {
-        queue_chunk *chunk = &q->chunks[q->head];
-        if (n < chunk->size) {
-            chunk->data += n;
-            chunk->size -= n;
-            q->size -= n;
-            return;
-        }
-        PyObject *owner = chunk->owner;
-        n -= chunk->size;
-        q->size -= chunk->size;
-        q->head++;
-        if (--q->length == 0) {
-            queue_rewind(q);
-        }
-        Py_DECREF(owner);
-    }
 }
 
 /* The first chunk is done with, all of it. */
@@ -114,6 +93,23 @@ queue_pop(write_queue *q)
         queue_rewind(q);
     }
     Py_DECREF(owner);
+}
+
+/* `n` bytes were sent. */
+static inline void
+queue_advance(write_queue *q, size_t n)
+{
+    while (n > 0 && q->length > 0) {
+        queue_chunk *chunk = &q->chunks[q->head];
+        if (n < chunk->size) {
+            chunk->data += n;
+            chunk->size -= n;
+            q->size -= n;
+            return;
+        }
+        n -= chunk->size;
+        queue_pop(q);
+    }
 }
 
 /* Forget everything, and give the memory back. */

@@ -61,12 +61,9 @@ send_queue(StreamObj *s, int more)
     int fd = transport_descriptor(t), flags = MSG_NOSIGNAL | MSG_DONTWAIT | more;
     while (t->queue.length > 0) {
         struct iovec iov[CHUNKS_AT_ONCE];
+        size_t asked;
         ssize_t n;
-        int count = queue_iovec(&t->queue, iov, CHUNKS_AT_ONCE);
-        size_t asked = 0;
-        for (int i = 0; i < count; i++) {
-            asked += iov[i].iov_len;
-        }
+        int count = queue_iovec(&t->queue, iov, CHUNKS_AT_ONCE, &asked);
         do {
             if (count == 1) {
                 n = send(fd, iov[0].iov_base, iov[0].iov_len, flags);
