@@ -131,17 +131,6 @@ set_extra(DatagramObj *d, PyObject *key, PyObject *value)
     return status;
 }
 
-static PyObject *
-address_or_none(PyObject *sock, const char *method)
-{
-    PyObject *address = PyObject_CallMethod(sock, method, NULL);
-    if (address == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
-        PyErr_Clear();
-        address = Py_NewRef(Py_None);
-    }
-    return address;
-}
-
 static int
 fill_extra(DatagramObj *d, PyObject *sock, PyObject *extra)
 {
@@ -149,11 +138,11 @@ fill_extra(DatagramObj *d, PyObject *sock, PyObject *extra)
     d->base.extra = extra == NULL || extra == Py_None ? PyDict_New() : PyDict_Copy(extra);
     if (d->base.extra == NULL ||
         set_extra(d, st->str.socket, PyObject_CallOneArg(st->TransportSocket, sock)) < 0 ||
-        set_extra(d, st->str.sockname, address_or_none(sock, "getsockname")) < 0) {
+        set_extra(d, st->str.sockname, socketobj_address(sock, "getsockname")) < 0) {
         return -1;
     }
     int given = PyDict_Contains(d->base.extra, st->str.peername);
-    if (given < 0 || (!given && set_extra(d, st->str.peername, address_or_none(sock, "getpeername")) < 0)) {
+    if (given < 0 || (!given && set_extra(d, st->str.peername, socketobj_address(sock, "getpeername")) < 0)) {
         return -1;
     }
     PyObject *peer = PyDict_GetItemWithError(d->base.extra, st->str.peername);
@@ -178,17 +167,10 @@ Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     }
     LoopObj *loop = (LoopObj *)self;
     ctask_state *st = loop->st;
-    if (!socketobj_is_plain(st, args[0])) {
-        PyErr_SetString(PyExc_TypeError, "a plain socket.socket is expected");
-        return NULL;
-    }
     PyObject *sock = args[0], *address = nargs > 2 ? args[2] : Py_None;
-    PyObject *family = PyObject_GetAttrString(sock, "family");
-    long number = family == NULL ? -1 : PyLong_AsLong(family);
-    Py_XDECREF(family);
-    int fd = number == -1 && PyErr_Occurred() ? -1 : PyObject_AsFileDescriptor(sock);
-    int has_address = PyObject_IsTrue(address);
-    if (fd < 0 || has_address < 0) {
+    int fd = socketobj_take(st, sock);
+    int has_address = fd < 0 ? -1 : PyObject_IsTrue(address);
+    if (has_address < 0) {
         return NULL;
     }
     DatagramObj *d = (DatagramObj *)st->DatagramType->tp_alloc(st->DatagramType, 0);
@@ -196,18 +178,15 @@ Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     TransportObj *t = &d->base;
-    PyObject_GC_UnTrack(d); // nobody finds it before it is whole
-    t->st = st;
-    t->loop = (LoopObj *)Py_NewRef(self);
+    transport_init(t, loop, &datagram_kind);
     t->fd = fd;
-    t->kind = &datagram_kind;
-    d->family = (int)number;
+    d->family = socket_int(sock, st->io.sockets.family);
     d->address = has_address ? Py_NewRef(address) : NULL;
     d->waiter = nargs > 3 && args[3] != Py_None ? Py_NewRef(args[3]) : NULL;
     t->protocol = Py_NewRef(args[1]);
     t->context = context_copy(&st->base.contexts);
-    if (t->context == NULL || transport_set_limits(t, NULL, NULL) < 0 ||
-        fill_extra(d, sock, nargs > 4 ? args[4] : NULL) < 0 || transport_schedule(t) < 0) {
+    if (t->context == NULL || fill_extra(d, sock, nargs > 4 ? args[4] : NULL) < 0 ||
+        transport_schedule(t) < 0) {
         transport_discard(t);
         return NULL;
     }

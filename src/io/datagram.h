@@ -23,6 +23,16 @@ typedef struct {
     char paired; // it does, but the peer has no name (socketpair): only without an address it is meant
 } DatagramObj;
 
+static inline void
+known_address_set(known_address *known, PyObject *obj, const socket_address *address)
+{
+    PyObject *old = known->obj;
+    known->obj = Py_NewRef(obj);
+    known->address.length = address->length;
+    memcpy(&known->address.u, &address->u, address->length);
+    Py_XDECREF(old);
+}
+
 /* ---- datagram_send.c ---- */
 
 PART int datagram_error(DatagramObj *d, const char *fatal);

@@ -17,12 +17,6 @@ begin_datagrams(DatagramObj *d)
     PyObject *raised = PyErr_GetRaisedException();
     if (t->loop != NULL && !t->conn_lost && t->open) {
         int err = transport_own(t);
-        if (err == 0 && (t->closing || t->paused)) {
-            transport_unwatch(t, POLL_READ);
-        }
-        if (err == 0 && t->queue.length > 0) {
-            err = transport_watch(t, POLL_WRITE);
-        }
         if (err < 0) {
             poll_raise(err);
             (void)transport_fatal_error(t, "Fatal error on transport");
@@ -50,11 +44,7 @@ sender_of(DatagramObj *d, const socket_address *from)
     }
     PyObject *obj = address_build(from);
     if (obj != NULL && PyTuple_CheckExact(obj)) {
-        PyObject *old = known->obj;
-        known->obj = Py_NewRef(obj);
-        known->address.length = from->length;
-        memcpy(&known->address.u, &from->u, from->length);
-        Py_XDECREF(old);
+        known_address_set(known, obj, from);
     }
     return obj;
 }

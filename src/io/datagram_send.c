@@ -48,11 +48,7 @@ receiver_of(DatagramObj *d, PyObject *obj, const socket_address **to)
     socket_address read;
     int result = address_read(&read, d->family, obj);
     if (result == 1) {
-        PyObject *old = known->obj;
-        known->obj = Py_NewRef(obj);
-        known->address.length = read.length;
-        memcpy(&known->address.u, &read.u, read.length);
-        Py_XDECREF(old);
+        known_address_set(known, obj, &read);
     }
     return result;
 }
@@ -293,12 +289,7 @@ static int
 datagram_send(DatagramObj *d, PyObject *data, PyObject *to)
 {
     TransportObj *t = &d->base;
-    if (UNLIKELY(!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data))) {
-        PyObject *name = PyType_GetName(Py_TYPE(data));
-        if (name != NULL) {
-            PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not %R", name);
-            Py_DECREF(name);
-        }
+    if (UNLIKELY(!PyBytes_Check(data)) && transport_check_data(data, "bytes-like") < 0) {
         return -1;
     }
 #if PY_VERSION_HEX < 0x030D0000

@@ -57,13 +57,9 @@ pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     TransportObj *t = &p->base;
-    PyObject_GC_UnTrack(p); // nobody finds it before it is whole
-    t->st = st;
-    t->loop = (LoopObj *)Py_NewRef((PyObject *)loop);
-    t->kind = &pipe_kind;
+    transport_init(t, loop, &pipe_kind);
     t->shared = &p->file;
     p->writes = type == st->WritePipeType;
-    (void)transport_set_limits(t, NULL, NULL);
     t->extra = extra == Py_None ? PyDict_New() : Py_NewRef(extra);
     t->context = context_copy(&st->base.contexts);
     if (t->extra == NULL || t->context == NULL || PyObject_SetItem(t->extra, st->str.pipe, file) < 0 ||

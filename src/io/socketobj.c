@@ -130,6 +130,29 @@ socketobj_close(int fd)
     Py_END_ALLOW_THREADS
 }
 
+/* The descriptor of a socket that a transport is made of; -1 with an exception. */
+PART int
+socketobj_take(ctask_state *st, PyObject *sock)
+{
+    if (!socketobj_is_plain(st, sock)) {
+        PyErr_SetString(PyExc_TypeError, "a plain socket.socket is expected");
+        return -1;
+    }
+    return PyObject_AsFileDescriptor(sock);
+}
+
+/* sock.getsockname() or sock.getpeername(), None if it has no such address. */
+PART PyObject *
+socketobj_address(PyObject *sock, const char *method)
+{
+    PyObject *address = PyObject_CallMethod(sock, method, NULL);
+    if (address == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
+        PyErr_Clear();
+        address = Py_NewRef(Py_None);
+    }
+    return address;
+}
+
 /* The socket module's class: a program may have put something else in its place before we were imported. */
 static PyObject *
 find_class(ctask_state *st)

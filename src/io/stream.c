@@ -89,17 +89,13 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
         return NULL;
     }
     TransportObj *t = &s->base;
-    PyObject_GC_UnTrack(s); // nobody finds it before it is whole
-    t->st = st;
-    t->loop = (LoopObj *)Py_NewRef((PyObject *)loop);
+    transport_init(t, loop, &stream_kind);
     t->fd = fd;
-    t->kind = &stream_kind;
     s->family = family;
     s->type = type;
     s->proto = proto;
     s->is_tcp = (family == AF_INET || family == AF_INET6) && type == SOCK_STREAM &&
                 (proto == 0 || proto == IPPROTO_TCP);
-    (void)transport_set_limits(t, NULL, NULL);
     t->context = context == NULL || context == Py_None ? context_copy(&st->base.contexts) : Py_NewRef(context);
     if (t->context == NULL) {
         goto failed;
@@ -279,14 +275,11 @@ Stream_take_back(PyObject *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     int err = transport_own(t);
-    if (err == 0 && (t->paused || s->eof_seen || t->closing)) {
-        transport_unwatch(t, POLL_READ);
-    }
-    if (err == 0 && t->queue.length > 0) {
-        err = transport_watch(t, POLL_WRITE);
-    }
     if (err < 0) {
         return poll_raise(err);
+    }
+    if (s->eof_seen) {
+        transport_unwatch(t, POLL_READ);
     }
     Py_RETURN_NONE;
 }
@@ -431,19 +424,6 @@ static PyType_Spec stream_spec = {
 
 /* ---- the loop's hook ---- */
 
-static int
-int_attribute(PyObject *obj, const char *name, int *value)
-{
-    PyObject *number = PyObject_GetAttrString(obj, name);
-    if (number == NULL) {
-        return -1;
-    }
-    long n = PyLong_AsLong(number);
-    Py_DECREF(number);
-    *value = (int)n;
-    return n == -1 && PyErr_Occurred() ? -1 : 0;
-}
-
 PyDoc_STRVAR(make_stream_doc,
 "_make_stream($self, sock, protocol, waiter=None, extra=None, server=None, context=None, /)\n--\n\n"
 "Return the transport of a connected stream socket, which it owns from now on.");
@@ -455,15 +435,12 @@ Loop_make_stream(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         PyErr_Format(PyExc_TypeError, "_make_stream expected 2 to 6 arguments, got %zd", nargs);
         return NULL;
     }
-    if (!socketobj_is_plain(((LoopObj *)self)->st, args[0])) {
-        PyErr_SetString(PyExc_TypeError, "a plain socket.socket is expected");
+    ctask_state *st = ((LoopObj *)self)->st;
+    int fd = socketobj_take(st, args[0]);
+    if (fd < 0) {
         return NULL;
     }
-    int family, type, proto, fd = PyObject_AsFileDescriptor(args[0]);
-    if (fd < 0 || int_attribute(args[0], "family", &family) < 0 || int_attribute(args[0], "type", &type) < 0 ||
-        int_attribute(args[0], "proto", &proto) < 0) {
-        return NULL;
-    }
+    int family = socket_int(args[0], st->io.sockets.family);
     if (nargs > 5 && args[5] != Py_None && !PyContext_CheckExact(args[5])) {
         PyErr_SetString(PyExc_TypeError, "a context is expected");
         return NULL;
@@ -475,8 +452,8 @@ Loop_make_stream(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     return (PyObject *)stream_create((LoopObj *)self,
                                      fd,
                                      family,
-                                     type,
-                                     proto,
+                                     socket_int(args[0], st->io.sockets.type),
+                                     socket_int(args[0], st->io.sockets.proto),
                                      args[0],
                                      args[1],
                                      nargs > 2 ? args[2] : NULL,

@@ -42,6 +42,5 @@ PART int stream_write(StreamObj *s, PyObject *data);
 /* The same for bytes in memory: what cannot be sent at once is copied. */
 PART int stream_write_raw(PyObject *transport, const char *data, Py_ssize_t n);
 PART int stream_setup(PyObject *module, ctask_state *st);
-PART int server_setup(PyObject *module, ctask_state *st);
 
 #endif

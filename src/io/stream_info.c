@@ -113,12 +113,8 @@ stream_address(StreamObj *s, const short_address *known, int own)
     }
     if (address == NULL && !PyErr_Occurred()) {
         PyObject *sock = stream_socket(s);
-        address = sock == NULL ? NULL : PyObject_CallMethod(sock, own ? "getsockname" : "getpeername", NULL);
+        address = sock == NULL ? NULL : socketobj_address(sock, own ? "getsockname" : "getpeername");
         Py_XDECREF(sock);
-        if (address == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
-            PyErr_Clear();
-            address = Py_NewRef(Py_None);
-        }
     }
     return address;
 }

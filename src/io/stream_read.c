@@ -23,11 +23,7 @@ begin(StreamObj *s)
     if (status == 0) {
         transport_call_made(t);
     }
-    PyObject *raised = PyErr_GetRaisedException();
-    if (t->queue.length > 0 && !t->conn_lost && t->loop != NULL) {
-        (void)transport_watch(t, POLL_WRITE);
-    }
-    return transport_connected((PyObject *)s, waiter, raised);
+    return transport_connected((PyObject *)s, waiter, PyErr_GetRaisedException());
 }
 
 /* ---- reading ---- */

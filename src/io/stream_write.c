@@ -339,7 +339,10 @@ PART int
 stream_write(StreamObj *s, PyObject *data)
 {
     TransportObj *t = &s->base;
-    if (UNLIKELY(!PyBytes_Check(data)) && transport_check_data(data) == NULL) {
+    /* A wheel serves every release of 3.13. */
+    if (UNLIKELY(!PyBytes_Check(data)) &&
+        transport_check_data(data,
+                             Py_Version >= 0x030D0900 ? "bytes, bytearray, or memoryview" : "bytes-like") < 0) {
         return -1;
     }
     if (check_writable(s, "write") < 0) {

@@ -281,23 +281,19 @@ transport_set_limits(TransportObj *t, PyObject *high, PyObject *low)
     return 0;
 }
 
-/* What write() accepts, in asyncio's words; the same object, borrowed, or NULL. */
-PART PyObject *
-transport_check_data(PyObject *data)
+/* What write() and sendto() accept; TypeError, in asyncio's words with these kinds, for anything else. */
+PART int
+transport_check_data(PyObject *data, const char *kinds)
 {
     if (LIKELY(PyBytes_Check(data)) || PyByteArray_Check(data) || PyMemoryView_Check(data)) {
-        return data;
+        return 0;
     }
     PyObject *name = PyType_GetName(Py_TYPE(data));
     if (name != NULL) {
-        /* A wheel serves every release of 3.13. */
-        PyErr_Format(PyExc_TypeError,
-                     "data argument must be a bytes%s object, not %R",
-                     Py_Version >= 0x030D0900 ? ", bytearray, or memoryview" : "-like",
-                     name);
+        PyErr_Format(PyExc_TypeError, "data argument must be a %s object, not %R", kinds, name);
         Py_DECREF(name);
     }
-    return NULL;
+    return -1;
 }
 
 #define LOG_LOST_WRITES 5
@@ -322,13 +318,6 @@ transport_write_lost(TransportObj *t)
 }
 
 /* ---- what the loop calls ---- */
-
-PART int
-transport_own(TransportObj *t)
-{
-    int fd = transport_descriptor(t);
-    return fd < 0 ? -EBADF : watch_own(t->loop, fd, (PyObject *)t, t->kind->read_ready);
-}
 
 PART int
 transport_watch(TransportObj *t, uint32_t side)
@@ -362,6 +351,20 @@ transport_unwatch(TransportObj *t, uint32_t side)
     else if (LIKELY(t->fd >= 0)) {
         watch_forget(t->loop, t->fd, side, (PyObject *)t);
     }
+}
+
+PART int
+transport_own(TransportObj *t)
+{
+    int fd = transport_descriptor(t);
+    int err = fd < 0 ? -EBADF : watch_own(t->loop, fd, (PyObject *)t, t->kind->read_ready);
+    if (err == 0 && (t->closing || t->paused)) {
+        transport_unwatch(t, POLL_READ);
+    }
+    if (err == 0 && t->queue.length > 0) {
+        err = transport_watch(t, POLL_WRITE);
+    }
+    return err;
 }
 
 static int
@@ -618,6 +621,17 @@ transport_dealloc(PyObject *self, destructor dealloc)
     type->tp_free(self);
     Py_DECREF(type);
     Py_TRASHCAN_END;
+}
+
+/* The fields with which each begins. */
+PART void
+transport_init(TransportObj *t, LoopObj *loop, const transport_kind *kind)
+{
+    PyObject_GC_UnTrack(t); // nobody finds it before it is whole
+    t->st = loop->st;
+    t->loop = (LoopObj *)Py_NewRef((PyObject *)loop);
+    t->kind = kind;
+    (void)transport_set_limits(t, NULL, NULL);
 }
 
 /* Give up one that could not be made.  A finalizer is called of what the collector knows. */

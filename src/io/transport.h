@@ -118,6 +118,8 @@ transport_descriptor(const TransportObj *t)
     return LIKELY(socket_int(t->sock, t->st->io.sockets.fd) == t->fd) ? t->fd : -1;
 }
 
+PART int socketobj_take(ctask_state *st, PyObject *sock);
+PART PyObject *socketobj_address(PyObject *sock, const char *method);
 /* Is `socket.socket` another one now?  (What is accepted is made of that.) */
 PART int socketobj_is_replaced(ctask_state *st);
 /* accept4(), of which the new descriptor does not block; nor does this with the interpreter lock, whatever the
@@ -145,7 +147,7 @@ PART int transport_pause_protocol(TransportObj *t);
 PART int transport_resume_protocol(TransportObj *t);
 PART void transport_close_descriptor(TransportObj *t);
 /* watch_own(), watch_object() and watch_forget() of the transport's descriptor. */
-PART int transport_own(TransportObj *t);
+PART int transport_own(TransportObj *t); // and what waits to be sent
 PART int transport_watch(TransportObj *t, uint32_t side);
 PART void transport_unwatch(TransportObj *t, uint32_t side);
 /* transport_watch() for who is called by the program: -1 with an exception, also if the loop is closed. */
@@ -159,9 +161,10 @@ PART int transport_set_limits(TransportObj *t, PyObject *high, PyObject *low);
 PART int transport_traverse(PyObject *self, visitproc visit, void *arg);
 PART void transport_clear(TransportObj *t);
 PART void transport_dealloc(PyObject *self, destructor dealloc);
+PART void transport_init(TransportObj *t, LoopObj *loop, const transport_kind *kind);
 PART void transport_discard(TransportObj *t);
 PART void transport_finalize(PyObject *self);
-PART PyObject *transport_check_data(PyObject *data);
+PART int transport_check_data(PyObject *data, const char *kinds);
 PART int transport_log_lost(TransportObj *t, int writes, const char *text);
 PART int transport_write_lost(TransportObj *t);
 PART int transport_debug(TransportObj *t, const char *format);
@@ -202,5 +205,9 @@ PART PyObject *Transport_get_int(PyObject *self, void *offset);
     {                                                                                           \
         "__dictoffset__", Py_T_PYSSIZET, offsetof(TransportObj, dict), Py_READONLY, NULL        \
     }
+
+/* ---- server.c ---- */
+
+PART int server_setup(PyObject *module, ctask_state *st);
 
 #endif

@@ -894,6 +894,24 @@ def test_paused_transport_reads_nothing_and_loses_nothing(link, settle, until):
     until(lambda: proto.data == b"onetwo")
 
 
+def test_paused_before_it_begins_is_not_watched(loop, settle, until):
+    ours, peer = make_pair("unix")
+    ours.setblocking(False)
+    peer.send(b"one")
+    proto = Recorder()
+    transport = loop._make_socket_transport(ours, proto)
+    transport.pause_reading()
+    settle()
+    assert proto.events == [("connection_made",)]
+    with pytest.raises(KeyError):
+        loop._selector.get_key(ours.fileno())
+    transport.resume_reading()
+    until(lambda: proto.data == b"one")
+    transport.close()
+    until(lambda: proto.is_lost)
+    peer.close()
+
+
 def test_pause_and_resume_are_idempotent(link, settle, until):
     proto = Recorder()
     transport, peer = link(proto)
