@@ -81,7 +81,7 @@ out_of_resources(LoopObj *loop, AcceptorObj *a, int err)
                                                      "socket",
                                                      shown);
     if (report != NULL) {
-        res = PyObject_CallMethodOneArg((PyObject *)loop, st->str.call_exception_handler, report);
+        res = loop_tell_handler(st, (PyObject *)loop, report, exc);
     }
     int failed = res == NULL;
     Py_XDECREF(res);
@@ -171,7 +171,7 @@ serve(LoopObj *loop, AcceptorObj *a, int fd, const struct sockaddr *peer, sockle
     report = Py_BuildValue(
         "{s:s,s:O}", "message", "Error on transport creation for incoming connection", "exception", exc);
     if (report != NULL) {
-        res = PyObject_CallMethodOneArg((PyObject *)loop, loop->st->str.call_exception_handler, report);
+        res = loop_tell_handler(loop->st, (PyObject *)loop, report, exc);
     }
     Py_XDECREF(report);
     Py_DECREF(exc);

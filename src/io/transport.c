@@ -50,7 +50,7 @@ transport_report(TransportObj *t, const char *message, PyObject *exc)
         PyDict_SetItem(report, st->str.protocol, t->protocol == NULL ? Py_None : t->protocol) == 0 &&
         t->loop != NULL) {
         PyObject *loop = Py_NewRef((PyObject *)t->loop);
-        res = PyObject_CallMethodOneArg(loop, st->str.call_exception_handler, report);
+        res = loop_tell_handler(st, loop, report, exc);
         Py_DECREF(loop);
     }
     Py_XDECREF(report);

@@ -77,6 +77,8 @@ PART int report_slow(LoopObj *loop, PyObject *handle, double seconds);
 /* Tell the exception handler what `callback(arg)` raised, as of a handle; `arg` may be NULL.  -1 for
    KeyboardInterrupt and SystemExit, which end the loop. */
 PART int loop_report(LoopObj *loop, PyObject *callback, PyObject *arg);
+/* loop.call_exception_handler(report), called as in an `except` clause that handles `exc`. */
+PART PyObject *loop_tell_handler(ctask_state *st, PyObject *loop, PyObject *report, PyObject *exc);
 
 /* ---- run.c, iterate.c, ready.c ---- */
 

@@ -83,6 +83,17 @@ report_source(ctask_state *st, PyObject *context, PyObject *source)
     return status;
 }
 
+PART PyObject *
+loop_tell_handler(ctask_state *st, PyObject *loop, PyObject *report, PyObject *exc)
+{
+    PyObject *before = PyErr_GetHandledException();
+    PyErr_SetHandledException(exc);
+    PyObject *res = PyObject_CallMethodOneArg(loop, st->str.call_exception_handler, report);
+    PyErr_SetHandledException(before);
+    Py_XDECREF(before);
+    return res;
+}
+
 /* A callback raised.  SystemExit and KeyboardInterrupt end the loop (-1, still set); all else goes to the
    exception handler, in the words of asyncio.Handle. */
 PART int
@@ -119,7 +130,7 @@ report_exception(LoopObj *loop, PyObject *handle)
         PyDict_SetItem(context, st->str.exception, exc) == 0 &&
         PyDict_SetItem(context, st->str.handle, handle) == 0 &&
         report_source(st, context, h->source_traceback) == 0) {
-        res = PyObject_CallMethodOneArg((PyObject *)loop, st->str.call_exception_handler, context);
+        res = loop_tell_handler(st, (PyObject *)loop, context, exc);
     }
     Py_XDECREF(context);
     Py_XDECREF(message);

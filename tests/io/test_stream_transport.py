@@ -769,6 +769,23 @@ def test_exception_in_data_received_is_fatal(link, until, reports, error):
     assert proto.names() == ["connection_made", *proto.names()[1:-1], "connection_lost"]
 
 
+def test_exception_handler_is_called_while_the_protocols_exception_is_handled(link, until, loop):
+    handled = []
+    loop.set_exception_handler(
+        lambda loop, context: handled.append((sys.exc_info()[1], context["exception"]))
+    )
+
+    def fail(proto, data):
+        raise Oops("oops")
+
+    proto = Recorder(data_received=fail)
+    _, peer = link(proto)
+    peer.send(b"x")
+    until(lambda: proto.is_lost)
+    ((exc, told),) = handled
+    assert exc is told and type(exc) is Oops
+
+
 def test_oserror_in_data_received_is_fatal_and_not_reported(link, until, reports):
     def fail(proto, data):
         raise OSError(5, "oops")

@@ -736,6 +736,30 @@ def test_failing_handler_is_logged_with_the_original_context(loop, turn, logs):
     assert record.exc_info[0] is LookupError
 
 
+def test_exception_handler_is_called_while_the_callbacks_exception_is_handled(loop, turn, logs):
+    handled = []
+
+    def handler(loop, context):
+        handled.append((sys.exc_info()[1], context["exception"]))
+        raise LookupError("handler")
+
+    def bad():
+        raise ValueError("original")
+
+    async def bad_task():
+        loop.set_exception_handler(handler)
+        loop.call_soon(bad)
+        loop.call_later(0, bad)
+
+    loop.run_until_complete(bad_task())
+    turn(2)
+    assert [exc.args for exc, _ in handled] == [("original",)] * 2
+    assert all(exc is told for exc, told in handled)
+    records = logs.take()
+    assert [record.exc_info[1].__context__ for record in records] == [exc for exc, _ in handled]
+    assert sys.exc_info() == (None, None, None)
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_handler_may_end_the_loop(loop, kind):
     def handler(loop, context):
