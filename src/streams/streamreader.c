@@ -56,17 +56,9 @@ reader_raise(StreamReaderObj *reader)
         return 0;
     }
     Py_INCREF(exc);
-    if (PyExceptionInstance_Check(exc)) {
-        PyErr_SetObject(PyExceptionInstance_Class(exc), exc);
-    }
-    else if (PyExceptionClass_Check(exc)) {
-        PyErr_SetNone(exc);
-    }
-    else {
-        PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
-    }
+    int status = streams_raise(exc);
     Py_DECREF(exc);
-    return -1;
+    return status;
 }
 
 /* ---- the steps of read() and its relatives ---- */

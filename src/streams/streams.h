@@ -16,6 +16,22 @@
 
 #include "streams/streambuf.h"
 
+/* `raise exc`, which may be anything: -1 with an exception. */
+static inline int
+streams_raise(PyObject *exc)
+{
+    if (PyExceptionInstance_Check(exc)) {
+        PyErr_SetObject(PyExceptionInstance_Class(exc), exc);
+    }
+    else if (PyExceptionClass_Check(exc)) {
+        PyErr_SetNone(exc);
+    }
+    else {
+        PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
+    }
+    return -1;
+}
+
 /* ---- streamreader_core.c ---- */
 
 typedef struct {

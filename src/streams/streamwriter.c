@@ -54,19 +54,7 @@ writer_raise(StreamWriterObj *writer)
             return -1;
         }
     }
-    int status = -1;
-    if (exc == Py_None) {
-        status = 0;
-    }
-    else if (PyExceptionInstance_Check(exc)) {
-        PyErr_SetObject(PyExceptionInstance_Class(exc), exc);
-    }
-    else if (PyExceptionClass_Check(exc)) {
-        PyErr_SetNone(exc);
-    }
-    else {
-        PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
-    }
+    int status = exc == Py_None ? 0 : streams_raise(exc);
     Py_DECREF(exc);
     return status;
 }
