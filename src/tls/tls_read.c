@@ -151,13 +151,33 @@ read_on_later(TlsObj *self)
     return tls_call_method_soon(self, (PyObject *)self, self->st->str._resume, NULL);
 }
 
+/* Decrypt what came, as much as there is room for, into `*length` bytes.  Returns as tls_record_read() does: more than 0
+   if there may be more, 0 if the peer has ended. */
+static inline int
+read_records(TlsObj *self, char *data, Py_ssize_t size, Py_ssize_t *length)
+{
+    int n = AGAIN;
+    *length = 0;
+    while (*length < size) {
+        n = tls_record_read(self, data + *length, (int)Py_MIN(size - *length, 1 << 20));
+        if (n <= 0) {
+            break;
+        }
+        *length += n;
+        if (tls_read_all(self)) {
+            return AGAIN;
+        }
+    }
+    return n;
+}
+
 /* Decrypt and give it to data_received(), all of it in one piece unless it is more than a buffer. */
 PART int
 tls_read_copied(TlsObj *self)
 {
     struct tls_buffers *buffers = tls_buffers_of(self->st);
     char *own = NULL, *plain = NULL;
-    int size = OWN_PLAIN, length = 0, n = AGAIN;
+    Py_ssize_t size = OWN_PLAIN, length;
     if (LIKELY(buffers != NULL && !buffers->plain_used)) {
         buffers->plain_used = 1;
         plain = buffers->plain;
@@ -170,17 +190,7 @@ tls_read_copied(TlsObj *self)
             return -1;
         }
     }
-    while (length < size) {
-        n = tls_record_read(self, plain + length, size - length);
-        if (n <= 0) {
-            break;
-        }
-        length += n;
-        if (tls_read_all(self)) {
-            n = AGAIN;
-            break;
-        }
-    }
+    int n = read_records(self, plain, size, &length);
     if (n > 0 && read_on_later(self) < 0) {
         n = FAILED;
     }
@@ -238,19 +248,8 @@ tls_read_buffered(TlsObj *self)
         PyBuffer_Release(&view);
         goto done;
     }
-    Py_ssize_t length = 0;
-    int n = AGAIN;
-    while (length < view.len) {
-        n = tls_record_read(self, (char *)view.buf + length, (int)Py_MIN(view.len - length, 1 << 20));
-        if (n <= 0) {
-            break;
-        }
-        length += n;
-        if (tls_read_all(self)) {
-            n = AGAIN;
-            break;
-        }
-    }
+    Py_ssize_t length;
+    int n = read_records(self, view.buf, view.len, &length);
     PyBuffer_Release(&view);
     if (n == FAILED) {
         goto done;

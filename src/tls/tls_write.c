@@ -312,6 +312,19 @@ backlog_encrypt(TlsObj *self)
     return result;
 }
 
+/* After encrypting: hand on, or keep what was made before it failed. */
+static int
+output_finish(TlsObj *self, int result)
+{
+    if (LIKELY(result >= 0)) {
+        return tls_process_outgoing(self);
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    (void)output_settle(self);
+    PyErr_SetRaisedException(exc);
+    return -1;
+}
+
 /* Encrypt the backlog, then hand on. */
 PART int
 tls_do_write(TlsObj *self)
@@ -319,13 +332,7 @@ tls_do_write(TlsObj *self)
     if (self->encrypting || self->busy) {
         return 0;
     }
-    if (backlog_encrypt(self) < 0) {
-        PyObject *exc = PyErr_GetRaisedException();
-        (void)output_settle(self);
-        PyErr_SetRaisedException(exc);
-        return -1;
-    }
-    return tls_process_outgoing(self);
+    return output_finish(self, backlog_encrypt(self));
 }
 
 /* Encrypt what is not kept by anybody; what OpenSSL does not take now is copied into the backlog. */
@@ -344,13 +351,7 @@ tls_write_now(TlsObj *self, const char *data, Py_ssize_t size)
     else if (result == 0 && !tls_backlog_empty(self)) {
         return tls_do_write(self); // written while we were handing on
     }
-    if (result < 0) {
-        PyObject *exc = PyErr_GetRaisedException();
-        (void)output_settle(self);
-        PyErr_SetRaisedException(exc);
-        return -1;
-    }
-    return tls_process_outgoing(self);
+    return output_finish(self, result);
 }
 
 static int
