@@ -10,6 +10,7 @@
 #include "combinators/ensure.h"
 #include "coro/coro.h"
 #include "coro/standin.h"
+#include "sync/sync.h"
 #include "tasks/futures.h"
 
 #include <structmember.h>
@@ -166,24 +167,14 @@ static int
 one_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
 {
     PyObject *raised = PyErr_GetRaisedException();
-    if (UNLIKELY(coro->waiter != NULL && one_withdraw(coro) < 0)) {
-        PyObject *error = PyErr_GetRaisedException();
-        if (error == raised) {
-            Py_DECREF(raised);
-        }
-        else {
-            PyException_SetContext(error, raised);
-        }
-        raised = error;
-    }
+    int status = coro->waiter == NULL ? 0 : one_withdraw(coro);
 #if ASCOMPLETED_CLASS
     /* A wait that was cancelled does not count: iteration goes on with another.  Not in 3.13.0; the generator of
        earlier versions never did. */
     AsCompletedObj *all = (AsCompletedObj *)coro->owner;
     all->left += LIKELY(all->left < PY_SSIZE_T_MAX);
 #endif
-    PyErr_SetRaisedException(raised);
-    return CORO_ERROR;
+    return sync_reraise(raised, status);
 }
 
 /* The loop that runs, to which the first who waits binds it; asyncio's error is about its queue. */

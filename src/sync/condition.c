@@ -80,13 +80,8 @@ condition_end(CoroObj *coro, PyObject **result)
         return CORO_RETURN;
     }
     coro->arg = NULL;
-    if (waiters_wake(&cond->waiters, coro->st, 1, Py_False) < 0) {
-        /* It may have been notified: another one is, instead. */
-        sync_set_context(raised);
-        return CORO_ERROR;
-    }
-    PyErr_SetRaisedException(raised);
-    return CORO_ERROR;
+    /* It may have been notified: another one is, instead. */
+    return sync_reraise(raised, waiters_wake(&cond->waiters, coro->st, 1, Py_False) < 0 ? -1 : 0);
 }
 
 /* An exception is set: it is what wait() ends with, the one before is its context. */

@@ -41,12 +41,7 @@ lock_pass_on(LockObj *lock)
 {
     if (!lock->locked && PyErr_ExceptionMatches(lock->st->CancelledError)) {
         PyObject *raised = PyErr_GetRaisedException();
-        if (waiters_wake_first(&lock->waiters, lock->st) < 0) {
-            sync_set_context(raised);
-        }
-        else {
-            PyErr_SetRaisedException(raised);
-        }
+        (void)sync_reraise(raised, waiters_wake_first(&lock->waiters, lock->st));
     }
 }
 

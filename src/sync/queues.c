@@ -105,18 +105,7 @@ static int
 queues_failed(CoroObj *coro, PyObject **waiters, int (*nothing_to_do)(QueueObj *))
 {
     PyObject *raised = PyErr_GetRaisedException();
-    if (UNLIKELY(queues_withdraw(coro, waiters, nothing_to_do) < 0)) {
-        PyObject *exc = PyErr_GetRaisedException();
-        if (exc != raised) {
-            PyException_SetContext(exc, raised);
-            raised = exc;
-        }
-        else {
-            Py_DECREF(exc);
-        }
-    }
-    PyErr_SetRaisedException(raised);
-    return CORO_ERROR;
+    return sync_reraise(raised, queues_withdraw(coro, waiters, nothing_to_do));
 }
 
 static int

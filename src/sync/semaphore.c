@@ -119,12 +119,8 @@ semaphore_acquire_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
     SemaphoreObj *sem = (SemaphoreObj *)coro->owner;
     int was_cancelled = PyErr_ExceptionMatches(coro->st->CancelledError);
     PyObject *raised = PyErr_GetRaisedException();
-    if ((was_cancelled && semaphore_cancelled(sem, coro->waiter) < 0) || semaphore_wake_more(sem) < 0) {
-        sync_set_context(raised);
-        return CORO_ERROR;
-    }
-    PyErr_SetRaisedException(raised);
-    return CORO_ERROR;
+    int status = was_cancelled ? semaphore_cancelled(sem, coro->waiter) : 0;
+    return sync_reraise(raised, status < 0 ? -1 : semaphore_wake_more(sem));
 }
 
 static int

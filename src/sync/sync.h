@@ -91,8 +91,12 @@ PART int sync_suspend(CoroObj *coro, SyncObj *sync, coro_step next, coro_step fa
                       void (*unwait)(CoroObj *));
 /* `unwait` if the list is that of the coroutine's owner. */
 PART void sync_unwait(CoroObj *coro);
-/* An exception is set: it came while `raised` (stolen) was, which becomes its context. */
+/* An exception is set: it came while `raised` (stolen) was handled, which becomes its context, or that of the first of
+   those that it came of itself. */
 PART void sync_set_context(PyObject *raised);
+/* The end of what asyncio has in an `except:` clause: goes on with `raised` (stolen), or if status is below 0 with the
+   exception that is set, which came meanwhile.  Returns CORO_ERROR. */
+PART int sync_reraise(PyObject *raised, int status);
 PART int sync_visit(PyObject *self, visitproc visit, void *arg);
 PART int sync_drop(PyObject *self);
 PART PyObject *Sync_get_waiters(PyObject *self, void *closure);

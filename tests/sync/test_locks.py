@@ -701,6 +701,38 @@ def test_closing_a_waiting_condition(run, condition):
     run(main())
 
 
+def test_what_fails_when_one_gives_up_tells_the_whole_story(sync, run):
+    class Odd(collections.deque):
+        odd = False
+
+        def __iter__(self):
+            try:
+                return {False: super().__iter__()}[self.odd]
+            except KeyError:
+                raise ValueError from None
+
+    async def main():
+        lock = sync.Lock()
+        await lock.acquire()
+        lock._waiters = Odd()
+        waiting, other = (asyncio.ensure_future(lock.acquire()) for _ in range(2))
+        await asyncio.sleep(0)
+        lock.release()
+        waiting.cancel()
+        lock._waiters.odd = True
+        with pytest.raises(ValueError) as caught:
+            await waiting
+        other.cancel()
+        lock._waiters.odd = False
+        await asyncio.wait([other])
+        story = [caught.value]
+        while story[-1].__context__ is not None:
+            story.append(story[-1].__context__)
+        assert [type(exc) for exc in story] == [ValueError, KeyError, asyncio.CancelledError]
+
+    run(main())
+
+
 def test_condition_of_another_loop(impl, run, condition):
     cond = condition()
 

@@ -503,6 +503,31 @@ def test_futures_of_any_kind_are_waited_for(cls, foreign):
     foreign.run_until_complete(main())
 
 
+def test_what_fails_when_one_gives_up_tells_the_whole_story(cls, run):
+    class Odd(collections.deque):
+        def remove(self, waiter):
+            try:
+                super().remove(waiter)
+                super().remove(waiter)
+            except ValueError:
+                raise LookupError from None
+
+    async def main():
+        q = cls()
+        q._getters = Odd()
+        getting = asyncio.ensure_future(q.get())
+        await asyncio.sleep(0)
+        getting.cancel()
+        with pytest.raises(LookupError) as caught:
+            await getting
+        story = [caught.value]
+        while story[-1].__context__ is not None:
+            story.append(story[-1].__context__)
+        assert [type(exc) for exc in story] == [LookupError, ValueError, asyncio.CancelledError]
+
+    run(main())
+
+
 def test_what_is_no_future_is_not_waited_for(cls, foreign):
     class Odd:
         def cancel(self):
