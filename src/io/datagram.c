@@ -57,7 +57,7 @@ datagram_clear(PyObject *self)
 static void
 datagram_dealloc(PyObject *self)
 {
-    transport_dealloc(self, datagram_dealloc);
+    transport_dealloc(self);
 }
 
 PyDoc_STRVAR(sendto_doc,

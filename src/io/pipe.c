@@ -152,7 +152,7 @@ pipe_clear(PyObject *self)
 static void
 pipe_dealloc(PyObject *self)
 {
-    transport_dealloc(self, pipe_dealloc);
+    transport_dealloc(self);
 }
 
 static PyGetSetDef pipe_getset[] = {

@@ -334,7 +334,7 @@ stream_clear(PyObject *self)
 static void
 stream_dealloc(PyObject *self)
 {
-    transport_dealloc(self, stream_dealloc);
+    transport_dealloc(self);
 }
 
 PyDoc_STRVAR(write_doc,

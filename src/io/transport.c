@@ -606,9 +606,9 @@ transport_clear(TransportObj *t)
     Py_CLEAR(t->context);
 }
 
-/* tp_dealloc, which the caller is: its address tells of which kind a transport is. */
+/* What tp_dealloc does; each kind has one of its own, by whose address it is known. */
 PART void
-transport_dealloc(PyObject *self, destructor dealloc)
+transport_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     if (PyObject_CallFinalizerFromDealloc(self) < 0) {
@@ -616,7 +616,7 @@ transport_dealloc(PyObject *self, destructor dealloc)
     }
     PyObject_GC_UnTrack(self);
     clear_weakrefs(self, type);
-    Py_TRASHCAN_BEGIN(self, dealloc); /* anything may be its protocol: another transport */
+    Py_TRASHCAN_BEGIN(self, type->tp_dealloc); /* anything may be its protocol: another transport */
     (void)type->tp_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
