@@ -4,7 +4,7 @@
 #ifndef CTASK_CLOCK_H
 #define CTASK_CLOCK_H
 
-#include "handles/handles.h"
+#include "ctask.h"
 
 PART int clock_setup(PyObject *module, ctask_state *st);
 PART int clock_look(ctask_state *st);

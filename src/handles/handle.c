@@ -7,7 +7,10 @@
 
    What Python sees of them is in handle_type.c, timer.c and threadsafe.c. */
 
+#include "handles/handle.h"
 #include "handles/handle_type.h"
+#include "handles/threadsafe.h"
+#include "handles/timer.h"
 
 /* What differs from handle to handle; the rest is as in every new one. */
 static inline int
@@ -141,16 +144,6 @@ take_last_timer(LoopObj *loop)
     timer->callback = timer->args = timer->context = NULL;
     loop->last_timer = NULL;
     return timer;
-}
-
-PART __attribute__((noinline)) void
-timer_call_free(timer_call *call)
-{
-    PyObject *callback = call->callback, *args = call->args, *context = call->context;
-    PyMem_Free(call);
-    Py_DECREF(callback);
-    Py_DECREF(args);
-    Py_XDECREF(context);
 }
 
 /* ---- making them ---- */

@@ -5,6 +5,7 @@
    (threadsafe.c) derive from it; the loop makes them and lets them go by handle.c. */
 
 #include "handles/handle_type.h"
+#include "handles/work.h"
 
 /* ---- cancelling ---- */
 

@@ -4,7 +4,7 @@
 #ifndef CTASK_HANDLE_TYPE_H
 #define CTASK_HANDLE_TYPE_H
 
-#include "handles/handles.h"
+#include "handles/objects.h"
 
 /* The slots can be written from Python, and are empty until __init__. */
 static inline int
@@ -26,6 +26,7 @@ PART int handle_cancel_fields(HandleObj *handle, ctask_state *st);
 
 /* ---- life ---- */
 
+PART void handle_dealloc(PyObject *self);
 PART int handle_traverse(PyObject *self, visitproc visit, void *arg);
 PART int handle_clear(PyObject *self);
 
@@ -84,6 +85,7 @@ PyDoc_STRVAR(Handle_cancelled_doc,
 "Return True if the callback was cancelled.  (asyncio.Handle.cancelled)");
 PART PyObject *Handle_cancelled(PyObject *self, PyObject *ignored);
 
+PART int handle_setup(PyObject *module, ctask_state *st);
 /* A type over asyncio's of this name and our Handle. */
 PART int handle_add_derived(PyObject *module, const char *name, PyTypeObject **slot, PyType_Spec *spec,
                             PyObject *stock, ctask_state *st);

@@ -2,6 +2,7 @@
    the callback.  The loop calls threadsafe_enter() before it runs one. */
 
 #include "handles/handle_type.h"
+#include "handles/threadsafe.h"
 
 #if THREADSAFE_HANDLES
 /* ---- life ---- */

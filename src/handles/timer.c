@@ -3,6 +3,8 @@
    It knows its place in the loop's timers, so that cancelling takes it out at once. */
 
 #include "handles/handle_type.h"
+#include "handles/timer.h"
+#include "handles/work.h"
 
 /* ---- cancelling ---- */
 

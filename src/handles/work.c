@@ -4,7 +4,7 @@
    entries, put there and let go of.  Nothing here runs what it puts there: that is
    run.c's, in loop/. */
 
-#include "handles/handles.h"
+#include "handles/work.h"
 
 /* ---- may it go straight there? ---- */
 
@@ -92,6 +92,16 @@ loop_setattro(PyObject *self, PyObject *name, PyObject *value)
 }
 
 /* ---- the ready queue ---- */
+
+PART __attribute__((noinline)) void
+timer_call_free(timer_call *call)
+{
+    PyObject *callback = call->callback, *args = call->args, *context = call->context;
+    PyMem_Free(call);
+    Py_DECREF(callback);
+    Py_DECREF(args);
+    Py_XDECREF(context);
+}
 
 PART void
 entry_forget(ring_entry *entry)

@@ -19,17 +19,6 @@ typedef struct {
     PyObject *context; // NULL if not given
 } call_args;
 
-/* Set RuntimeError if the loop is closed. */
-static inline int
-loop_check_open(const LoopObj *loop)
-{
-    if (LIKELY(loop->is_open)) {
-        return 0;
-    }
-    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
-    return -1;
-}
-
 PART int loop_setup(PyObject *module, ctask_state *st);
 PART int fork_setup(PyObject *module, ctask_state *st);
 
