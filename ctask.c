@@ -44,6 +44,7 @@
 #include "handles/handle.c"
 #include "handles/clock.c"
 #include "tasks/registry.c"
+#include "tasks/life.c"
 #include "tasks/callable.c"
 #include "tasks/future.c"
 #include "tasks/future_iter.c"

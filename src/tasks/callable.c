@@ -3,7 +3,8 @@
 
    They are made without knowing what a step is: task.c makes that known in the module's state. */
 
-#include "tasks/tasks.h"
+#include "tasks/callable.h"
+#include "tasks/life.h"
 
 typedef struct {
     PyObject_HEAD

@@ -1,7 +1,8 @@
 /* Cancelling: a future ends by it; a task has what it waits for cancelled, which may be a task, and is told when it
    runs next. */
 
-#include "tasks/tasks.h"
+#include "tasks/cancel.h"
+#include "tasks/future.h"
 
 /* 1 if the task will be told, 0 if it is done. */
 PART int

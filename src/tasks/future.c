@@ -7,7 +7,9 @@
    futures by the methods of `_asyncio.Future`, which then calls loop.call_soon(task, future, context=None): our
    loop's knows that (schedule.c), and on a loop whose call_soon() is another the Task is not stored. */
 
-#include "tasks/tasks.h"
+#include "handles/handles.h"
+#include "tasks/callable.h"
+#include "tasks/future.h"
 
 /* ---- scheduling ---- */
 
@@ -179,6 +181,22 @@ future_add_waiter(FutureObj *fut, ctask_state *st, TaskObj *task)
     Py_DECREF(context);
     return result;
 }
+
+/* ---- the call graph ---- */
+
+#if FUTURE_CALL_GRAPH
+PART int
+awaited_by_call(ctask_state *st, PyObject *function, PyObject *fut, TaskObj *task)
+{
+    if (!PyObject_TypeCheck(fut, (PyTypeObject *)st->stock_Future)) {
+        return 0;
+    }
+    PyObject *stack[] = {fut, (PyObject *)task};
+    PyObject *res = PyObject_Vectorcall(function, stack, 2, NULL);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+#endif
 
 /* ---- completion ---- */
 

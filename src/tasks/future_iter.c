@@ -1,7 +1,8 @@
 /* `await fut`: what the interpreter does with a future, which is its own iterator, and the iterator for Python code
    that asks for one. */
 
-#include "tasks/tasks.h"
+#include "tasks/future_iter.h"
+#include "tasks/life.h"
 
 /* ---- for the interpreter ---- */
 

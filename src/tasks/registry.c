@@ -6,7 +6,7 @@
    asyncio's all_tasks() sees through ctask/_registry.py; a WeakSet entry for each task would cost more
    than the task. */
 
-#include "tasks/tasks.h"
+#include "tasks/registry.h"
 
 static int
 call_stock(PyObject *function, PyObject *loop, PyObject *task)

@@ -5,7 +5,10 @@
    wherever a call must be seen (debug mode, an overridden call_soon), the same step is wrapped in a
    callable and goes through loop.call_soon() as asyncio's own does. */
 
-#include "tasks/tasks.h"
+#include "tasks/callable.h"
+#include "tasks/future.h"
+#include "tasks/registry.h"
+#include "tasks/task.h"
 
 /* ---- scheduling a step ---- */
 
@@ -67,20 +70,6 @@ schedule_yielded(TaskObj *task, ctask_state *st)
 }
 
 /* ---- waiting ---- */
-
-#if FUTURE_CALL_GRAPH
-PART int
-awaited_by_call(ctask_state *st, PyObject *function, PyObject *fut, TaskObj *task)
-{
-    if (!PyObject_TypeCheck(fut, (PyTypeObject *)st->stock_Future)) {
-        return 0;
-    }
-    PyObject *stack[] = {fut, (PyObject *)task};
-    PyObject *res = PyObject_Vectorcall(function, stack, 2, NULL);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
-}
-#endif
 
 /* The task waits for `fut` from now on (steals it); a cancellation that came too early reaches it now. */
 static int

@@ -1,9 +1,16 @@
-/* The type ctask.Task: how a task is made, how it is let go, and its methods.
+/* The type ctask.Task: how a task is made, and its methods.
 
    As with Future, what is cold (names of states, get_stack(), reprs, uncancel(), the report of a destroyed pending
    task) is inherited from `_asyncio.Task`. */
 
-#include "tasks/tasks.h"
+#include "tasks/cancel.h"
+#include "tasks/future.h"
+#include "tasks/future_iter.h"
+#include "tasks/future_type.h"
+#include "tasks/life.h"
+#include "tasks/registry.h"
+#include "tasks/task.h"
+#include "tasks/task_type.h"
 
 /* ---- making them ---- */
 
@@ -111,33 +118,6 @@ task_create(ctask_state *st, PyObject *loop, PyObject *coro, PyObject *name, PyO
 
 /* ---- life ---- */
 
-static int
-task_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    TaskObj *task = (TaskObj *)self;
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(task->fut_waiter);
-    Py_VISIT(task->coro);
-    Py_VISIT(task->name);
-    Py_VISIT(task->context);
-    FUTURE_VISIT_DICT(task);
-    return future_traverse_fields((FutureObj *)self, visit, arg);
-}
-
-static int
-task_clear(PyObject *self)
-{
-    TaskObj *task = (TaskObj *)self;
-    registry_remove(task); /* without a loop it belongs to nobody's all_tasks() */
-    future_clear_fields((FutureObj *)self);
-    Py_CLEAR(task->fut_waiter);
-    Py_CLEAR(task->coro);
-    Py_CLEAR(task->name);
-    Py_CLEAR(task->context);
-    FUTURE_CLEAR_DICT(task);
-    return 0;
-}
-
 #if !TASKS_IN_THREAD_STATE
 /* asyncio's WeakSet forgets a task before its finalizer runs, so that one which the report of its own
    destruction brings back to life is not listed any more. */
@@ -148,46 +128,6 @@ task_finalize(PyObject *self)
     ((PyTypeObject *)state_of(self)->stock_Task)->tp_finalize(self);
 }
 #endif
-
-static inline void
-task_free(TaskObj *task, PyTypeObject *type)
-{
-    PyObject *self = (PyObject *)task;
-    clear_weakrefs(self, type);
-    if (LIKELY(type->tp_dealloc == task_dealloc && !FUTURE_HAS_ATTRIBUTES(task))) {
-        ctask_state *st = PyType_GetModuleState(type);
-        (void)task_clear(self);
-        freelist_give(&st->tasks.free_tasks, self, 1);
-        return;
-    }
-    (void)task_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-PART void
-task_dealloc(PyObject *self)
-{
-    TaskObj *task = (TaskObj *)self;
-    PyTypeObject *type = Py_TYPE(self);
-    registry_remove(task);
-    /* A subclass made in Python has had its finalizer called already. */
-    if (type->tp_dealloc == task_dealloc &&
-        (task->log_traceback ||
-         (task->state == FUTURE_PENDING && task->log_destroy_pending && task->loop != NULL))) {
-        if (PyObject_CallFinalizerFromDealloc(self) < 0) {
-            return;
-        }
-    }
-    PyObject_GC_UnTrack(self);
-    if (LIKELY(task->state != FUTURE_PENDING && !future_may_go_on((FutureObj *)task))) {
-        task_free(task, type);
-        return;
-    }
-    Py_TRASHCAN_BEGIN(self, task_dealloc);
-    task_free(task, type);
-    Py_TRASHCAN_END;
-}
 
 /* ---- the type ---- */
 
