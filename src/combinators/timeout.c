@@ -401,7 +401,7 @@ timeout_new(ctask_state *st, PyObject *when)
     if (when == NULL) {
         return NULL;
     }
-    PyTypeObject *type = standin_class(&st->timeout_class, "ctask._timeouts", "Timeout", st->TimeoutType);
+    PyTypeObject *type = core_class(&st->timeout_class, "ctask._timeouts", "Timeout", st->TimeoutType);
     PyObject *self = type == NULL ? NULL : core_make(st, type, sizeof(TimeoutObj));
     if (self == NULL) {
         Py_DECREF(when);

@@ -514,6 +514,36 @@ Core_init(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nar
     return status < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+/* ---- methods ---- */
+
+/* standin_vectorcall() for a method of a core: only for objects that have one. */
+static PyObject *
+core_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+    StandinObj *standin = (StandinObj *)callable;
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+    if (UNLIKELY(nargs < 1 || !core_is(args[0], standin->core))) {
+        return PyObject_Vectorcall(standin->stock, args, nargsf, kwnames);
+    }
+    if (UNLIKELY(core_check(args[0]) < 0)) {
+        return NULL;
+    }
+    return standin_returned(standin,
+                            standin->function(standin->st, args[0], args, nargs, kwnames, standin->stock));
+}
+
+/* A method of a core, which passes for that of `stock`.  A new reference. */
+static PyObject *
+core_standin(ctask_state *st, PyTypeObject *core, PyObject *stock, const char *name, standin_call function)
+{
+    PyObject *method = standin_new(st, core, PyObject_GetAttrString(stock, name), function);
+    if (method != NULL) {
+        ((StandinObj *)method)->core = core->tp_dealloc;
+        ((StandinObj *)method)->vectorcall = core_vectorcall;
+    }
+    return method;
+}
+
 /* ---- types ---- */
 
 /* Put `value` (stolen) into the type as it is: its slots stay C. */
@@ -574,16 +604,31 @@ core_add(PyObject *module, ctask_state *st, const char *name, PyTypeObject **slo
         core_wrap_attributes(st, core, stock) < 0 || add_methods(core, core_methods) < 0 ||
         core_put(core, "__init_subclass__", PyDescr_NewClassMethod(core, core_class_methods)) < 0 ||
         core_put(core, "__new__", PyCFunction_New(&core_new_def, (PyObject *)core)) < 0 ||
-        core_put(core, "__init__", standin_for_core(st, core, stock, "__init__", Core_init)) < 0) {
+        core_put(core, "__init__", core_standin(st, core, stock, "__init__", Core_init)) < 0) {
         return -1;
     }
     for (size_t i = 0; i < n_methods; i++) {
-        PyObject *method = standin_for_core(st, core, stock, methods[i].name, methods[i].function);
+        PyObject *method = core_standin(st, core, stock, methods[i].name, methods[i].function);
         if (core_put(core, methods[i].name, method) < 0) {
             return -1;
         }
     }
     return 0;
+}
+
+PART PyTypeObject *
+core_class(PyObject **slot, const char *module, const char *name, PyTypeObject *core)
+{
+    if (LIKELY(*slot != NULL)) {
+        return (PyTypeObject *)*slot;
+    }
+    PyObject *class = standin_python(slot, module, name);
+    if (class != NULL && !(PyType_Check(class) && core_is_of((PyTypeObject *)class, core->tp_dealloc))) {
+        Py_CLEAR(*slot);
+        PyErr_Format(PyExc_TypeError, "%s.%s is another class than ctask's", module, name);
+        return NULL;
+    }
+    return (PyTypeObject *)class;
 }
 
 /* _over(cls, stock): `cls`, a class in Python over a core and asyncio's class, is complete. */

@@ -51,6 +51,8 @@ typedef struct {
    PyObject, its tp_dealloc its own and of no other core but one that derives from it. */
 PART int core_add(PyObject *module, ctask_state *st, const char *name, PyTypeObject **slot, PyType_Spec *spec,
                   PyTypeObject *base, PyObject *stock, const core_method *methods, size_t n_methods);
+/* standin_python() for the class over a core; another class in its place is an error. */
+PART PyTypeObject *core_class(PyObject **slot, const char *module, const char *name, PyTypeObject *core);
 PART int core_setup(PyObject *module, ctask_state *st);
 /* For tp_new: an object of `size` bytes with zeros for fields, or without the core if its class cannot have it. */
 PART PyObject *core_new(PyTypeObject *type, destructor dealloc, size_t size);

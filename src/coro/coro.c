@@ -7,6 +7,7 @@
    graphs) it shows one of asyncio's own function (coroframe.c). */
 
 #include "coro/coro.h"
+#include "coro/coroframe.h"
 
 PART PyObject *
 coro_new(ctask_state *st, PyObject *owner, coro_step step, const char *name, Py_ssize_t n, PyObject *arg)

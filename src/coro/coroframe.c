@@ -4,7 +4,7 @@
    the coroutine takes, at its first line.  Where asyncio's function awaits another of its own, which ours does in one, there
    are two, the second being what the first awaits.  It is made when somebody asks, and costs nothing before. */
 
-#include "coro/coro.h"
+#include "coro/coroframe.h"
 
 typedef struct {
     PyObject_HEAD

@@ -5,31 +5,8 @@
    do: an unusual argument, or a `self` that is not the C core's. */
 
 #include "coro/standin.h"
-#include "coro/core.h"
-#include "coro/coro.h"
 
 #include <structmember.h>
-
-typedef struct {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
-    PyObject *module;    // owned: it may be called when its type has been cleared
-    ctask_state *st;     // the module's
-    PyTypeObject *owner; // owned; whose method it is, NULL for a function
-    destructor core;     // the owner's, if it is a core
-    PyObject *stock;     // owned; asyncio's function
-    standin_call function;
-} StandinObj;
-
-/* What a call of one of ours returned; a coroutine knows whose it is. */
-static inline PyObject *
-standin_returned(StandinObj *standin, PyObject *result)
-{
-    if (result != NULL && Py_IS_TYPE(result, standin->st->CoroType) && ((CoroObj *)result)->function == NULL) {
-        ((CoroObj *)result)->function = Py_NewRef(standin->stock);
-    }
-    return result;
-}
 
 static PyObject *
 standin_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
@@ -46,22 +23,6 @@ standin_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyO
     }
     return standin_returned(standin,
                             standin->function(standin->st, self, args, nargs, kwnames, standin->stock));
-}
-
-/* The same for a method of a core. */
-static PyObject *
-standin_vectorcall_core(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
-{
-    StandinObj *standin = (StandinObj *)callable;
-    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
-    if (UNLIKELY(nargs < 1 || !core_is(args[0], standin->core))) {
-        return PyObject_Vectorcall(standin->stock, args, nargsf, kwnames);
-    }
-    if (UNLIKELY(core_check(args[0]) < 0)) {
-        return NULL;
-    }
-    return standin_returned(standin,
-                            standin->function(standin->st, args[0], args, nargs, kwnames, standin->stock));
 }
 
 static PyObject *
@@ -155,7 +116,7 @@ static PyType_Spec standin_spec = {
 };
 
 /* `stock` is stolen; NULL is passed on. */
-static PyObject *
+PART PyObject *
 standin_new(ctask_state *st, PyTypeObject *owner, PyObject *stock, standin_call function)
 {
     if (stock == NULL) {
@@ -186,17 +147,6 @@ standin_method(ctask_state *st, PyTypeObject *type, PyObject *stock, const char 
     return status;
 }
 
-PART PyObject *
-standin_for_core(ctask_state *st, PyTypeObject *core, PyObject *stock, const char *name, standin_call function)
-{
-    PyObject *method = standin_new(st, core, PyObject_GetAttrString(stock, name), function);
-    if (method != NULL) {
-        ((StandinObj *)method)->core = core->tp_dealloc;
-        ((StandinObj *)method)->vectorcall = standin_vectorcall_core;
-    }
-    return method;
-}
-
 PART int
 standin_function(ctask_state *st, PyObject *module, PyObject *stock, const char *name, standin_call function)
 {
@@ -216,21 +166,6 @@ standin_python(PyObject **slot, const char *module, const char *name)
         Py_XSETREF(*slot, value);
     }
     return *slot;
-}
-
-PART PyTypeObject *
-standin_class(PyObject **slot, const char *module, const char *name, PyTypeObject *core)
-{
-    if (LIKELY(*slot != NULL)) {
-        return (PyTypeObject *)*slot;
-    }
-    PyObject *class = standin_python(slot, module, name);
-    if (class != NULL && !(PyType_Check(class) && core_is_of((PyTypeObject *)class, core->tp_dealloc))) {
-        Py_CLEAR(*slot);
-        PyErr_Format(PyExc_TypeError, "%s.%s is another class than ctask's", module, name);
-        return NULL;
-    }
-    return (PyTypeObject *)class;
 }
 
 /* ---- overrides ---- */

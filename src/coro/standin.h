@@ -4,20 +4,40 @@
 #ifndef CTASK_STANDIN_H
 #define CTASK_STANDIN_H
 
-#include "tasks/tasks.h"
+#include "coro/coroobj.h"
 
 /* A method or function; `self` is args[0] of a method, NULL of a function.  `st` is given, so that it need
    not be found; `stock` is asyncio's own, for arguments out of the ordinary. */
 typedef PyObject *(*standin_call)(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                                   PyObject *kwnames, PyObject *stock);
 
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    PyObject *module;    // owned: it may be called when its type has been cleared
+    ctask_state *st;     // the module's
+    PyTypeObject *owner; // owned; whose method it is, NULL for a function
+    destructor core;     // the owner's, if it is a core
+    PyObject *stock;     // owned; asyncio's function
+    standin_call function;
+} StandinObj;
+
+/* What a call of one of ours returned; a coroutine knows whose it is. */
+static inline PyObject *
+standin_returned(StandinObj *standin, PyObject *result)
+{
+    if (result != NULL && Py_IS_TYPE(result, standin->st->CoroType) && ((CoroObj *)result)->function == NULL) {
+        ((CoroObj *)result)->function = Py_NewRef(standin->stock);
+    }
+    return result;
+}
+
+/* `owner` is NULL for a function; `stock` is stolen, NULL is passed on. */
+PART PyObject *standin_new(ctask_state *st, PyTypeObject *owner, PyObject *stock, standin_call function);
 /* Give `type` the method, which answers as asyncio's own (of the class `stock`) where it is asked about itself:
    it is a coroutine function if that is one, and has its signature and its documentation. */
 PART int standin_method(ctask_state *st, PyTypeObject *type, PyObject *stock, const char *name,
                         standin_call function);
-/* The same for a core (core.h): only for objects that have one.  A new reference. */
-PART PyObject *standin_for_core(ctask_state *st, PyTypeObject *core, PyObject *stock, const char *name,
-                                standin_call function);
 /* The same for a function of asyncio's, `stock`, which becomes module.name. */
 PART int standin_function(ctask_state *st, PyObject *module, PyObject *stock, const char *name,
                           standin_call function);
@@ -26,8 +46,6 @@ PART int standin_setup(PyObject *module, ctask_state *st);
 /* What is in Python, `module`.`name`, which is looked up the first time and then in *slot, owned.  Borrowed; NULL with
    an exception. */
 PART PyObject *standin_python(PyObject **slot, const char *module, const char *name);
-/* The same for the class over a core; another class in its place is an error. */
-PART PyTypeObject *standin_class(PyObject **slot, const char *module, const char *name, PyTypeObject *core);
 
 /* Is any of `names` overridden in `type`, against `core` or (what is not C) `stock`?  1 if so, or if that
    cannot be found out. */

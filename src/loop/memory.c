@@ -1,7 +1,8 @@
 /* Memory that the loop takes from the system by itself, or gives back: the buffer that transports receive into, and
    what the C library keeps of a heap that was large once. */
 
-#include "loop/loop.h"
+#include "loop/memory.h"
+#include "loop/poll.h"
 
 #include <fcntl.h>
 #include <malloc.h>

@@ -3,7 +3,9 @@
 
    Nothing here is called while all goes well and nobody looks. */
 
-#include "loop/loop.h"
+#include "loop/report.h"
+#include "loop/watch.h"
+#include "tasks/tasks.h"
 
 /* ---- entries as handles ---- */
 

@@ -3,7 +3,9 @@
    Signatures, messages and the order of checks are those of asyncio.BaseEventLoop.  In debug mode its own
    checks are called, so that they are made by whoever overrides them. */
 
-#include "loop/loop.h"
+#include "loop/poll.h"
+#include "loop/schedule.h"
+#include "tasks/tasks.h"
 #include "handles/clock.h"
 
 #include <math.h>

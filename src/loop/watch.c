@@ -4,7 +4,9 @@
    transports; what they stand on, the four methods below, is here.  The kernel is told of a change at once,
    so that a descriptor that cannot be polled is refused by the call that names it. */
 
-#include "loop/loop.h"
+#include "loop/poll.h"
+#include "loop/schedule.h"
+#include "loop/watch.h"
 #include "tasks/futures.h"
 
 /* The number behind a descriptor or an object with fileno(), with the messages of the selectors module. */
