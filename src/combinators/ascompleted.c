@@ -4,7 +4,7 @@
    ascompleted_iterator.c.  Where no loop runs, and for mistakes, asyncio's function does it all. */
 
 #include "base/seen.h"
-#include "combinators/ascompleted.h"
+#include "combinators/ascompleted_iterator.h"
 #include "combinators/combinators.h"
 #include "combinators/ensure.h"
 #include "coro/standin.h"

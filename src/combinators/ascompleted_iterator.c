@@ -6,7 +6,7 @@
    What is done waits in an array, in place of asyncio's queue.  If somebody asks for that queue, `_done`, one is made,
    and asyncio's own method takes from it. */
 
-#include "combinators/ascompleted.h"
+#include "combinators/ascompleted_iterator.h"
 #include "combinators/ensure.h"
 #include "coro/coro.h"
 #include "coro/standin.h"

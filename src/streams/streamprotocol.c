@@ -5,7 +5,8 @@
    streamreader_protocol_check() and then calls streamreader_feed() with the bytes where they are. */
 
 #include "io/sink.h"
-#include "streams/streams.h"
+#include "streams/streamprotocol.h"
+#include "streams/streamreader_core.h"
 #include "tasks/futures.h"
 
 /* ---- overrides ---- */

@@ -3,6 +3,7 @@
    Arguments and separators out of the ordinary, and readers whose methods are overridden, are left to asyncio's own
    coroutines, which work on our attributes (streamreader_core.c). */
 
+#include "coro/coro.h"
 #include "streams/streams.h"
 
 /* ---- waiting ---- */

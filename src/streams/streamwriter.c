@@ -2,6 +2,7 @@
 
    What happens once per connection is asyncio's. */
 
+#include "coro/coro.h"
 #include "io/stream.h"
 #include "streams/streams.h"
 

@@ -7,6 +7,7 @@
    they use; one with hooks of its own only has these called. */
 
 #include "coro/coro.h"
+#include "sync/queues_core.h"
 #include "sync/queues_items.h"
 #include "sync/sync.h"
 #include "tasks/futures.h"

@@ -4,6 +4,7 @@
    deques and lists that Python code sees.  The deques of those who wait, and the event that join() waits for, are
    made when they are first needed.  The methods are in queues.c. */
 
+#include "sync/queues_core.h"
 #include "sync/queues_items.h"
 
 #include <math.h>

@@ -3,7 +3,7 @@
 #ifndef CTASK_QUEUES_ITEMS_H
 #define CTASK_QUEUES_ITEMS_H
 
-#include "sync/queues.h"
+#include "sync/queueobj.h"
 #include "tasks/futures.h"
 
 /* ---- deques ---- */

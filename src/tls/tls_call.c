@@ -3,7 +3,7 @@
 
    It knows nothing of records and of the connection's states, but that the application is told of its end once. */
 
-#include "tls/tls.h"
+#include "tls/tls_parts.h"
 
 /* ---- the loop ---- */
 

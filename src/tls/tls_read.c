@@ -5,7 +5,7 @@
 
 #include "io/sink.h"
 #include "streams/streams.h"
-#include "tls/tls.h"
+#include "tls/tls_parts.h"
 
 #define OWN_PLAIN (64 * 1024)
 

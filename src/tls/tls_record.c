@@ -3,7 +3,7 @@
    OpenSSL is never entered twice at a time for one connection: `busy` is set while it is, as callbacks of ssl
    (SNI, messages) are Python code. */
 
-#include "tls/tls.h"
+#include "tls/tls_parts.h"
 
 /* What a MemoryBIO says it has; ssl's may have been replaced, and this one say anything. */
 PART Py_ssize_t

@@ -1,7 +1,7 @@
 /* Python's ssl, and the SSLObject of a connection: made by the context, with our BIO in the place of its MemoryBIOs
    where that can be. */
 
-#include "tls/tls.h"
+#include "tls/tls_parts.h"
 
 PART int
 tls_load_ssl(ctask_state *st)

@@ -4,7 +4,7 @@
    protocol is called from here but by tls_control_writing(). */
 
 #include "io/stream.h"
-#include "tls/tls.h"
+#include "tls/tls_parts.h"
 
 #define FLUSH_AT (64 * 1024) // ciphertext that is handed on before more is made
 #define LOST_WRITES_TO_WARN 5 // asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES

@@ -1,7 +1,7 @@
 /* The iterator of as_completed(), and on what it waits. */
 
-#ifndef CTASK_ASCOMPLETED_H
-#define CTASK_ASCOMPLETED_H
+#ifndef CTASK_ASCOMPLETED_ITERATOR_H
+#define CTASK_ASCOMPLETED_ITERATOR_H
 
 #include "sync/waiters.h"
 #include "tasks/done.h"
