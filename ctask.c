@@ -30,9 +30,9 @@
 #include "sync/sync.h"
 #include "combinators/combinators.h"
 #include "combinators/ensure.h"
-#include "io/datagram.h"
-#include "io/pipe.h"
-#include "io/sock.h"
+#include "io/datagram_parts.h"
+#include "io/pipe_parts.h"
+#include "io/sock_parts.h"
 #include "io/stream.h"
 #include "streams/streams.h"
 #include "tls/tls.h"
@@ -539,6 +539,7 @@ module_exec(PyObject *module)
         clock_setup,
         blocking_setup,
         fork_setup,
+        transport_setup,
         stream_setup,
         server_setup,
         datagram_setup,

@@ -4,7 +4,7 @@
    Sockets in asyncio are of these families nearly always.  All else, and whatever needs a look-up or a message
    about a mistake, stays with the socket module. */
 
-#include "io/transport.h"
+#include "io/address.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

@@ -2,7 +2,7 @@
 
    Here it is made, and here are its type and methods; sending is in datagram_send.c, receiving in datagram_receive.c. */
 
-#include "io/datagram.h"
+#include "io/datagram_parts.h"
 
 /* ---- what asyncio's own code and a few libraries look at ---- */
 

@@ -2,7 +2,7 @@
 
    As in asyncio each iteration gives the protocol one datagram, so that a flood on one endpoint keeps nobody waiting. */
 
-#include "io/datagram.h"
+#include "io/datagram_parts.h"
 
 /* ---- beginning ---- */
 

@@ -1,7 +1,7 @@
 /* Sending datagrams: sendto() sends at once; what the kernel does not take waits in the queue, whose chunks' owners are
    pairs (data, address) here and whose size counts a header for each, as asyncio's. */
 
-#include "io/datagram.h"
+#include "io/datagram_parts.h"
 
 /* At most this many are sent in one system call. */
 #define BATCH 16

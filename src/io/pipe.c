@@ -8,7 +8,7 @@
 
    Here they are made, and here are their types; what they do is in pipe_read.c, pipe_write.c and pipe_file.c. */
 
-#include "io/pipe.h"
+#include "io/pipe_parts.h"
 
 #include <limits.h>
 #include <sys/stat.h>

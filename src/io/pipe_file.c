@@ -2,7 +2,7 @@
 
    A pipe is told by level and watches only its side: the other one may be another transport's. */
 
-#include "io/pipe.h"
+#include "io/pipe_parts.h"
 
 #include <fcntl.h>
 #include <limits.h>

@@ -1,7 +1,7 @@
 /* The reading side of a pipe, and what both have called when there is something to be read: the beginning, with
    connection_made(), and for a writing one the end, as its reader is gone then. */
 
-#include "io/pipe.h"
+#include "io/pipe_parts.h"
 
 /* ---- beginning ---- */
 

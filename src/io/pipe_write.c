@@ -1,6 +1,6 @@
 /* The writing side of a pipe: what is written at once, what waits in the queue, a reader that hangs up. */
 
-#include "io/pipe.h"
+#include "io/pipe_parts.h"
 
 #define PIPE_CHUNKS 64
 

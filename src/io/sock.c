@@ -11,7 +11,7 @@
    types, addresses of which nothing has to be looked up.  Everything else is asyncio's own coroutine, either
    returned in place of ours or, if that shows later, driven by ours. */
 
-#include "io/sock.h"
+#include "io/sock_parts.h"
 
 #include "coro/standin.h"
 #include "tasks/futures.h"

@@ -2,7 +2,7 @@
 
    They go to the descriptor itself, which is asked of the socket each time, and never wait. */
 
-#include "io/sock.h"
+#include "io/sock_parts.h"
 
 #include <fcntl.h>
 #include <unistd.h>

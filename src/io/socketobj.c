@@ -4,7 +4,8 @@
    Who works on sockets without asking them (sock.c, server.c) asks here first, each time, and reads the
    descriptor from the object before each system call: a number that was kept may be another file's by then. */
 
-#include "io/transport.h"
+#include "handles/handles.h"
+#include "io/socketobj.h"
 
 #include <fcntl.h>
 #include <structmember.h>
@@ -193,12 +194,6 @@ static PyMethodDef socketobj_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int
-descriptor_of_owner(PyObject *owner)
-{
-    return transport_descriptor((TransportObj *)owner);
-}
-
 PART int
 socketobj_setup(PyObject *Py_UNUSED(module), ctask_state *st)
 {
@@ -206,7 +201,6 @@ socketobj_setup(PyObject *Py_UNUSED(module), ctask_state *st)
     if (sockets == NULL) {
         return -1;
     }
-    st->loop.descriptor_of_owner = descriptor_of_owner;
     st->socket_names = Py_NewRef(PyModule_GetDict(sockets));
     Py_DECREF(sockets);
     st->socket_type = find_class(st);

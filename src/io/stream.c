@@ -3,7 +3,7 @@
    Here it is made, and here are its type and methods; reading is in stream_read.c, writing in stream_write.c, what
    get_extra_info() tells in stream_info.c. */
 
-#include "io/stream_parts.h"
+#include "io/stream.h"
 
 #include <netinet/tcp.h>
 

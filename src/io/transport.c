@@ -660,3 +660,18 @@ transport_finalize(PyObject *self)
     leave_server(t);
     PyErr_SetRaisedException(raised);
 }
+
+/* ---- for the loop ---- */
+
+static int
+descriptor_of_owner(PyObject *owner)
+{
+    return transport_descriptor((TransportObj *)owner);
+}
+
+PART int
+transport_setup(PyObject *Py_UNUSED(module), ctask_state *st)
+{
+    st->loop.descriptor_of_owner = descriptor_of_owner;
+    return 0;
+}

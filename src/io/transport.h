@@ -10,21 +10,9 @@
 
 #include "loop/blocking.h"
 #include "loop/loop.h"
+#include "io/address.h"
 #include "io/queue.h"
-
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-
-/* An address as the kernel gave it; a longer one (of a Unix socket) is asked for again when it is wanted. */
-typedef struct {
-    socklen_t length; // 0: not known, or too long
-    union {
-        struct sockaddr any;
-        struct sockaddr_in in;
-        struct sockaddr_in6 in6;
-    } u;
-} short_address;
+#include "io/socketobj.h"
 
 typedef struct TransportObj TransportObj;
 
@@ -64,48 +52,9 @@ struct TransportObj {
     char lost; // connection_lost() was
 };
 
-/* ---- address.c ---- */
+/* ---- transport.c ---- */
 
-typedef struct {
-    socklen_t length;
-    union {
-        struct sockaddr any;
-        struct sockaddr_in in;
-        struct sockaddr_in6 in6;
-        struct sockaddr_un un;
-        struct sockaddr_storage storage;
-    } u;
-} socket_address;
-
-PART PyObject *address_object(const struct sockaddr *address, socklen_t length);
-PART int address_family_known(int family);
-PART PyObject *address_build(const socket_address *from);
-/* Read an address of which nothing has to be looked up: 1, or 0 with nothing set if the socket module has
-   to read it (a name, a subclass, a mistake); -1 with an exception. */
-PART int address_read(socket_address *to, int family, PyObject *obj);
-
-/* ---- socketobj.c ---- */
-
-PART int socketobj_setup(PyObject *module, ctask_state *st);
-PART int socketobj_check(ctask_state *st, PyObject *sock);
-
-/* Is it exactly a socket.socket, whose methods nobody has replaced? */
-static inline int
-socketobj_is_plain(ctask_state *st, PyObject *sock)
-{
-    if (Py_TYPE(sock) != (PyTypeObject *)st->socket_type) {
-        return 0;
-    }
-    return (LIKELY(st->io.sockets.version == Py_TYPE(sock)->tp_version_tag && st->io.sockets.version != 0)) ||
-           socketobj_check(st, sock);
-}
-
-/* A field of one that is; the descriptor is -1 once it is closed. */
-static inline int
-socket_int(PyObject *sock, Py_ssize_t offset)
-{
-    return *(int *)((char *)sock + offset);
-}
+PART int transport_setup(PyObject *module, ctask_state *st);
 
 /* The transport's descriptor; -1, with which system calls fail with EBADF, if its socket was closed or detached
    behind it.  The number it had may be another connection's by then, so it is asked for before each system call. */
@@ -117,19 +66,6 @@ transport_descriptor(const TransportObj *t)
     }
     return LIKELY(socket_int(t->sock, t->st->io.sockets.fd) == t->fd) ? t->fd : -1;
 }
-
-PART int socketobj_take(ctask_state *st, PyObject *sock);
-PART PyObject *socketobj_address(PyObject *sock, const char *method);
-/* Is `socket.socket` another one now?  (What is accepted is made of that.) */
-PART int socketobj_is_replaced(ctask_state *st);
-/* accept4(), of which the new descriptor does not block; nor does this with the interpreter lock, whatever the
-   listening one does: it shares O_NONBLOCK with every duplicate, in whichever process. */
-PART int socketobj_accept(int fd, socket_address *from);
-/* close(), without the interpreter lock if it waits: with SO_LINGER, which accepted sockets have from the
-   listening one, it does whatever O_NONBLOCK says. */
-PART void socketobj_close(int fd);
-
-/* ---- transport.c ---- */
 
 PART int transport_enter(TransportObj *t, int *entered);
 PART void transport_exit(TransportObj *t, int entered);

@@ -38,7 +38,7 @@
 
 struct loop_state {
     struct list_node blocking_files; // those of open transports (blocking.c), borrowed
-    int (*descriptor_of_owner)(PyObject *owner); // who called watch_own(); -1: closed behind it (socketobj.c)
+    int (*descriptor_of_owner)(PyObject *owner); // who called watch_own(); -1: closed behind it (transport.c)
     unsigned forks; // between the process that loaded the module and this one (fork.c)
 };
 

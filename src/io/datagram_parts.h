@@ -1,8 +1,8 @@
 /* The transport of datagram endpoints: what its parts offer each other, the lowest first.  It is made through the loop's
    own method. */
 
-#ifndef CTASK_DATAGRAM_H
-#define CTASK_DATAGRAM_H
+#ifndef CTASK_DATAGRAM_PARTS_H
+#define CTASK_DATAGRAM_PARTS_H
 
 #include "io/transport.h"
 

@@ -1,8 +1,8 @@
 /* The transports over pipes and the like: what their parts offer each other, the lowest first.  They are made through
    the loop's own methods. */
 
-#ifndef CTASK_PIPE_H
-#define CTASK_PIPE_H
+#ifndef CTASK_PIPE_PARTS_H
+#define CTASK_PIPE_PARTS_H
 
 #include "io/transport.h"
 

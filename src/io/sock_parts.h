@@ -1,8 +1,8 @@
 /* sock_recv() and its relatives: the coroutine of an operation, and what its parts offer each other, the lowest
    first. */
 
-#ifndef CTASK_SOCK_H
-#define CTASK_SOCK_H
+#ifndef CTASK_SOCK_PARTS_H
+#define CTASK_SOCK_PARTS_H
 
 #include "coro/coro.h"
 #include "io/transport.h"
