@@ -308,6 +308,14 @@ write_chunk(StreamObj *s, PyObject *data, const char *bytes, size_t size)
     return blocked ? transport_pause_protocol(t) : after_enqueue(s);
 }
 
+/* Memory in pieces: the connection is lost, as send() would refuse it. */
+static int
+not_contiguous(StreamObj *s)
+{
+    PyErr_SetString(PyExc_BufferError, "memoryview: underlying buffer is not C-contiguous");
+    return write_failed(s);
+}
+
 /* Memory that may change after write() has returned is copied; memory that cannot is kept by a view. */
 static int
 write_view(StreamObj *s, PyObject *data)
@@ -319,8 +327,7 @@ write_view(StreamObj *s, PyObject *data)
     Py_buffer *buffer = PyMemoryView_GET_BUFFER(view);
     int status = -1;
     if (!PyBuffer_IsContiguous(buffer, 'C')) {
-        PyErr_SetString(PyExc_BufferError, "memoryview: underlying buffer is not C-contiguous");
-        status = write_failed(s);
+        status = not_contiguous(s);
     }
     else if (buffer->len == 0) {
         status = 0;
@@ -442,7 +449,11 @@ Stream_writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
         }
         else {
             Py_buffer *buffer = PyMemoryView_GET_BUFFER(chunk);
-            int keep = buffer->readonly && PyBuffer_IsContiguous(buffer, 'C');
+            if (!PyBuffer_IsContiguous(buffer, 'C')) {
+                status = not_contiguous(s);
+                break;
+            }
+            int keep = buffer->readonly;
             chunk = keep ? Py_NewRef(chunk) : PyBytes_FromObject(chunk);
             if (chunk == NULL) {
                 status = -1;

@@ -171,6 +171,19 @@ def test_writelines_passes_over_empty_pieces(link, turn):
     assert receive(peer, turn) == b""
 
 
+def test_memory_in_pieces_ends_the_connection(link, turn, until, reports):
+    """send() refuses it; so nothing of what is in the list with it is sent."""
+    proto = Recorder()
+    transport, peer = link(proto)
+    needs(transport, (3, 12), "refuses it at the call")
+    transport.writelines([b"a", memoryview(b"b-b-")[::2], b"c"])
+    until(lambda: proto.is_lost)
+    assert type(proto.lost) is BufferError
+    (context,) = reports.take()
+    assert context["message"] == "Fatal write error on socket transport"
+    assert receive(peer, turn) == b""
+
+
 def test_writelines_pauses_the_protocol(link, until, turn):
     proto = Recorder()
     transport, peer = link(proto)
