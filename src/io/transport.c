@@ -6,6 +6,8 @@
 
 #include "io/transport.h"
 
+#include "tasks/futures.h"
+
 #include <unistd.h>
 
 /* ---- calling the protocol ---- */
@@ -105,21 +107,6 @@ transport_fatal_error(TransportObj *t, const char *message)
     return status;
 }
 
-/* future.set_result(None) unless it is done. */
-static int
-transport_wake(PyObject *future)
-{
-    PyObject *done = PyObject_CallMethod(future, "done", NULL);
-    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
-    Py_XDECREF(done);
-    if (is_done != 0) {
-        return is_done < 0 ? -1 : 0;
-    }
-    PyObject *res = PyObject_CallMethod(future, "set_result", "O", Py_None);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
-}
-
 /* protocol.connection_made(); what it raises is reported, unless it ends the loop: then it is set. */
 PART void
 transport_call_made(TransportObj *t)
@@ -147,7 +134,7 @@ transport_connected(PyObject *self, PyObject *waiter, PyObject *raised)
     else if (PyErr_Occurred()) {
         PyErr_WriteUnraisable(self);
     }
-    if (waiter != NULL && transport_wake(waiter) < 0) {
+    if (waiter != NULL && future_wake(((TransportObj *)self)->st, waiter, Py_None) < 0) {
         if (raised == NULL) {
             raised = PyErr_GetRaisedException();
         }

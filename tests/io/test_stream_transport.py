@@ -1294,3 +1294,54 @@ def test_much_in_pieces_of_any_size_through_two_transports(loop, run, kind, debu
     write = run(main())
     run(asyncio.sleep(0))
     assert write.get_extra_info("socket").fileno() == -1
+
+
+@pytest.mark.ctask_only  # where memory runs out is not the same in asyncio
+@pytest.mark.parametrize("kind", ["stream", "datagram", "pipe"])
+def test_who_waits_for_a_connection_is_told_without_memory(script, kind):
+    pytest.importorskip("_testcapi")
+    out = script(
+        f"kind = {kind!r}",
+        """
+    import _testcapi
+    import socket
+
+    class Starves(asyncio.Protocol):
+        def connection_made(self, transport):
+            asyncio.get_running_loop().call_soon(_testcapi.remove_mem_hooks)
+            _testcapi.set_nomemory(n, n + 1)
+
+        connection_lost = datagram_received = error_received = lambda self, *args: None
+
+    async def connect(one):
+        loop = asyncio.get_running_loop()
+        if kind == "stream":
+            transport, _ = await loop.create_connection(Starves, sock=one)
+        elif kind == "pipe":
+            transport, _ = await loop.connect_write_pipe(Starves, one)
+        else:
+            transport, _ = await loop.create_datagram_endpoint(Starves, sock=one)
+        transport.close()
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        one, other = socket.socketpair(
+            type=socket.SOCK_DGRAM if kind == "datagram" else socket.SOCK_STREAM
+        )
+        one.setblocking(False)
+        with one, other:
+            task = asyncio.ensure_future(connect(one))
+            await asyncio.wait([task], timeout=5)
+            assert task.done(), n
+            task.exception()
+            await asyncio.sleep(0)
+
+    warnings.simplefilter("ignore")
+    for n in range(6):
+        runner = impl.Runner()
+        runner.run(main())
+        runner.close()
+    print("done")
+    """,
+    )
+    assert out.out == "done\n"
