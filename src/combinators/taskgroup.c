@@ -168,19 +168,26 @@ finally:
 
 static PyMethodDef on_task_done_def = {"_on_task_done", TaskGroup_on_task_done, METH_O, NULL};
 
-/* Take the task, which has its callback, among the others.  Those may compare as they like. */
+/* Take the task, which has its callback, among the others.  Those may compare as they like.  A set that cannot grow
+   for lack of memory has it nevertheless: then the group waits for its end, which the callback tells. */
 static inline int
 group_add(GroupObj *group, TaskObj *task)
 {
     PyObject *tasks = Py_NewRef(group->tasks);
     int status = PySet_Add(tasks, (PyObject *)task);
-    Py_DECREF(tasks);
     if (UNLIKELY(status < 0)) {
-        PyObject *callback = task->callback0, *context = task->context0;
-        task->callback0 = task->context0 = NULL;
-        Py_XDECREF(callback);
-        Py_XDECREF(context);
+        PyObject *raised = PyErr_GetRaisedException();
+        int added = PySet_Contains(tasks, (PyObject *)task);
+        if (added <= 0) {
+            PyObject *callback = task->callback0, *context = task->context0;
+            PyErr_Clear();
+            task->callback0 = task->context0 = NULL;
+            Py_XDECREF(callback);
+            Py_XDECREF(context);
+        }
+        PyErr_SetRaisedException(raised);
     }
+    Py_DECREF(tasks);
     return status;
 }
 

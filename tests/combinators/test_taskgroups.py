@@ -707,3 +707,44 @@ def test_group_that_is_kept_keeps_no_values_of_its_context(run, TaskGroup):
         assert seen() is None
 
     run(body())
+
+
+# ---- without memory ----
+
+
+@pytest.mark.ctask_only  # asyncio's waits for ever
+def test_a_group_that_cannot_grow_waits_for_its_task_all_the_same(script):
+    pytest.importorskip("_testcapi")
+    out = script("""
+    import _testcapi
+    import ctask
+
+    async def noop():
+        pass
+
+    async def fails(at, n):
+        async with ctask.TaskGroup() as group:
+            for made in range(8):
+                coro = noop()
+                if made == at:
+                    _testcapi.set_nomemory(n, n + 1)
+                try:
+                    group.create_task(coro)
+                finally:
+                    _testcapi.remove_mem_hooks()
+                    coro = None
+
+    async def main():
+        for at in range(8):
+            for n in range(8):
+                task = asyncio.ensure_future(fails(at, n))
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                assert task.done(), (at, n)
+                task.exception()
+
+    warnings.simplefilter("ignore")
+    ctask.run(main())
+    print("done")
+    """)
+    assert out.out == "done\n"
