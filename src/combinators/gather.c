@@ -170,6 +170,11 @@ child_done(DoneObj *done, PyObject *fut)
     }
     Py_INCREF(outer);
     int status = gather_finish(outer, st);
+    if (UNLIKELY(status < 0) && outer->state == FUTURE_PENDING && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyObject *exc = PyErr_GetRaisedException(); // nobody else would end it
+        status = future_set_exception((FutureObj *)outer, st, exc);
+        Py_DECREF(exc);
+    }
     Py_DECREF(outer);
     return status;
 }

@@ -812,3 +812,36 @@ def test_they_are_functions_to_who_asks(gather, ensure_future):
 def test_they_can_be_pickled(gather, ensure_future):
     assert pickle.loads(pickle.dumps(gather)) is gather
     assert pickle.loads(pickle.dumps(ensure_future)) is ensure_future
+
+
+# ---- without memory ----
+
+
+@pytest.mark.ctask_only  # asyncio's never ends
+def test_no_memory_for_the_results_ends_it(script):
+    pytest.importorskip("_testcapi")
+    out = script("""
+    import _testcapi
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        for n in range(12):
+            futures = [loop.create_future() for _ in range(12)]
+            outer = impl_gather(*futures, return_exceptions=True)
+            loop.call_soon(_testcapi.set_nomemory, n, n + 1)
+            for future in futures:
+                future.set_result(1)
+            loop.call_soon(_testcapi.remove_mem_hooks)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            _testcapi.remove_mem_hooks()
+            assert outer.done(), n
+            assert outer.exception() is None or type(outer.exception()) is MemoryError
+
+    import ctask
+    impl_gather = ctask.gather
+    ctask.run(main())
+    print("done")
+    """)
+    assert out.out == "done\n"
