@@ -164,6 +164,26 @@ finally:
     return result;
 }
 
+/* Memory was short: the coroutine hears of it where it waits, as nothing else would ever wake the task.  Any other
+   error, and this one if there is no memory for that either, is the loop's to report. */
+static __attribute__((noinline, cold)) int
+step_lost(TaskObj *task, ctask_state *st)
+{
+    if (task->state != FUTURE_PENDING || task->fut_waiter != NULL ||
+        !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int status = task_schedule_step(task, st, exc);
+    if (status < 0) {
+        PyErr_Clear();
+        PyErr_SetRaisedException(exc);
+        return -1;
+    }
+    Py_DECREF(exc);
+    return 0;
+}
+
 static inline int
 handle_yield(TaskObj *task, ctask_state *st, PyObject *obj)
 {
@@ -265,7 +285,7 @@ step(TaskObj *task, ctask_state *st, PyObject *exc)
     Py_DECREF(coro);
 
     if (outcome == PYGEN_NEXT) {
-        return handle_yield(task, st, result);
+        return LIKELY(handle_yield(task, st, result) == 0) ? 0 : step_lost(task, st);
     }
     registry_remove(task);
     if (outcome == PYGEN_ERROR) {
@@ -321,6 +341,21 @@ step_or_wake(TaskObj *task, ctask_state *st, PyObject *exc, PyObject *fut)
     return status;
 }
 
+/* current_enter(); if there is no memory for it the task hears of that, in a step of its own: 1. */
+static inline int
+enter_for_step(ctask_state *st, PyThreadState *ts, PyObject *loop, TaskObj *task)
+{
+    if (LIKELY(current_enter(st, ts, loop, task) == 0)) {
+        return 0;
+    }
+    if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyObject *raised = PyErr_GetRaisedException();
+        Py_CLEAR(task->fut_waiter); // which is done
+        PyErr_SetRaisedException(raised);
+    }
+    return step_lost(task, st) < 0 ? -1 : 1;
+}
+
 /* Called by the loop for what it takes from its ring: enters the task's context, makes it current, steps. */
 PART int
 task_run(LoopObj *loop, PyThreadState *ts, TaskObj *task, PyObject *exc, PyObject *fut)
@@ -332,7 +367,7 @@ task_run(LoopObj *loop, PyThreadState *ts, TaskObj *task, PyObject *exc, PyObjec
     }
     int status = context_enter(&st->base.contexts, ts, context);
     if (status == 0) {
-        status = current_enter(st, ts, (PyObject *)loop, task);
+        status = enter_for_step(st, ts, (PyObject *)loop, task);
         if (status == 0) {
             status = step_or_wake(task, st, exc, fut);
             if (UNLIKELY(status < 0)) {
@@ -369,7 +404,7 @@ task_run_as_callback(TaskObj *task, PyObject *exc, PyObject *fut)
     }
     PyObject *loop = Py_NewRef(task->loop);
     PyThreadState *ts = PyThreadState_Get();
-    int status = current_enter(st, ts, loop, task);
+    int status = enter_for_step(st, ts, loop, task);
     if (status == 0) {
         status = step_or_wake(task, st, exc, fut);
         PyObject *raised = PyErr_GetRaisedException();

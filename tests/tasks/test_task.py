@@ -1307,3 +1307,63 @@ def test_awaited_by_in_gather_and_task_group(loop, run):
         await b
 
     run(main())
+
+
+# ---- without memory ----
+
+
+@pytest.mark.ctask_only  # asyncio's are never woken again
+@pytest.mark.parametrize("waits", ["first step", "bare yield", "future", "other future"])
+def test_a_task_that_cannot_go_on_without_memory_hears_of_it(script, waits):
+    pytest.importorskip("_testcapi")
+    out = script(
+        f"waits = {waits!r}",
+        """
+    import _testcapi
+
+    class Other(impl.Future):
+        pass
+
+    async def body(future):
+        try:
+            if waits == "bare yield":
+                await asyncio.sleep(0)
+            elif waits != "first step":
+                await future
+            return "went on"
+        except MemoryError:
+            return "heard"
+
+    def turns(loop, n):
+        for _ in range(n):
+            loop.call_soon(loop.stop)
+            try:
+                loop.run_forever()
+            except MemoryError:
+                pass
+            finally:
+                _testcapi.remove_mem_hooks()
+
+    results = set()
+    for n in range(25):
+        loop = impl.new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        future = (Other if waits == "other future" else impl.Future)(loop=loop)
+        coro = body(future)
+        loop.call_soon(_testcapi.set_nomemory, n, n + 1)
+        task = loop.create_task(coro)
+        loop.call_soon(_testcapi.remove_mem_hooks)
+        turns(loop, 2)
+        if not future.done():
+            future.set_result(None)
+        turns(loop, 5)
+        assert task.done(), n
+        loop.close()
+        try:
+            results.add(task.result())
+        except MemoryError:
+            results.add("heard")
+    print("went on" in results)
+    """,
+    )
+    assert out.out == "True\n"
