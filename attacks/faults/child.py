@@ -422,7 +422,7 @@ def main() -> None:
                 fired += outcome.get("fired", 1) > 0
                 given_up += outcome.get("given_up", False)
                 found = judge(case, outcome, usual)
-                if found:
+                if found or outcome.get("given_up"):
                     tell(case=case, found=found, outcome=outcome, library=path)
             seconds = time.monotonic() - begun
             numbers = {
