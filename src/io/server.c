@@ -8,7 +8,6 @@
 #include "io/stream.h"
 
 #include <netinet/tcp.h>
-#include <unistd.h>
 
 typedef struct {
     PyObject_HEAD

@@ -8,8 +8,6 @@
 
 #include "tasks/futures.h"
 
-#include <unistd.h>
-
 /* ---- calling the protocol ---- */
 
 /* Callbacks from the loop run in the transport's context; within one it is entered already. */
