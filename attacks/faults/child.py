@@ -241,8 +241,9 @@ def attack(case: Case, library: Library, report: int, trace: Any) -> None:
         "unraisable", it.exc_value, str(it.err_msg or "") + type(it.object).__name__
     )
     threading.excepthook = lambda it: notes.take("in a thread", it.exc_value)
-    logger = logging.getLogger("asyncio")
-    logger.handlers, logger.propagate = [Noted(notes)], False
+    for heard in ("asyncio", "concurrent.futures"):
+        logger = logging.getLogger(heard)
+        logger.handlers, logger.propagate = [Noted(notes)], False
     gc.collect()
     before = descriptors()
     library.plan(case)
@@ -280,6 +281,16 @@ def attack(case: Case, library: Library, report: int, trace: Any) -> None:
 # ---- in the warm one ----
 
 
+def ends(process: int, pidfd: int, seconds: float) -> bool:
+    """Wait for its end; a pidfd alone is not always told of that of a process with threads."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        select.select([pidfd], [], [], 0.1)
+        if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return True
+    return False
+
+
 def run_case(case: Case, library: Library) -> Outcome:
     with tempfile.TemporaryFile() as file, tempfile.TemporaryFile() as trace:
         begun = time.monotonic()
@@ -298,12 +309,12 @@ def run_case(case: Case, library: Library) -> Outcome:
         hangs = False
         pidfd = os.pidfd_open(process)
         try:
-            if not select.select([pidfd], [], [], SECONDS)[0]:
+            if not ends(process, pidfd, SECONDS):
                 hangs = True
                 signal.pidfd_send_signal(pidfd, signal.SIGUSR2)
-                if not select.select([pidfd], [], [], 1)[0]:
+                if not ends(process, pidfd, 1):
                     signal.pidfd_send_signal(pidfd, signal.SIGABRT)
-                if not select.select([pidfd], [], [], 3)[0]:
+                if not ends(process, pidfd, 3):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         finally:
             os.close(pidfd)
