@@ -49,6 +49,23 @@ def test_two_parts_that_use_each_other_are_refused(house):
     assert "go round: sync/lock sync/" in said
 
 
+def test_header_that_includes_what_includes_it_is_refused(house):
+    status, said = house("src/handles/objects.h", '#include "handles/work.h"\n')
+    assert status == 1
+    assert "go round: handles/objects.h handles/work\n" in said
+
+
+def test_inline_function_that_calls_what_includes_it_is_refused(house):
+    line = "static inline int f(LoopObj *loop) { return loop_check_overrides(loop); }\n"
+    status, said = house("src/handles/objects.h", line)
+    assert status == 1
+    assert "go round: handles/objects.h handles/work\n" in said
+
+
+def test_declaration_is_no_use(house):
+    assert house("src/handles/objects.h", "PART int loop_check_overrides(LoopObj *loop);\n")[0] == 0
+
+
 def test_another_house_than_the_drawn_one_is_refused_until_it_is_drawn(house):
     part, line = "src/streams/streamwriter.c", "void *f = streamreader_setup;\n"
     status, said = house(part, line)
