@@ -8,7 +8,6 @@
 #include "combinators/combinators.h"
 #include "combinators/ensure.h"
 #include "coro/standin.h"
-#include "tasks/futures.h"
 
 /* ---- as_completed() ---- */
 

@@ -13,7 +13,6 @@
 #ifndef CTASK_CORE_H
 #define CTASK_CORE_H
 
-#include "tasks/tasks.h"
 #include "coro/standin.h"
 
 #include <structmember.h>

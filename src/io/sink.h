@@ -4,7 +4,7 @@
 #ifndef CTASK_SINK_H
 #define CTASK_SINK_H
 
-#include "handles/handles.h"
+#include "handles/objects.h"
 
 typedef struct sink_kind {
     /* Is it exactly such a protocol, none of whose methods was replaced? */

@@ -11,6 +11,7 @@
    types, addresses of which nothing has to be looked up.  Everything else is asyncio's own coroutine, either
    returned in place of ours or, if that shows later, driven by ours. */
 
+#include "coro/coro.h"
 #include "io/sock_parts.h"
 
 #include "coro/standin.h"

@@ -4,7 +4,7 @@
 #ifndef CTASK_SOCK_PARTS_H
 #define CTASK_SOCK_PARTS_H
 
-#include "coro/coro.h"
+#include "coro/coroobj.h"
 #include "io/transport.h"
 
 /* Of the coroutine of an operation, `owner` is the loop, `subject` the socket, `arg` what else the method was given

@@ -4,7 +4,7 @@
    Who works on sockets without asking them (sock.c, server.c) asks here first, each time, and reads the
    descriptor from the object before each system call: a number that was kept may be another file's by then. */
 
-#include "handles/handles.h"
+#include "handles/objects.h"
 #include "io/socketobj.h"
 
 #include <fcntl.h>

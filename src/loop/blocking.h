@@ -3,7 +3,7 @@
 #ifndef CTASK_BLOCKING_H
 #define CTASK_BLOCKING_H
 
-#include "handles/handles.h"
+#include "handles/objects.h"
 
 #include <sys/stat.h>
 

@@ -3,7 +3,7 @@
 #ifndef CTASK_MEMORY_H
 #define CTASK_MEMORY_H
 
-#include "handles/handles.h"
+#include "handles/objects.h"
 
 PART char *loop_map_read_buffer(void);
 PART void loop_unmap_read_buffer(char *buffer);

@@ -6,7 +6,7 @@
 #ifndef CTASK_POLL_H
 #define CTASK_POLL_H
 
-#include "handles/handles.h"
+#include "handles/objects.h"
 
 #define POLL_READ 1u
 #define POLL_WRITE 2u

@@ -10,6 +10,7 @@
    when the kernel tells of a descriptor that cannot be taken out of it any more, because it was closed here
    while a duplicate is open. */
 
+#include "handles/work.h"
 #include "loop/poll.h"
 
 #include <fcntl.h>

@@ -3,7 +3,7 @@
 #ifndef CTASK_REPORT_H
 #define CTASK_REPORT_H
 
-#include "handles/handles.h"
+#include "handles/objects.h"
 
 /* The handle that asyncio would have made for this entry: for reports, and for those who look at loop._ready.
    Borrows from the entry. */

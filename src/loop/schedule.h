@@ -3,7 +3,7 @@
 #ifndef CTASK_SCHEDULE_H
 #define CTASK_SCHEDULE_H
 
-#include "handles/handles.h"
+#include "handles/objects.h"
 
 /* Arguments in the form (lead..., *args, context=None), as in call_later(delay, callback, *args).  All
    borrowed. */

@@ -3,7 +3,7 @@
 #ifndef CTASK_WATCH_H
 #define CTASK_WATCH_H
 
-#include "handles/handles.h"
+#include "handles/objects.h"
 
 PART int watch_setup(PyObject *module, ctask_state *st);
 /* Have `ready(loop, owner)` called when `fd` is ready on that side (POLL_READ or POLL_WRITE), each time as

@@ -3,6 +3,7 @@
    The protocol (or the transport, through streamreader_feed()) adds bytes, which wakes who waits for them and pauses
    the transport when there are too many.  The methods are in streamreader.c. */
 
+#include "tasks/tasks.h"
 #include "streams/streamreader_core.h"
 
 #define READER_DEFAULT_LIMIT 65536

@@ -4,6 +4,7 @@
    works on a Lock of ours; with any other lock, and where one of these attributes was set, asyncio's own
    methods run. */
 
+#include "coro/coro.h"
 #include "sync/sync.h"
 
 enum { CONDITION_LOCKED, CONDITION_ACQUIRE, CONDITION_RELEASE, CONDITION_EXPORTS };

@@ -1,5 +1,6 @@
 /* Event: all who wait go on when it is set, and nobody waits while it is. */
 
+#include "coro/coro.h"
 #include "sync/sync.h"
 
 #define EVENT_UNSET 2

@@ -3,6 +3,7 @@
    Free and with nobody before it, acquire() takes the lock at its first step; else it waits in the list.
    release() wakes the first of the list, which takes the lock when it runs: until then nobody else does. */
 
+#include "coro/coro.h"
 #include "sync/sync.h"
 
 /* ---- overrides ---- */

@@ -4,6 +4,7 @@
    asyncio's rules of who wakes whom when a wait is cancelled have changed within 3.11 and 3.12: the later ones
    hold here. */
 
+#include "coro/coro.h"
 #include "sync/sync.h"
 
 typedef struct {

@@ -1,6 +1,7 @@
 /* What locks, events, semaphores and conditions share: the loop that they belong to, what a subclass overrides,
    and how to wait. */
 
+#include "coro/coro.h"
 #include "sync/sync.h"
 
 /* ---- overrides ---- */

@@ -8,7 +8,7 @@
 #ifndef CTASK_WAITERS_H
 #define CTASK_WAITERS_H
 
-#include "coro/coro.h"
+#include "coro/coroobj.h"
 #include "tasks/futures.h"
 
 /* What asyncio's attribute would be if it is not in `shown`. */

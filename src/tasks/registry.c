@@ -6,6 +6,7 @@
    asyncio's all_tasks() sees through ctask/_registry.py; a WeakSet entry for each task would cost more
    than the task. */
 
+#include "handles/work.h"
 #include "tasks/registry.h"
 
 static int

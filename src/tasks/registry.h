@@ -3,7 +3,7 @@
 #ifndef CTASK_REGISTRY_H
 #define CTASK_REGISTRY_H
 
-#include "handles/handles.h"
+#include "handles/objects.h"
 
 PART int registry_setup(PyObject *module, ctask_state *st);
 PART int registry_add(ctask_state *st, TaskObj *task);

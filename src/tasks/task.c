@@ -5,6 +5,7 @@
    wherever a call must be seen (debug mode, an overridden call_soon), the same step is wrapped in a
    callable and goes through loop.call_soon() as asyncio's own does. */
 
+#include "handles/work.h"
 #include "tasks/callable.h"
 #include "tasks/future.h"
 #include "tasks/registry.h"

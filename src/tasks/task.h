@@ -3,7 +3,7 @@
 #ifndef CTASK_TASK_H
 #define CTASK_TASK_H
 
-#include "handles/handles.h"
+#include "handles/objects.h"
 
 PART int task_schedule_step(TaskObj *task, ctask_state *st, PyObject *exc);
 PART int task_run(LoopObj *loop, PyThreadState *ts, TaskObj *task, PyObject *exc, PyObject *fut);
