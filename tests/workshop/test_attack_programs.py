@@ -1,0 +1,115 @@
+"""The attack `programs`: its programs are the same each time, and it finds what is planted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from helpers.checkout import ROOT, package
+
+package("attacks")
+from attacks.programs import driver, generate, mutants, shrink  # noqa: E402
+
+pytestmark = pytest.mark.ctask_only
+
+
+@pytest.fixture(autouse=True)
+def checkout(monkeypatch):
+    """The worker processes import the attack from the checkout, and ctask from where it is."""
+    import ctask
+
+    installed = str(next(iter(ctask.__path__))).rpartition("/")[0]
+    monkeypatch.setenv("PYTHONPATH", f"{installed}:{ROOT}")
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+
+
+def sources(count, seed=1):
+    return [generate.generate(s).source() for s in range(seed, seed + count)]
+
+
+def test_a_seed_is_a_program():
+    assert sources(50) == sources(50)
+    assert len(set(sources(50))) == 50
+
+
+def test_every_program_can_be_compiled():
+    for source in sources(300, seed=1000):
+        driver.compiled(source)
+
+
+def test_asyncio_does_as_asyncio_does():
+    with driver.Team(["asyncio", "asyncio-debug"]) as team:
+        for source, differ in zip(sources(100), team.play(sources(100)), strict=True):
+            assert not any(driver.steady(team, source, mode) for mode in differ)
+
+
+def test_ctask_does_as_asyncio_does():
+    with driver.Team(driver.MODES) as team:
+        for source, differ in zip(sources(100), team.play(sources(100)), strict=True):
+            assert not any(driver.steady(team, source, mode) for mode in differ), source
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lock_lets_newcomers_pass",
+        "event_wakes_one",
+        "timeout_is_a_cancellation",
+        "wait_waits_for_all",
+        "cancelled_handles_run",
+    ],
+)
+def test_it_finds_what_is_planted(name):
+    assert mutants.find_python(name, 1, 300) is not None
+
+
+def test_what_is_planted_in_c_has_its_place_in_the_source():
+    assert len(mutants.PYTHON) >= 15 and len(mutants.C) >= 10
+    for name in mutants.C:
+        assert len(mutants.places(name)) == 1, name
+
+
+def test_what_differs_is_made_small():
+    with driver.Team(["asyncio"], "event_wakes_one") as team:
+
+        def differs(program):
+            return driver.steady(team, program.source(), "asyncio", 1) is not None
+
+        seeds = (seed for seed in range(1, 300) if differs(generate.generate(seed)))
+        program = generate.generate(next(seeds))
+        small = shrink.shrink(program, differs)
+        assert differs(small)
+    assert len(small.source().splitlines()) < 30
+    assert ".set" in small.source() and ".wait" in small.source()
+
+
+def test_who_ends_the_process_is_known():
+    die = "import os\nasync def main():\n    os.kill(os.getpid(), 11)\n"
+    live = "async def main():\n    log('here')\n"
+    worker = driver.Worker("asyncio")
+    try:
+        logs = worker.play([driver.compiled(source) for source in (live, die, live, die)])
+    finally:
+        worker.end()
+    assert ["CRASH -11" in log for log in logs] == [False, True, False, True]
+    assert "'here'" in logs[0] and logs[0] == logs[2]
+    assert "Segmentation fault" in logs[1]
+
+
+def test_who_hangs_is_known(monkeypatch):
+    monkeypatch.setattr(driver, "SECONDS", 3)
+    worker = driver.Worker("asyncio")
+    try:
+        logs = worker.play([driver.compiled("async def main():\n    while True: pass\n")])
+    finally:
+        worker.end()
+    assert logs[0].startswith("HANGS")
+
+
+def test_the_command_says_what_it_played():
+    command = [sys.executable, "-m", "attacks", "programs", "--seed", "1", "--count", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "20 programs in each of loop,installed,debug,tasks" in done.stdout
+    assert "nothing found" in done.stdout
