@@ -470,14 +470,17 @@ Stream_writelines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     }
     Py_DECREF(chunks);
     if (t->queue.length > 0 && !t->conn_lost && t->loop != NULL) {
-        int sent = 0;
         if (!blocked) {
-            sent = send_queue(s, hold_back(s, t->queue.size));
-            if (sent < 0) {
+            if (send_queue(s, hold_back(s, t->queue.size)) < 0) {
                 status = write_failed(s);
             }
         }
-        if (sent == 0 && t->queue.length > 0 && after_enqueue(s) < 0) {
+#if PY_VERSION_HEX >= 0x030C0000 // before, it is write() of the lines joined
+        else if (stream_send_waiting(t) < 0) {
+            status = -1;
+        }
+#endif
+        if (t->queue.length > 0 && !t->conn_lost && t->loop != NULL && after_enqueue(s) < 0) {
             status = -1;
         }
     }

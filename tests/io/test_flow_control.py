@@ -171,6 +171,39 @@ def test_writelines_passes_over_empty_pieces(link, turn):
     assert receive(peer, turn) == b""
 
 
+def test_writelines_sends_what_is_pending_if_it_can(link, turn):
+    transport, peer = link(Recorder())
+    needs(transport, (3, 12), "is write(), which leaves it to the loop")
+    transport.write(MUCH)
+    pending = transport.get_write_buffer_size()
+    data = b""
+    while len(data) < len(MUCH) - pending:
+        data += peer.recv(len(MUCH))
+    transport.writelines([b"e", b"nd"])
+    assert transport.get_write_buffer_size() < pending
+    assert data + receive(peer, turn, len(MUCH) + 3 - len(data)) == MUCH + b"end"
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_resume_writing_ends_the_connection_while_lines_are_written(link, turn, settle, end):
+    proto = Recorder(resume_writing=lambda p: getattr(p.transport, end)())
+    transport, peer = link(proto)
+    needs(transport, (3, 14), "does not resume or loses the connection twice")
+    transport.write(MUCH)
+    transport.set_write_buffer_limits(high=3 * len(MUCH), low=2 * len(MUCH))
+    data = peer.recv(len(MUCH))
+    transport.writelines([b"end"])
+    assert proto.names() == [
+        "connection_made",
+        "pause_writing",
+        "resume_writing",
+    ]
+    data += receive(peer, turn)
+    settle()
+    assert data == MUCH + b"end" if end == "close" else len(data) < len(MUCH)
+    assert proto.names()[3:] == ["connection_lost"]
+
+
 def test_memory_in_pieces_ends_the_connection(link, turn, until, reports):
     """send() refuses it; so nothing of what is in the list with it is sent."""
     proto = Recorder()
