@@ -408,12 +408,14 @@ handle_look_at_run(ctask_state *st)
     PyObject *events = PyImport_ImportModule("asyncio.events");
     st->handles.runs_replaced = 0;
     for (int i = 0; i < 2; i++) {
+        PyErr_Clear();
         PyObject *run = PyObject_GetAttr((PyObject *)types[i], st->str._run);
         if (events != NULL && !is_stock_run(run, PyModule_GetDict(events))) {
             st->handles.runs_replaced = 1;
         }
         Py_XDECREF(run);
-        st->handles.versions[i] = types[i]->tp_version_tag;
+        /* Without memory for the look it is taken again in the next iteration. */
+        st->handles.versions[i] = events == NULL ? 0 : types[i]->tp_version_tag;
     }
     Py_XDECREF(events);
     PyErr_Clear();

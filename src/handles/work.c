@@ -34,7 +34,7 @@ static int
 is_our_method(LoopObj *loop, PyObject *name)
 {
     PyObject *ours = PyObject_GetAttr((PyObject *)loop->st->LoopType, name);
-    PyObject *theirs = PyObject_GetAttr((PyObject *)loop, name);
+    PyObject *theirs = ours == NULL ? NULL : PyObject_GetAttr((PyObject *)loop, name);
     int result = ours != NULL && theirs != NULL && PyCFunction_CheckExact(theirs) &&
                  PyCFunction_GET_SELF(theirs) == (PyObject *)loop &&
                  ((PyCFunctionObject *)theirs)->m_ml == loop_method_behind(loop->st, ours);
@@ -50,14 +50,18 @@ look_for_overrides(LoopObj *loop)
 {
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *name;
+    int known = 1; // what was not seen for lack of memory is looked at again
     loop->overridden = 0;
     for (int i = 0; (name = watched_name(loop->st, i)) != NULL; i++) {
         if (!is_our_method(loop, name)) {
             loop->overridden = 1;
+            known &= !PyErr_Occurred() || !PyErr_ExceptionMatches(PyExc_MemoryError);
+            PyErr_Clear();
         }
     }
     loop->tasks_overridden = (char)!is_our_method(loop, loop->st->str.create_task);
-    loop->type_version = Py_TYPE(loop)->tp_version_tag;
+    known &= !PyErr_Occurred() || !PyErr_ExceptionMatches(PyExc_MemoryError);
+    loop->type_version = known ? Py_TYPE(loop)->tp_version_tag : 0;
     PyErr_SetRaisedException(raised);
     return loop->overridden;
 }

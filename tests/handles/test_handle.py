@@ -505,3 +505,42 @@ def test_handles_of_debug_mode_are_not_used_again(loop, turn):
     del later
     loop.set_debug(True)
     assert loop.call_soon(callback)._source_traceback is not None
+
+
+@pytest.mark.ctask_only  # asyncio does not look
+def test_run_replaced_while_memory_is_short_is_called_once_there_is_some(script):
+    pytest.importorskip("_testcapi")
+    out = script("""
+    import _testcapi
+    loop = impl.new_event_loop()
+    told = []
+    stock = asyncio.Handle._run
+
+    def replaced(handle):
+        told.append(handle)
+        return stock(handle)
+
+    def turn():
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+    asyncio.Handle._run = stock
+    turn()
+    for n in range(12):
+        asyncio.Handle._run = replaced
+        loop.call_soon(_testcapi.remove_mem_hooks)
+        _testcapi.set_nomemory(n, n + 1)
+        try:
+            loop._run_once()
+        except MemoryError:
+            pass
+        _testcapi.remove_mem_hooks()
+        told.clear()
+        turn()
+        assert told, n
+        asyncio.Handle._run = stock
+        turn()
+    loop.close()
+    print("done")
+    """)
+    assert out.out == "done\n"
