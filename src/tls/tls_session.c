@@ -23,16 +23,26 @@ tls_load_ssl(ctask_state *st)
     Py_XDECREF(read);
     if (again != NULL) {
         Py_XSETREF(st->ssl_names, Py_NewRef(PyModule_Check(module) ? PyModule_GetDict(module) : Py_None));
-        Py_XSETREF(st->ssl_SSLError, PyObject_GetAttrString(module, "SSLError"));
-        Py_XSETREF(st->ssl_CertificateError, PyObject_GetAttrString(module, "CertificateError"));
-        Py_XSETREF(st->ssl_SSLZeroReturnError, PyObject_GetAttrString(module, "SSLZeroReturnError"));
-        Py_XSETREF(st->ssl_MemoryBIO, PyObject_GetAttrString(module, "MemoryBIO"));
-        Py_XSETREF(st->ssl_SSLObject, PyObject_GetAttrString(module, "SSLObject"));
+        struct {
+            const char *name;
+            PyObject **place;
+        } names[] = {
+            {"SSLError", &st->ssl_SSLError},
+            {"CertificateError", &st->ssl_CertificateError},
+            {"SSLZeroReturnError", &st->ssl_SSLZeroReturnError},
+            {"MemoryBIO", &st->ssl_MemoryBIO},
+            {"SSLObject", &st->ssl_SSLObject},
+        };
+        for (size_t i = 0; i < Py_ARRAY_LENGTH(names) && again != NULL; i++) {
+            PyObject *value = PyObject_GetAttrString(module, names[i].name);
+            Py_XSETREF(*names[i].place, value);
+            if (value == NULL) {
+                Py_CLEAR(again);
+            }
+        }
     }
     Py_DECREF(module);
-    if (again == NULL || st->ssl_SSLError == NULL || st->ssl_CertificateError == NULL ||
-        st->ssl_SSLZeroReturnError == NULL || st->ssl_MemoryBIO == NULL || st->ssl_SSLObject == NULL) {
-        Py_XDECREF(again);
+    if (again == NULL) {
         return -1;
     }
     st->ssl_again = again;

@@ -1085,3 +1085,28 @@ def test_a_patched_protocol_of_asyncio_is_called(session, side, steps, monkeypat
     s.transport.write(b"data")
     steps(s.peer, lambda: s.peer.data == b"data")
     assert len(seen) == 1
+
+
+@pytest.mark.ctask_only  # a debug build of Python would end the process
+def test_the_first_connection_without_memory_raises(script):
+    pytest.importorskip("_testcapi")
+    out = script("""
+    import _testcapi
+    import ssl
+    loop = impl.new_event_loop()
+    context = ssl.create_default_context()
+    told = []
+    from ctask import _ctask
+    for n in range(60):
+        _testcapi.set_nomemory(n, n + 1)
+        try:
+            _ctask.SSLProtocol(loop, asyncio.Protocol(), context, None)
+            break
+        except Exception:  # MemoryError, or what Python's ssl makes of it
+            told.append(n)
+        finally:
+            _testcapi.remove_mem_hooks()
+    loop.close()
+    print(told == list(range(len(told))))
+    """)
+    assert out.out == "True\n"
