@@ -418,6 +418,8 @@ _SHORT = re.compile(
 )  # reprlib counts what is not shown here
 _WORDS = re.compile(r"TypeError\((['\"])[^\n]*? argument[^\n]*?\1\)")
 _MODULE = re.compile(r"(?<=['<])(?:_asyncio|ctask)\.(?=[A-Z])")
+_DEEP = re.compile(r"RecursionError\('[^']*'\)")
+_SHIELD = re.compile(r"cb=\[[^\]]*shield[^\]]*\]")  # one callback, where asyncio may have two
 _LINES = re.compile(r"@\[[\d, ]*\]")
 _NUMBER = re.compile(r"\bTask-\d+")
 
@@ -440,6 +442,7 @@ def _padded(text: str) -> str:
 def _plain(text: str) -> str:
     text = _ADDRESS.sub("0x_", text)
     text = _WORDS.sub("TypeError(_)", text)
+    text = _SHIELD.sub("cb=[shield]", _DEEP.sub("RecursionError(_)", text))
     text = _SHORT.sub(r"\1...>", _MODULE.sub("", text))
     text = text.replace("<_UnixSelectorEventLoop ", "<EventLoop ")
     return _PLACE.sub("", _WHEN.sub("when=_", text))
