@@ -43,6 +43,12 @@ def whole(function: Whole) -> Whole:
     return function
 
 
+def settle(future: asyncio.Future[Any], value: object) -> None:
+    """Of a callback: the loop runs on after a call that failed, and the task may have ended."""
+    if not future.done():
+        future.set_result(value)
+
+
 # ---- loops ----
 
 
@@ -132,7 +138,7 @@ async def call_soon_threadsafe() -> object:
 
     def tell() -> None:
         try:
-            loop.call_soon_threadsafe(future.set_result, 3)
+            loop.call_soon_threadsafe(settle, future, 3)
         except BaseException as error:
             loop.call_soon_threadsafe(future.set_exception, error)
 
@@ -233,7 +239,7 @@ async def futures() -> object:
         future.add_done_callback(callback)
     future.remove_done_callback(callbacks[2])
     waiters = [asyncio.ensure_future(asyncio.shield(future)) for n in range(3)]
-    loop.call_soon(future.set_result, "value")
+    loop.call_soon(settle, future, "value")
     return [await future, *[await waiter for waiter in waiters], *told, repr(future)[-18:]]
 
 
@@ -262,7 +268,7 @@ async def timers() -> object:
     far = [loop.call_later(1000, int) for n in range(200)]
     for timer in far:
         timer.cancel()
-    loop.call_at(now + 0.005, end.set_result, None)
+    loop.call_at(now + 0.005, settle, end, None)
     await end
     return told
 
@@ -517,7 +523,7 @@ async def subprocess_shell() -> object:
 async def signals() -> object:
     loop = asyncio.get_running_loop()
     future = loop.create_future()
-    loop.add_signal_handler(signal.SIGUSR1, future.set_result, "told")
+    loop.add_signal_handler(signal.SIGUSR1, settle, future, "told")
     try:
         os.kill(os.getpid(), signal.SIGUSR1)
         return await future, loop.remove_signal_handler(signal.SIGUSR1)

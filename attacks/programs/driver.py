@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
 from . import world
-from .worker import read, write
+from .wire import read, write
 
 MODES = ("loop", "installed", "debug", "tasks")
 AGAIN = 3  # times that a difference has to be seen

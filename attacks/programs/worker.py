@@ -1,6 +1,6 @@
 """A process that plays programs in one mode: `python -m attacks.programs.worker MODE [MUTANT]`.
 
-Reads (marshal) a length and code, writes a length and the program's log, until its input ends.
+Reads code (marshal), writes the program's log, until its input ends.
 """
 
 from __future__ import annotations
@@ -10,34 +10,11 @@ import gc
 import marshal
 import os
 import resource
-import struct
 import sys
 import types
-from typing import BinaryIO
 
 from . import world
-
-
-def read(stream: BinaryIO) -> bytes | None:
-    """The next message; None at the end. The stream may be without a buffer."""
-    head = exactly(stream, 4)
-    return None if head is None else exactly(stream, *struct.unpack("<I", head))
-
-
-def exactly(stream: BinaryIO, length: int) -> bytes | None:
-    data = b""
-    while len(data) < length:
-        more = stream.read(length - len(data))
-        if not more:
-            return None
-        data += more
-    return data
-
-
-def write(stream: BinaryIO, data: bytes) -> None:
-    left = memoryview(struct.pack("<I", len(data)) + data)
-    while left:
-        left = left[stream.write(left) :]
+from .wire import read, write
 
 
 def main(mode: str, mutant: str = "") -> None:
