@@ -96,7 +96,7 @@ class Worker:
         status = process.wait()
         self.close()
         self.errors.seek(0)
-        return f"{word} {status}\n{self.errors.read().decode(errors='replace')[-3000:]}"
+        return f"{word} {status}\n{self.errors.read().decode(errors='replace')[:3000]}"
 
     def close(self) -> None:
         process, self.process = self.process, None

@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from random import Random
@@ -29,7 +30,11 @@ def in_child(work: Callable[[Callable[[Any], None]], None], seconds: float) -> I
     """Do work in a child; what it tells, then how it died: None if it did not."""
     reading, writing = os.pipe()
     sys.stdout.flush()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of a watchdog's thread, which has no locks
+        pid = os.fork()
     if pid == 0:
         status = 70
         try:

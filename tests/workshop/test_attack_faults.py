@@ -113,6 +113,8 @@ def test_planted_faults_are_found(attack, name, told):
 
 @pytest.mark.parametrize("kind", ["memory", "malloc"])
 def test_allocations_fail_in_turn(attack, kind):
+    if kind == "memory" and sys.version_info >= (3, 14) and not hasattr(sys, "gettotalrefcount"):
+        pytest.skip("the interpreter's loop cannot be told on the stack of this build")
     found, out = attack("--scenario", "is_right", "--kind", kind)
     assert found == 0, out
     assert f"{kind:9} is_right" in out and " 0 failed" not in out

@@ -17,19 +17,19 @@ def checkout(monkeypatch):
 
 # By which program of this seed a fault is found at last.
 SEED = 5
+# What they change of asyncio's transports came with 3.12: before, what waits is one bytearray.
+IN_CHUNKS = ["lost_chunk", "sent_twice", "keeps_buffer"] if sys.version_info >= (3, 12) else []
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "lost_chunk",
-        "sent_twice",
+        *IN_CHUNKS,
         "late_write",
         "lost_twice",
         "other_error",
         "open_descriptor",
         "pauses_early",
-        "keeps_buffer",
         "swallows_exit",
         "reads_after_close",
         "half_close_ends",
