@@ -122,7 +122,7 @@ report_exception(LoopObj *loop, PyObject *handle)
     source = PyObject_Vectorcall(st->format_callback_source, stack, 2, NULL);
 #endif
     if (source != NULL) {
-        message = PyUnicode_FromFormat("Exception in callback %U", source);
+        message = PyUnicode_FromFormat("Exception in callback %S", source);
         Py_DECREF(source);
     }
     if (message != NULL) {

@@ -201,6 +201,26 @@ def test_exception_reaches_the_handler(impl, loop, turn, reports):
     exc.__traceback__ = None
 
 
+def test_exception_in_a_callback_whose_name_is_no_text(loop, turn, reports):
+    class Name:
+        def __add__(self, other):
+            return self
+
+        def __str__(self):
+            return "odd"
+
+    class Bad:
+        def __call__(self):
+            raise ValueError
+
+    bad = Bad()
+    bad.__qualname__ = Name()
+    loop.call_soon(bad)
+    turn()
+    (report,) = reports.take()
+    assert report["message"] == "Exception in callback odd"
+
+
 def test_exception_in_debug_mode_comes_with_the_source(loop, turn, reports):
     loop.set_debug(True)
 
