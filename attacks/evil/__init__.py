@@ -20,7 +20,7 @@ from .points import ROOT
 from .programs import PROGRAMS
 
 GAVE_UP = 77
-SECONDS = 20  # for a program, then it hangs
+SECONDS = 12  # for a program, then it hangs
 STEPS = 40
 
 # What is not ctask's, with the reason: part of what was reported.
@@ -40,6 +40,7 @@ def parse(options: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--mark", action="store_true", help="write into the table whom the programs reached"
     )
+    parser.add_argument("--verbose", action="store_true", help="tell of each program")
     parser.add_argument("--case", help="one that was reported, to see it again")
     return parser.parse_args(options)
 
@@ -176,13 +177,15 @@ def attack(seed: int, count: int, args: argparse.Namespace) -> int:
         case = Case(names[number % len(names)], f"{seed}.{number}", tuple(range(args.steps)))
         outcome = play(args.python, case, args.mark)
         known = any(text in outcome.fault + outcome.err for text, _ in ACCEPTED)
+        if args.verbose:
+            print(case.program, case.seed, outcome.fault or "stands", flush=True)
         ends["known" if known else outcome.fault.partition(":")[0] or "stand"] += 1
         if args.mark and outcome.out.count("{"):
             told: dict[str, Any] = json.loads(outcome.out[outcome.out.index("{") :].splitlines()[0])
             places.setdefault(case.program, (told["path"], set()))[1].update(told["places"])
         if outcome.fault and outcome.fault != "gave up" and not known:
             faults += 1
-            if not args.no_shrink:
+            if not args.no_shrink and outcome.fault != "hangs":
                 case = shrunk(args.python, case, outcome.fault, 60)
                 outcome = play(args.python, case)
             report(case, outcome)

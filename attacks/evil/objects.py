@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import random
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -42,6 +44,11 @@ FORBIDDEN = {
     "__setstate__",
     "__subclasshook__",
 }
+
+
+def owns_descriptor(subject: object) -> bool:
+    """Of the numbers that it may be given, some are descriptors of others."""
+    return issubclass(type(subject), (socket.socket, io.IOBase))
 
 
 class Quiet:
@@ -130,7 +137,8 @@ class World:
     def again(self) -> None:
         subject = self.subject()
         with self.quietly():
-            subject.__init__(*self.arguments())
+            if not owns_descriptor(subject):
+                subject.__init__(*self.arguments())
 
     def raises(self) -> None:
         raise self.error()
@@ -188,6 +196,8 @@ class World:
 
     def name(self, subject: Any, private: bool = False) -> str:
         names = [name for name in sorted(dir(subject)) if name not in FORBIDDEN]
+        if owns_descriptor(subject):
+            names.remove("__init__")
         if private:
             names = [name for name in names if not name.startswith("__")] or names
         elif self.rng.random() < 0.7:
@@ -266,7 +276,7 @@ class World:
                 self.look(subject)
             elif kind == 12:
                 subject.send(None) if hasattr(subject, "send") else next(iter(subject))
-            elif kind == 13:
+            elif kind == 13 and not owns_descriptor(subject):
                 self.keep(type(subject)(*self.arguments()))
             elif kind == 14:
                 self.keep(self.loop.create_task(self.waits(subject)))

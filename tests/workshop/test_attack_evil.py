@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -124,3 +125,42 @@ def test_what_was_said_of_a_row_is_kept(points, tree):
     row, *others = points.listed(tree)
     said = row._replace(kinds="text", programs="none", note="all ours")
     assert points.merged([row, *others], [said])[0] == said._replace(kinds=row.kinds)
+
+
+PLANTED = {
+    "crash (signal 11)": "ctypes.string_at(0)",
+    "SystemError: planted": "world.broken.append('SystemError: planted')",
+    "": "world.value()",
+}
+
+
+@pytest.mark.skipif(
+    "libasan" in Path("/proc/self/maps").read_text(), reason="it ends a crash in its own way"
+)
+@pytest.mark.parametrize("fault", PLANTED)
+def test_planted_faults_are_found(points, monkeypatch, tmp_path, capsys, fault):
+    from attacks import evil
+
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import ctypes, sys
+sys.path.append({str(ROOT)!r})
+from attacks.evil import programs
+
+def plant(world):
+    return [lambda: {PLANTED[fault]}]
+
+programs.PROGRAMS["handles"] = plant
+""")
+    path = [str(tmp_path), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    options = ["--program", "handles", "--steps", "4"]
+    assert evil.run(1, 1, options) == (fault != "")
+    out = capsys.readouterr().out
+    assert fault in out
+    assert ("--case handles:1.0:" in out) == (fault != "")
+
+
+def test_programs_do_not_end_badly(points):
+    from attacks import evil
+
+    assert evil.run(1, 8, ["--no-shrink", "--steps", "10"]) == 0
