@@ -1,0 +1,132 @@
+"""attacks/interrupts: that it finds what is wrong, and nothing where all is right."""
+
+import pytest
+from helpers.checkout import ROOT
+
+pytestmark = pytest.mark.ctask_only
+
+LOOP = """
+import asyncio
+import itertools
+import os
+base = type(asyncio.new_event_loop())
+count = itertools.count(1)
+class Loop(base):
+{body}
+asyncio.new_event_loop = Loop
+"""
+
+PLANTED = {
+    "lost_timer": (
+        "calls",
+        "calls: never called: ",
+        """
+    def call_at(self, when, callback, *args, context=None):
+        if type(getattr(callback, "__self__", None)) is list and next(count) % 50 == 0:
+            callback = lambda *args: None
+        return super().call_at(when, callback, *args, context=context)
+""",
+    ),
+    "called_twice": (
+        "threadsafe",
+        "threadsafe: 0 of ",
+        """
+    def call_soon_threadsafe(self, callback, *args, context=None):
+        if next(count) == 50:
+            super().call_soon_threadsafe(callback, *args)
+        return super().call_soon_threadsafe(callback, *args)
+""",
+    ),
+    "lost_bytes": (
+        "unix",
+        "unix: Pure: wrong from byte ",
+        """
+    def create_unix_connection(self, factory, *args, **kwargs):
+        def make():
+            protocol = factory()
+            take = protocol.data_received
+            protocol.data_received = lambda data: next(count) % 20 and take(data)
+            return protocol
+        return super().create_unix_connection(make, *args, **kwargs)
+""",
+    ),
+    "cancels": (
+        "tasks",
+        " are cancelled",
+        """
+    def run_forever(self):
+        try:
+            super().run_forever()
+        except BaseException:
+            for task in asyncio.all_tasks(self):
+                task.cancel()
+            raise
+""",
+    ),
+    "swallows": (
+        "calls",
+        "swallowed: [SystemExit(",
+        """
+    def run_forever(self):
+        try:
+            super().run_forever()
+        except SystemExit:
+            pass
+""",
+    ),
+    "open_descriptor": (
+        "socks",
+        "descriptors are left: /dev/null",
+        """
+    def run_forever(self):
+        try:
+            super().run_forever()
+        except KeyboardInterrupt:
+            os.open("/dev/null", os.O_RDONLY)
+            raise
+""",
+    ),
+    "crashes": (
+        "calls",
+        "ended with -6",
+        """
+    def run_forever(self):
+        try:
+            super().run_forever()
+        except SystemExit:
+            os.abort()
+""",
+    ),
+}
+
+
+@pytest.fixture
+def attack(monkeypatch, tmp_path, capfd):
+    """Attack a member with a loop of this body; how many faults were found, and the output."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from attacks import interrupts
+
+    def attack(body, *members):
+        (tmp_path / "planted.py").write_text(LOOP.format(body=body))
+        options = ["--file", str(tmp_path / "planted.py"), "--seconds", "20"]
+        for member in members:
+            options += ["--member", member]
+        return interrupts.run(3, 100, options), capfd.readouterr().out
+
+    return attack
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_fault_is_found(attack, name):
+    member, told, body = PLANTED[name]
+    found, out = attack(body, member)
+    assert found > 0, out
+    assert told in out
+
+
+def test_what_is_right_is_no_fault(attack):
+    found, out = attack(
+        "    pass", "calls", "threadsafe", "tasks", "queues", "unix", "tls", "socks"
+    )
+    assert found == 0, out
+    assert "100 signals raised" in out and " in the loop" in out
