@@ -79,6 +79,7 @@ class Ride:
         self.faults: list[str] = []
         self.places = Counter[str]()
         self.raised: list[BaseException] = []
+        self.where: dict[BaseException, str] = {}
         self.owed: list[BaseException] = []  # has to leave the loop
         self.hit_tasks: set[Any] = set()
         self.riding = self.handling = False
@@ -103,12 +104,15 @@ class Ride:
     def unraisable(self, what: Any) -> None:
         if what.exc_value in self.owed:
             self.owed.remove(what.exc_value)
+            self.faults.append(f"not raised: {what.exc_value!r} in {self.where[what.exc_value]}")
         elif not isinstance(what.exc_value, KINDS):
             self.faults.append(f"unraisable: {what.exc_value!r} in {what.object!r}")
 
     def handler(self, number: int, frame: FrameType | None) -> None:
         frames = list(chain(frame))
-        if self.handling or not self.riding or not any(map(is_iterating, frames)):
+        # An exception in the hook for what cannot be raised is lost with what it was told of.
+        hook = any(one.f_code is Ride.unraisable.__code__ for one in frames)
+        if hook or self.handling or not self.riding or not any(map(is_iterating, frames)):
             return  # too late, or too early
         self.handling = True
         try:
@@ -132,6 +136,7 @@ class Ride:
         if task is not None:
             self.hit_tasks.add(task)
         self.raised.append(exc)
+        self.where[exc] = " < ".join(f"{one.f_code.co_name}:{one.f_lineno}" for one in frames[:6])
         if not isinstance(exc, Exception):
             self.owed.append(exc)
         raise exc
@@ -201,7 +206,8 @@ class Ride:
                 self.owed.remove(exc)
             exc = exc.__context__
         if self.owed:
-            self.faults.append(f"swallowed: {self.owed}, the loop ended with {left!r}")
+            at = [f"{exc!r} in {self.where[exc]}" for exc in self.owed]
+            self.faults.append(f"swallowed: {', '.join(at)}; the loop ended with {left!r}")
             self.owed.clear()
         known = isinstance(left, KINDS) or "stopped before Future completed" in str(left)
         if left is not None and not known:
