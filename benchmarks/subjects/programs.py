@@ -222,7 +222,7 @@ async def main(program: str, place: str, warm_up: float, seconds: float, say: Sa
     """Run one of them. A server's place is its certificate (a file's name, or empty), a client's
     where its server is.
     """
-    from . import contenders
+    from .. import contenders
 
     try:
         if program in SERVERS:
