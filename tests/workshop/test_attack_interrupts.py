@@ -65,7 +65,7 @@ PLANTED = {
     ),
     "swallows": (
         "calls",
-        "swallowed: [SystemExit(",
+        "swallowed: SystemExit(",
         """
     def run_forever(self):
         try:
