@@ -481,24 +481,38 @@ transport_close_descriptor(TransportObj *t)
     PyErr_SetRaisedException(raised);
 }
 
-static void
+/* -1 with what the server raised. */
+static int
 leave_server(TransportObj *t)
 {
     PyObject *server = t->server;
     if (server == NULL) {
-        return;
+        return 0;
     }
     t->server = NULL;
-    PyObject *raised = PyErr_GetRaisedException();
     PyObject *res = t->st->io.server_knows_clients
                         ? PyObject_CallMethodOneArg(server, t->st->str._detach, (PyObject *)t)
                         : PyObject_CallMethodNoArgs(server, t->st->str._detach);
-    if (res == NULL) {
-        PyErr_WriteUnraisable((PyObject *)t);
-    }
-    Py_XDECREF(res);
     Py_DECREF(server);
-    PyErr_SetRaisedException(raised);
+    if (res == NULL) {
+        return -1;
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+/* The exception that is set, with the one (or NULL) that it came on top of, which is taken. */
+static PyObject *
+raised_while(PyObject *before)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    if (before == NULL || before == raised) {
+        Py_XDECREF(before);
+    }
+    else {
+        PyException_SetContext(raised, before);
+    }
+    return raised;
 }
 
 /* Call connection_lost() and let go of everything; -1 with what it raised. */
@@ -520,11 +534,11 @@ transport_call_lost(TransportObj *t)
     Py_XDECREF(res);
     queue_clear(&t->queue);
     if (UNLIKELY(close_descriptor(t) < 0)) {
-        PyObject *failed = PyErr_GetRaisedException();
-        PyException_SetContext(failed, raised); // which is taken
-        raised = failed;
+        raised = raised_while(raised);
     }
-    leave_server(t);
+    if (UNLIKELY(leave_server(t) < 0)) {
+        raised = raised_while(raised);
+    }
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->loop);
     Py_DECREF(exc);
@@ -642,7 +656,9 @@ transport_finalize(PyObject *self)
         PyErr_WriteUnraisable(self);
     }
     transport_close_descriptor(t);
-    leave_server(t);
+    if (leave_server(t) < 0) {
+        PyErr_WriteUnraisable(self);
+    }
     PyErr_SetRaisedException(raised);
 }
 

@@ -407,6 +407,45 @@ def test_exit_in_the_factory_comes_out_of_the_loop(listen, loop, until, reports,
     until(lambda: listen.protocols and listen.protocols[0].data)
 
 
+def detach_raises(monkeypatch, server, error):
+    def detach(*args):
+        asyncio.Server._detach(server, *args)
+        raise error
+
+    monkeypatch.setattr(server, "_detach", detach)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_exit_while_the_server_is_told_of_a_lost_connection_comes_out_of_the_loop(
+    listen, loop, until, monkeypatch, error
+):
+    detach_raises(monkeypatch, listen(), error)
+    client = listen.dial()
+    until(lambda: listen.protocols and listen.protocols[0].transport)
+    client.close()
+    loop.call_later(10, loop.stop)
+    with pytest.raises(error):
+        loop.run_forever()
+    monkeypatch.undo()
+    listen.dial().send(b"x")
+    until(lambda: len(listen.protocols) == 2 and listen.protocols[1].data)
+
+
+def test_error_while_the_server_is_told_of_a_lost_connection_is_reported(
+    listen, until, reports, monkeypatch
+):
+    error = ValueError()
+    detach_raises(monkeypatch, listen(), error)
+    client = listen.dial()
+    until(lambda: listen.protocols and listen.protocols[0].transport)
+    client.close()
+    until(lambda: reports)
+    (context,) = reports.take()
+    assert context["exception"] is error
+    assert context["message"].startswith("Exception in callback ")
+    monkeypatch.undo()
+
+
 @pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
 def test_other_exceptions_of_a_factory_end_nothing_else(listen, until, turn, reports, error):
     def factory():
