@@ -3,7 +3,7 @@
 import pytest
 from helpers.checkout import ROOT
 
-pytestmark = pytest.mark.ctask_only
+pytestmark = [pytest.mark.ctask_only, pytest.mark.by_chance]
 
 PLANTED = """
 import asyncio
