@@ -19,7 +19,7 @@ from . import world
 from .wire import read, write
 
 MODES = ("loop", "installed", "debug", "tasks")
-AGAIN = 3  # times that a difference has to be seen
+AGAIN = 12  # times that a difference has to be seen: a set of two has either order by chance
 SECONDS = 30  # that a program may take before it counts as hanging
 
 
