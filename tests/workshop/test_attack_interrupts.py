@@ -1,5 +1,7 @@
 """attacks/interrupts: that it finds what is wrong, and nothing where all is right."""
 
+import re
+
 import pytest
 from helpers.checkout import ROOT
 
@@ -29,7 +31,7 @@ PLANTED = {
     ),
     "called_twice": (
         "threadsafe",
-        "threadsafe: ",
+        "threadsafe: 0 of ",
         """
     def call_soon_threadsafe(self, callback, *args, context=None):
         if next(count) == 50:
@@ -39,7 +41,7 @@ PLANTED = {
     ),
     "lost_bytes": (
         "unix",
-        ": wrong from byte ",
+        "unix: (Plain|Pure): wrong from byte ",
         """
     def create_unix_connection(self, factory, *args, **kwargs):
         def make():
@@ -65,7 +67,7 @@ PLANTED = {
     ),
     "swallows": (
         "calls",
-        "swallowed: SystemExit(",
+        r"swallowed: SystemExit\(",
         """
     def run_forever(self):
         try:
@@ -121,7 +123,7 @@ def test_planted_fault_is_found(attack, name):
     member, told, body = PLANTED[name]
     found, out = attack(body, member)
     assert found > 0, out
-    assert told in out
+    assert re.search(told, out)
 
 
 def test_what_is_right_is_no_fault(attack):
