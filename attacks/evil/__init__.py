@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,8 +14,8 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from .._interpreter import command, environment
 from . import points
-from .points import ROOT
 from .programs import PROGRAMS
 
 GAVE_UP = 77
@@ -79,12 +78,9 @@ class Outcome(NamedTuple):
 def play(python: str, case: Case, marks: bool = False, aloud: bool = False) -> Outcome:
     """One program in a process of its own; a fault is a crash, a hang, a SystemError."""
     plan = {**case._asdict(), "marks": marks, "aloud": aloud}
-    start = f"import sys; sys.path.append({str(ROOT)!r})"
-    start += "; from attacks.evil import child; child.main()"
-    environment = {"PYTHONMALLOC": "debug", **os.environ, "PYTHONHASHSEED": "0"}
     with subprocess.Popen(
-        [python, "-c", start, json.dumps(plan)],
-        env=environment,
+        command(python, "evil.child", plan),
+        env={"PYTHONMALLOC": "debug", **environment()},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

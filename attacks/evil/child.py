@@ -19,6 +19,7 @@ import threading
 import warnings
 from typing import Any
 
+from .._interpreter import planned
 from .objects import World
 from .programs import PROGRAMS
 
@@ -140,7 +141,7 @@ def play(plan: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    plan = json.loads(sys.argv[1])
+    plan = planned()
     faulthandler.enable()
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)

@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
+from .._interpreter import ROOT
+
 TABLE = Path(__file__).with_name("points.tsv")
 
 # What is called (its whole name), and what can run there.

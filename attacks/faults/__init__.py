@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
+from .._interpreter import command, environment
 from .build import library
 
-ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("syscalls", "malloc", "memory")
 
 STOCK_TRANSPORT = "is used by transport <_SelectorSocketTransport"
@@ -138,12 +136,13 @@ def run(seed: int, count: int, options: list[str]) -> int:
         "everybody": args.everybody or args.candidate == "asyncio",
         "cases": [read(case) for case in args.case],
     }
-    start = f"import sys; sys.path.append({str(ROOT)!r})"
-    start += "; from attacks.faults import child; child.main()"
-    environment = {**os.environ, "LD_PRELOAD": str(library()), "PYTHONHASHSEED": "0"}
-    command = [args.python, "-c", start, json.dumps(plan)]
     faults, tried = 0, Counter[str]()
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command(args.python, "faults.child", plan),
+        env=environment(LD_PRELOAD=str(library())),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout
         for line in process.stdout:
             told = json.loads(line)

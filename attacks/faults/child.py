@@ -28,6 +28,7 @@ import traceback
 import warnings
 from typing import Any
 
+from .._interpreter import planned
 from . import calls, scenarios
 
 NOTHING = -1
@@ -387,7 +388,7 @@ def loop_is_known() -> bool:
 
 
 def main() -> None:
-    plan = json.loads(sys.argv[1])
+    plan = planned()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

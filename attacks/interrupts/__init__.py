@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 from random import Random
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from .._interpreter import command, environment
+
 EACH = 500  # signals of one process
 
 
@@ -34,17 +33,14 @@ def parse(options: list[str]) -> argparse.Namespace:
 
 def play(plan: dict[str, Any], python: str) -> dict[str, Any]:
     """What a process tells at its end; a crash or a hang in its place."""
-    start = f"import sys; sys.path.append({str(ROOT)!r})"
-    start += "; from attacks.interrupts import ride; ride.main()"
-    command = [python, "-X", "faulthandler", "-c", start, json.dumps(plan)]
     try:
         done = subprocess.run(
-            command,
+            command(python, "interrupts.ride", plan, "-X", "faulthandler"),
             capture_output=True,
             text=True,
             errors="replace",
             timeout=plan["seconds"] + 60,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
+            env=environment(),
         )
     except subprocess.TimeoutExpired:
         return {"faults": ["hangs"]}

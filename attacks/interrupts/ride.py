@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from .._interpreter import begin
 from .members import MEMBERS, Member
 
 SIGNALS = (signal.SIGINT, signal.SIGALRM, signal.SIGTERM)
@@ -311,15 +312,7 @@ def is_open(descriptor: str) -> bool:
 
 
 def main() -> None:
-    plan = json.loads(sys.argv[1])
-    if plan["candidate"] == "ctask":
-        import ctask
-
-        ctask.install()
-    space: dict[str, Any] = {}
-    for path in plan["files"]:
-        with open(path) as file:
-            exec(compile(file.read(), path, "exec"), space)
+    plan = begin()
     loop = asyncio.new_event_loop()  # what is imported and opened once
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .._interpreter import ROOT
 from .driver import Team, steady
 from .generate import generate
 
-ROOT = Path(__file__).resolve().parents[2]
 BATCH = 100
 
 PYTHON: dict[str, Callable[[], None]] = {}

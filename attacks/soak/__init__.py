@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from .._interpreter import command, environment
 
 
 def parse(options: list[str]) -> argparse.Namespace:
@@ -29,11 +27,12 @@ def parse(options: list[str]) -> argparse.Namespace:
 
 def play(plan: dict[str, Any], python: str) -> list[dict[str, Any]]:
     """What the process told; a crash is a fault as well."""
-    start = f"import sys; sys.path.append({str(ROOT)!r})"
-    start += "; from attacks.soak import watch; watch.main()"
-    command = [python, "-X", "faulthandler", "-c", start, json.dumps(plan)]
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        command(python, "soak.watch", plan, "-X", "faulthandler"),
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not told:
         tail = "\n".join(done.stderr.splitlines()[-20:])

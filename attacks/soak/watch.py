@@ -15,6 +15,7 @@ import time
 from statistics import median
 from typing import Any
 
+from .._interpreter import begin
 from .scenarios import SCENARIOS, Scenario
 
 PARTS = 20
@@ -99,15 +100,7 @@ async def play(scenario: Scenario, patience: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    plan = json.loads(sys.argv[1])
-    if plan["candidate"] == "ctask":
-        import ctask
-
-        ctask.install()
-    space: dict[str, Any] = {}
-    for path in plan["files"]:
-        with open(path) as file:
-            exec(compile(file.read(), path, "exec"), space)
+    plan = begin()
     if plan["scenario"] is None:
         print(json.dumps({"names": list(SCENARIOS)}))
         return
