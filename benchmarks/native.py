@@ -23,8 +23,14 @@ class NotBuilt(Exception):
     """A program cannot be compiled here; the message says why."""
 
 
-def compiled(source: str, *flags: str, libraries: tuple[str, ...] = (), suffix: str = "") -> Path:
-    """Return the program made from c/SOURCE. Raises NotBuilt.
+def compiled(
+    source: str | Path,
+    *flags: str,
+    libraries: tuple[str, ...] = (),
+    suffix: str = "",
+    folder: Path = BUILT,
+) -> Path:
+    """Return the program made from c/SOURCE, or from a file elsewhere. Raises NotBuilt.
 
     Its name has a digest of the source and the flags in it, so that an old one is never run. What
     is there is taken, also where the headers for it are missing.
@@ -32,11 +38,11 @@ def compiled(source: str, *flags: str, libraries: tuple[str, ...] = (), suffix: 
     path = SOURCES / source
     told = [*FLAGS, *libraries, *flags]
     digest = hashlib.sha256(path.read_bytes() + "\0".join(told).encode()).hexdigest()[:12]
-    target = BUILT / f"{path.stem}-{digest}{suffix}"
+    target = folder / f"{path.stem}-{digest}{suffix}"
     if target.exists():
         return target
-    BUILT.mkdir(parents=True, exist_ok=True)
-    temporary = BUILT / f"{os.getpid()}-{target.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{os.getpid()}-{target.name}"
     command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, *flags]
     command += ["-o", str(temporary), str(path), *libraries]
     try:
@@ -45,7 +51,7 @@ def compiled(source: str, *flags: str, libraries: tuple[str, ...] = (), suffix: 
         raise NotBuilt(f"{command[0]}: {error.strerror}") from None
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr]
-        raise NotBuilt(f"{source} does not compile: {errors[0].strip()}")
+        raise NotBuilt(f"{path.name} does not compile: {errors[0].strip()}")
     os.replace(temporary, target)
     return target
 

@@ -12,10 +12,12 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
-from .._interpreter import command, environment
-from .build import library
+from benchmarks.native import compiled
+
+from .._interpreter import ROOT, command, environment
 
 KINDS = ("syscalls", "malloc", "memory")
 
@@ -101,6 +103,19 @@ def functions(offsets: list[int], path: str | None) -> list[str]:
         name if place[0] == "?" else f"{name} {place}"
         for name, place in zip(lines[::2], lines[1::2], strict=True)
     ]
+
+
+def library() -> Path:
+    """wrap.c, to preload."""
+    return compiled(
+        Path(__file__).with_name("wrap.c"),
+        "-shared",
+        "-fPIC",
+        "-fvisibility=hidden",
+        libraries=("-ldl",),
+        suffix=".so",
+        folder=ROOT / "build" / "attacks",
+    )
 
 
 def report(told: dict[str, Any], aloud: bool) -> None:
