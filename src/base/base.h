@@ -37,6 +37,38 @@ raised_is_exit(void)
     return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);
 }
 
+/* Borrowed, or NULL. */
+static inline PyObject *
+context_of(PyObject *exc)
+{
+    PyObject *context = PyException_GetContext(exc);
+    Py_XDECREF(context);
+    return context;
+}
+
+/* An exception is set: it came while `handled` (stolen) was, which becomes its context, or that of the first of those
+   that it came of itself. */
+static __attribute__((noinline, unused)) void
+raised_while(PyObject *handled)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *first = error, *slow = error, *next;
+    for (size_t n = 1; first != handled && (next = context_of(first)) != NULL; n++) {
+        first = next;
+        slow = n % 2 ? slow : context_of(slow);
+        if (first == slow) {
+            break; // they go round
+        }
+    }
+    if (first != handled && context_of(first) == NULL) {
+        PyException_SetContext(first, handled);
+    }
+    else {
+        Py_DECREF(handled);
+    }
+    PyErr_SetRaisedException(error);
+}
+
 /* ---- weak references ---- */
 
 /* PyObject_ClearWeakRefs() for most objects, which have none: no call. */

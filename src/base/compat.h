@@ -144,11 +144,13 @@ typedef struct {
     FUTURE_FIELDS
     TASK_FIELDS
     struct list_node node;
+    uint64_t serial; // no other task of this interpreter has it; 0 until the task is listed
+    size_t since; // how far its loop's ready queue had come when it waited last
 } TaskObj;
 
 #define STOCK_FUTURE_SIZE ((Py_ssize_t)sizeof(FutureObj))
 #if TASKS_IN_THREAD_STATE
-#define STOCK_TASK_SIZE ((Py_ssize_t)sizeof(TaskObj))
+#define STOCK_TASK_SIZE ((Py_ssize_t)offsetof(TaskObj, serial))
 #else
 #define STOCK_TASK_SIZE ((Py_ssize_t)offsetof(TaskObj, node))
 #endif

@@ -187,7 +187,7 @@ context_pool_room(context_pool *pool, PyHamtObject *vars)
 
 /* Py_DECREF() of a context that was used; any object is accepted, and NULL.  Not for what a dying object refers to:
    the collector may have the context on its list of garbage as well, and would empty it in the pool. */
-static inline void
+static inline __attribute__((always_inline)) void
 context_drop(context_pool *pool, PyObject *obj)
 {
     if (context_is_anyones(pool, obj)) {

@@ -457,9 +457,10 @@ ascompleted_inner_function(ctask_state *st)
 {
     PyObject *function = NULL;
     PyObject *code = PyObject_GetAttrString(st->stock_as_completed, "__code__");
-    PyObject *globals = PyObject_GetAttrString(st->stock_as_completed, "__globals__");
-    PyObject *constants = code == NULL ? NULL : PyObject_GetAttrString(code, "co_consts");
-    for (Py_ssize_t i = 0; globals != NULL && constants != NULL && i < PyTuple_GET_SIZE(constants); i++) {
+    PyObject *globals = code == NULL ? NULL : PyObject_GetAttrString(st->stock_as_completed, "__globals__");
+    PyObject *constants = globals == NULL ? NULL : PyObject_GetAttrString(code, "co_consts");
+    int known = constants != NULL && PyTuple_Check(constants) && PyDict_Check(globals);
+    for (Py_ssize_t i = 0; known && i < PyTuple_GET_SIZE(constants); i++) {
         PyObject *inner = PyTuple_GET_ITEM(constants, i);
         if (PyCode_Check(inner) &&
             PyUnicode_CompareWithASCIIString(((PyCodeObject *)inner)->co_name, "_wait_for_one") == 0) {
@@ -566,9 +567,9 @@ static PyType_Spec AsCompleted_spec = {
 PART int
 ascompleted_add_type(PyObject *module, ctask_state *st)
 {
-    st->stock_wait_for_one = PyObject_GetAttrString(st->stock_AsCompletedIterator, "_wait_for_one");
-    st->stock_anext = PyObject_GetAttrString(st->stock_AsCompletedIterator, "__anext__");
-    if (st->stock_wait_for_one == NULL || st->stock_anext == NULL ||
+    PyObject *stock = st->stock_AsCompletedIterator;
+    if ((st->stock_wait_for_one = PyObject_GetAttrString(stock, "_wait_for_one")) == NULL ||
+        (st->stock_anext = PyObject_GetAttrString(stock, "__anext__")) == NULL ||
         add_type(module, NULL, &st->AsCompletedType, &AsCompleted_spec, st->stock_AsCompletedIterator) < 0 ||
         standin_method(st, st->AsCompletedType, st->stock_AsCompletedIterator, "__anext__", AsCompleted_anext) <
             0) {

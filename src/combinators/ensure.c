@@ -18,7 +18,7 @@ close_refused(ctask_state *st, PyObject *coro)
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *res = PyObject_CallMethodNoArgs(coro, st->str.close);
     if (res == NULL) {
-        Py_DECREF(raised);
+        raised_while(raised);
         return;
     }
     Py_DECREF(res);

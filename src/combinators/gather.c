@@ -297,17 +297,16 @@ gather_run(gathering *g, PyObject *const *args, Py_ssize_t nargs)
     seen_close(&seen);
     if (status == 0) {
         status = future_init((FutureObj *)outer, g->st, g->loop);
+        if (UNLIKELY(status < 0)) {
+            Py_CLEAR(outer->loop); /* the tasks that were made have no future to tell */
+        }
     }
     /* They count now that the future is there, which may then be done itself. */
     for (Py_ssize_t i = 0; status == 0 && i < n_done; i++) {
         status = child_done(g->done, done_futs[i]);
     }
     PyMem_Free(done_futs);
-    if (UNLIKELY(status < 0)) {
-        Py_CLEAR(outer->loop); /* the tasks that were made have no future to tell */
-        return NULL;
-    }
-    return Py_NewRef(outer);
+    return UNLIKELY(status < 0) ? NULL : Py_NewRef(outer);
 }
 
 /* Who runs now, for the call graph: NULL if nobody does, or the version has none. */
@@ -579,6 +578,7 @@ gather_setup(PyObject *module, ctask_state *st)
     if (result < 0) {
         return -1;
     }
+    st->GatherType->tp_name = "_GatheringFuture"; // in messages, as of a class that Python made
     future_become_iterator(st->GatherType);
     return standin_function(st, module, st->stock_gather, "gather", gather_call);
 }

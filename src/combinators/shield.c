@@ -79,11 +79,12 @@ outer_done(DoneObj *done, PyObject *Py_UNUSED(outer))
 static PyObject *
 shield_pending(ctask_state *st, PyObject *inner)
 {
-    PyObject *loop = ((FutureObj *)inner)->loop;
+    PyObject *loop = Py_NewRef(((FutureObj *)inner)->loop); /* up to 3.11 a collection may start it anew */
     PyObject *outer = future_create(st, loop), *context = NULL;
     DoneObj *above = NULL, *below = NULL;
     int status = -1;
     if (outer == NULL) {
+        Py_DECREF(loop);
         return NULL;
     }
     below = done_new(st, inner_done, "shield.<locals>._inner_done_callback", outer);
@@ -108,6 +109,7 @@ shield_pending(ctask_state *st, PyObject *inner)
         status = done_add(above, outer, context);
     }
 finally:
+    Py_DECREF(loop);
     Py_XDECREF(context);
     Py_XDECREF(above);
     Py_XDECREF(below);

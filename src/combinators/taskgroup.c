@@ -206,7 +206,7 @@ group_create(GroupObj *group, PyObject *coro, PyObject *name, PyObject *context)
                  (group->exiting && group_has_no_tasks(group)))) {
         return NULL;
     }
-    if (UNLIKELY(group->task_done == NULL)) {
+    if (UNLIKELY(group->task_done == NULL || group->context == NULL)) {
         Py_XSETREF(group->context, context_copy(&st->base.contexts));
         if (group->context == NULL) {
             return NULL;
@@ -426,6 +426,7 @@ group_failed(CoroObj *coro, PyObject **result)
         Py_XSETREF(coro->arg, Py_NewRef(raised));
         PyObject *res = PyObject_CallMethodNoArgs(coro->owner, coro->st->str._abort);
         if (res == NULL) {
+            raised_while(Py_NewRef(raised));
             group_let_go(group);
             return CORO_ERROR;
         }
@@ -627,10 +628,10 @@ taskgroup_setup(PyObject *module, ctask_state *st)
         {"__aexit__", TaskGroup_aexit},
         {"create_task", TaskGroup_create_task},
     };
-    st->stock_group_aenter = PyObject_GetAttrString(st->stock_TaskGroup, "__aenter__");
-    st->stock_group_aexit = PyObject_GetAttrString(st->stock_TaskGroup, "__aexit__");
-    st->stock_on_task_done = PyObject_GetAttr(st->stock_TaskGroup, st->str._on_task_done);
-    if (st->stock_group_aenter == NULL || st->stock_group_aexit == NULL || st->stock_on_task_done == NULL) {
+    PyObject *stock = st->stock_TaskGroup;
+    if ((st->stock_group_aenter = PyObject_GetAttrString(stock, "__aenter__")) == NULL ||
+        (st->stock_group_aexit = PyObject_GetAttrString(stock, "__aexit__")) == NULL ||
+        (st->stock_on_task_done = PyObject_GetAttr(stock, st->str._on_task_done)) == NULL) {
         return -1;
     }
     st->combinators.group_exit_is_mended = (char)PyObject_HasAttr(st->stock_TaskGroup, st->str._aexit);

@@ -89,8 +89,8 @@ wait_tidy(CoroObj *coro)
     if (raised != NULL && status == 0) {
         PyErr_SetRaisedException(raised);
     }
-    else {
-        Py_XDECREF(raised);
+    else if (raised != NULL) {
+        raised_while(raised);
     }
     return status;
 }
@@ -228,7 +228,8 @@ wait_begin(CoroObj *coro, DoneObj *done, PyObject *futures)
     return status;
 }
 
-/* Before it: `arg` is what was given, `owner` return_when, `waiter` the timeout or NULL. */
+/* Before it: `arg` is what was given, `owner` return_when, which stays for who looks at what is waited for, `waiter` the
+   timeout or NULL. */
 static int
 wait_start(CoroObj *coro, PyObject **Py_UNUSED(result))
 {
@@ -262,13 +263,11 @@ wait_start(CoroObj *coro, PyObject **Py_UNUSED(result))
         return CORO_ERROR;
     }
     done->flag = (char)mode;
-    PyObject *given = coro->arg, *timeout = coro->waiter, *return_when = coro->owner;
+    PyObject *given = coro->arg, *timeout = coro->waiter;
     coro->arg = futures;
     coro->waiter = (PyObject *)done;
-    coro->owner = NULL;
     Py_DECREF(given);
     Py_XDECREF(timeout);
-    Py_DECREF(return_when);
     if (wait_begin(coro, done, futures) < 0) {
         return CORO_ERROR;
     }

@@ -45,11 +45,7 @@ waitfor_raise(CoroObj *coro, PyObject **Py_UNUSED(result))
 static int
 waitfor_raise_other(CoroObj *coro, PyObject **Py_UNUSED(result))
 {
-    PyObject *raised = PyErr_GetRaisedException();
-    if (raised != coro->waiter) {
-        PyException_SetContext(raised, Py_NewRef(coro->waiter));
-    }
-    PyErr_SetRaisedException(raised);
+    raised_while(Py_NewRef(coro->waiter));
     return CORO_ERROR;
 }
 

@@ -2,7 +2,7 @@
 
    An object with a core has asyncio's attributes in fields.  Its __dict__ is filled from them when somebody asks for
    it, and what is written there is taken over before the object is used again: so it can be copied and pickled, also
-   from and to asyncio's own objects. */
+   from and to asyncio's own objects.  What was not written there is not: the fields may have changed meanwhile. */
 
 #include "coro/core.h"
 
@@ -22,13 +22,20 @@ core_is_further(PyTypeObject *type, destructor dealloc)
     return 0;
 }
 
+/* Is it one of ours?  Not asked of a class whose own class is a program's: that would be asked for its hash. */
+static int
+is_core(ctask_state *st, PyObject *type)
+{
+    return Py_IS_TYPE(type, &PyType_Type) && PySet_Contains(st->core_types, type) > 0;
+}
+
 /* The core of the objects of this class, borrowed; NULL without an exception if they have none. */
 static PyTypeObject *
 core_find(ctask_state *st, PyTypeObject *type)
 {
     if (core_fits(type)) {
         for (PyTypeObject *base = type->tp_base; base != NULL; base = base->tp_base) {
-            if (PySet_Contains(st->core_types, (PyObject *)base) > 0) {
+            if (is_core(st, (PyObject *)base)) {
                 return base;
             }
         }
@@ -49,7 +56,7 @@ core_super(ctask_state *st, PyTypeObject *type, PyObject *obj, const char *name)
 {
     PyObject *mro = Py_NewRef(type->tp_mro), *last = NULL;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); i++) {
-        if (PySet_Contains(st->core_types, PyTuple_GET_ITEM(mro, i)) > 0) {
+        if (is_core(st, PyTuple_GET_ITEM(mro, i))) {
             last = PyTuple_GET_ITEM(mro, i);
         }
     }
@@ -217,19 +224,26 @@ core_show_fields(ctask_state *st, PyTypeObject *core, PyObject *obj, PyObject *d
     return status;
 }
 
+/* Its dictionary is given out.  Steals `shown`. */
+static int
+core_remember(PyObject *self, PyObject *shown)
+{
+    Py_XSETREF(((CoreObj *)self)->shown, shown);
+    return shown == NULL ? -1 : 0;
+}
+
 /* The object's dictionary, in which its fields are now. */
 static PyObject *
 core_show(ctask_state *st, PyObject *self)
 {
     PyObject *dict = core_check(self) < 0 ? NULL : PyObject_GenericGetDict(self, NULL);
     for (PyTypeObject *base = Py_TYPE(self)->tp_base; dict != NULL && base != NULL; base = base->tp_base) {
-        if (PySet_Contains(st->core_types, (PyObject *)base) > 0 &&
-            core_show_fields(st, base, self, dict) < 0) {
+        if (is_core(st, (PyObject *)base) && core_show_fields(st, base, self, dict) < 0) {
             Py_CLEAR(dict);
         }
     }
-    if (dict != NULL) {
-        ((CoreObj *)self)->shown = 1;
+    if (dict != NULL && core_remember(self, PyDict_Copy(dict)) < 0) {
+        Py_CLEAR(dict);
     }
     return dict;
 }
@@ -273,16 +287,28 @@ PART int
 core_take_back(PyObject *self)
 {
     ctask_state *st = ((CoreObj *)self)->st;
-    ((CoreObj *)self)->shown = 0;
     PyTypeObject *core = core_find(st, Py_TYPE(self));
-    PyObject *dict = core == NULL ? NULL : PyObject_GenericGetDict(self, NULL);
+    if (core == NULL) {
+        return PyErr_Occurred() ? -1 : 0; // its class has become another's: nothing of it is ours
+    }
+    PyObject *shown = ((CoreObj *)self)->shown;
+    ((CoreObj *)self)->shown = NULL;
+    PyObject *dict = PyObject_GenericGetDict(self, NULL);
     PyObject *items = dict == NULL ? NULL : PyDict_Items(dict);
     int status = items == NULL ? -1 : 0;
     for (Py_ssize_t i = 0; status == 0 && i < PyList_GET_SIZE(items); i++) {
-        PyObject *item = PyList_GET_ITEM(items, i);
-        status = core_take_item(st, core, self, PyTuple_GET_ITEM(item, 0), PyTuple_GET_ITEM(item, 1));
+        PyObject *name = PyTuple_GET_ITEM(PyList_GET_ITEM(items, i), 0);
+        PyObject *value = PyTuple_GET_ITEM(PyList_GET_ITEM(items, i), 1);
+        PyObject *before = PyDict_GetItemWithError(shown, name);
+        if (before == NULL && PyErr_Occurred()) {
+            status = -1;
+        }
+        else if (before != value) {
+            status = core_take_item(st, core, self, name, value);
+        }
     }
     Py_XDECREF(items);
+    Py_DECREF(shown);
     Py_XDECREF(dict);
     return status;
 }
@@ -304,10 +330,7 @@ Core_set_dict(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
     if (st == NULL || PyObject_GenericSetDict(self, value, NULL) < 0) {
         return -1;
     }
-    if (core_find(st, Py_TYPE(self)) != NULL) {
-        ((CoreObj *)self)->shown = 1;
-    }
-    return 0;
+    return core_find(st, Py_TYPE(self)) == NULL ? 0 : core_remember(self, PyDict_New());
 }
 
 static PyGetSetDef core_dict_def = {"__dict__", Core_get_dict, Core_set_dict, NULL, NULL};
@@ -444,7 +467,7 @@ Core_new(PyObject *self, PyObject *args, PyObject *kwargs)
     PyObject *next = st == NULL ? NULL : core_super(st, (PyTypeObject *)cls, cls, "__new__");
     PyObject *objects = next == NULL ? NULL : PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, "__new__");
     PyObject *obj = NULL;
-    if (objects != NULL && PyObject_RichCompareBool(next, objects, Py_EQ) == 1) {
+    if (objects != NULL && next == objects) {
         obj = PyObject_CallOneArg(next, cls); /* the arguments are for __init__() */
     }
     else if (objects != NULL) {
@@ -614,6 +637,18 @@ core_add(PyObject *module, ctask_state *st, const char *name, PyTypeObject **slo
         }
     }
     return 0;
+}
+
+PART int
+core_seal(ctask_state *st)
+{
+    PyObject *cores = PyObject_GetIter(st->core_types), *core;
+    while (cores != NULL && (core = PyIter_Next(cores)) != NULL) {
+        ((PyTypeObject *)core)->tp_flags |= Py_TPFLAGS_IMMUTABLETYPE;
+        Py_DECREF(core); // the set has it
+    }
+    Py_XDECREF(cores);
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 PART PyTypeObject *

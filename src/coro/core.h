@@ -29,11 +29,11 @@
 
 /* no_values: where an object of this size may have the values of its attributes; zeros say that it has none, should
    it get a class (by assignment to __class__) that core_new() has not seen. */
-#define CORE_HEAD                                                       \
-    PyObject_HEAD                                                       \
-    CORE_WEAKREFS                                                       \
-    unsigned int no_values;                                             \
-    char shown;      /* its __dict__ was given out, and may say more */ \
+#define CORE_HEAD                                                             \
+    PyObject_HEAD                                                             \
+    CORE_WEAKREFS                                                             \
+    unsigned int no_values;                                                   \
+    PyObject *shown; /* owned; its __dict__ when it was given out, or NULL */ \
     ctask_state *st; /* borrowed from the type's module */
 
 typedef struct {
@@ -53,6 +53,9 @@ PART int core_add(PyObject *module, ctask_state *st, const char *name, PyTypeObj
 /* standin_python() for the class over a core; another class in its place is an error. */
 PART PyTypeObject *core_class(PyObject **slot, const char *module, const char *name, PyTypeObject *core);
 PART int core_setup(PyObject *module, ctask_state *st);
+/* All cores are there.  Our functions call their slots, which have to stay those in C from now on: a slot that looks its
+   method up would find our functions again. */
+PART int core_seal(ctask_state *st);
 /* For tp_new: an object of `size` bytes with zeros for fields, or without the core if its class cannot have it. */
 PART PyObject *core_new(PyTypeObject *type, destructor dealloc, size_t size);
 /* The same of a class that is known to have the core. */
@@ -97,20 +100,28 @@ core_is(PyObject *obj, destructor dealloc)
 static inline int
 core_check(PyObject *self)
 {
-    return UNLIKELY(((CoreObj *)self)->shown) ? core_take_back(self) : 0;
+    return UNLIKELY(((CoreObj *)self)->shown != NULL) ? core_take_back(self) : 0;
 }
 
 /* tp_traverse and tp_clear of a core whose fields noun_visit() and noun_drop() know; CORE_LIFE: and tp_dealloc. */
-#define CORE_COLLECTED(noun)                                                       \
-    static int noun##_traverse(PyObject *self, visitproc visit, void *arg)         \
-    {                                                                              \
-        Py_VISIT(Py_TYPE(self));                                                   \
-        return core_is(self, noun##_dealloc) ? noun##_visit(self, visit, arg) : 0; \
-    }                                                                              \
-                                                                                   \
-    static int noun##_clear(PyObject *self)                                        \
-    {                                                                              \
-        return core_is(self, noun##_dealloc) ? noun##_drop(self) : 0;              \
+#define CORE_COLLECTED(noun)                                               \
+    static int noun##_traverse(PyObject *self, visitproc visit, void *arg) \
+    {                                                                      \
+        Py_VISIT(Py_TYPE(self));                                           \
+        if (!core_is(self, noun##_dealloc)) {                              \
+            return 0;                                                      \
+        }                                                                  \
+        Py_VISIT(((CoreObj *)self)->shown);                                \
+        return noun##_visit(self, visit, arg);                             \
+    }                                                                      \
+                                                                           \
+    static int noun##_clear(PyObject *self)                                \
+    {                                                                      \
+        if (!core_is(self, noun##_dealloc)) {                              \
+            return 0;                                                      \
+        }                                                                  \
+        Py_CLEAR(((CoreObj *)self)->shown);                                \
+        return noun##_drop(self);                                          \
     }
 
 #define CORE_LIFE(linkage, noun)                \

@@ -698,9 +698,31 @@ static PyType_Spec Coro_spec = {
     .slots = Coro_slots,
 };
 
+PyDoc_STRVAR(coro_owner_doc,
+"_coro_owner($module, coroutine, /)\n--\n\n"
+"Return the object whose method a coroutine in C is, a Lock or a Queue; None if it is a function's, or is not in C.");
+
+static PyObject *
+coro_owner(PyObject *module, PyObject *obj)
+{
+    ctask_state *st = PyModule_GetState(module);
+    PyObject *owner = Py_IS_TYPE(obj, st->CoroType) ? ((CoroObj *)obj)->owner : NULL;
+    return Py_NewRef(owner == NULL ? Py_None : owner);
+}
+
+static PyMethodDef coro_functions[] = {
+    {"_coro_owner", coro_owner, METH_O, coro_owner_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 PART int
 coro_setup(PyObject *module, ctask_state *st)
 {
+    st->tasks.coro_name = offsetof(CoroObj, name);
+    st->tasks.coro_awaiting = offsetof(CoroObj, awaiting);
+    if (PyModule_AddFunctions(module, coro_functions) < 0) {
+        return -1;
+    }
     if (add_type(module, NULL, &st->CoroType, &Coro_spec, NULL) < 0) {
         return -1;
     }

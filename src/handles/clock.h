@@ -6,8 +6,19 @@
 
 #include "ctask.h"
 
+#include <time.h>
+
 PART int clock_setup(PyObject *module, ctask_state *st);
 PART int clock_look(ctask_state *st);
+
+/* CLOCK_MONOTONIC. */
+static inline int64_t
+clock_nanoseconds(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
 
 static inline int
 clock_is_real(ctask_state *st)

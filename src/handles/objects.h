@@ -73,14 +73,14 @@ enum {
     READY_CALL, // a callback, its argument and its context
     READY_APPLY, // a callback, a tuple of arguments and the context or its variables
     READY_READ, // an object, and the io_ready to be called
-    READY_WRITE,
+    READY_WRITE, // the same; and None if it is not for what the kernel told, but for the object's end
     READY_TIMER, // a timer_call, and its time: the bits of a double
 };
 
 /* What a C object that waits for a descriptor has called in its turn.  Returns -1 with the exception that
    the exception handler is to hear of.  It may come once more after the object has stopped waiting, so it
-   looks at the object's state first.  Such an object has Python methods _read_ready() and _write_ready()
-   that do the same: debug mode calls these, and reports show them. */
+   looks at the object's state first.  Such an object has Python methods _read_ready(), _write_ready() and, if it
+   has an end, _lost_ready() that do the same: debug mode calls these, and reports show them. */
 typedef int (*io_ready)(LoopObj *loop, PyObject *owner);
 
 /* What is watched of a descriptor. */
@@ -123,6 +123,39 @@ typedef struct {
     int length;
 } spare_list;
 
+/* What a loop has done since it was made: counters.c shows it.  Times in nanoseconds. */
+typedef struct {
+    uint64_t iterations;
+    uint64_t callbacks; // of the iterations that have ended
+    uint64_t polls; // the kernel was asked,
+    uint64_t events; // and told of so many descriptors
+    uint64_t wakeups; // by other threads, while the loop was in the kernel
+    uint64_t tasks; // of this loop, ever,
+    int64_t tasks_pending; // and those that are not done
+    uint64_t bytes_in; // by transports and sock_recv() and its like
+    uint64_t bytes_out;
+    int64_t ran; // in run_forever(), before `running_since`
+    int64_t running_since; // 0 while it does not run
+    int64_t waited; // of that in the kernel, with nothing to do, before `waiting_since`
+    int64_t waiting_since; // 0 while it does not wait
+} loop_counters;
+
+/* When the ready queue had come how far: what is known by its position only, as tasks that wait, gets its time of
+   these.  Up to MOMENTS of them, closer together the younger they are (moments.c). */
+#define MOMENTS 1024
+
+typedef struct {
+    size_t position; // in the ring
+    int64_t clock; // nanoseconds, monotonic
+} loop_moment;
+
+typedef struct {
+    loop_moment *all; // owned; NULL until the first
+    int length;
+    size_t last_position; // of the youngest
+    int64_t last_clock;
+} loop_moments;
+
 struct LoopObj {
     PyObject_HEAD
     ctask_state *st; // borrowed from the type's module
@@ -130,6 +163,12 @@ struct LoopObj {
     timers timers; // owns the TimerObj or timer_call of each node
     TimerObj *last_timer; // borrowed; the one made last while it is in `timers`, else NULL
     poll_state poll; // owns the handles in its slots
+    loop_counters counters;
+    loop_moments moments;
+    struct watchdog *watchdog; // owned; NULL until a thread watches (watchdog.c)
+    struct observer *observer; // owned; NULL unless somebody measures (observer.c)
+    struct list_node open; // in loop_state's list while the loop is (loops.c)
+    unsigned number; // among those
     spare_list spare; // for the next call_soon()
 #if THREADSAFE_HANDLES
     spare_list spare_threadsafe; // for the next call_soon_threadsafe()
@@ -145,6 +184,7 @@ struct LoopObj {
     char *heap_end; // of the C library's, when the loop was made
     double trim_at; // when the heap may be trimmed again (memory.c)
     long trimmed_to; // pages of the process in memory after that; 0 before the first time
+    unsigned used_then; // bytes of the heap that were in use
     double yielded_at; // when this turn began, if what was ready ended with a task that let others run; or 0
     double turn_average; // seconds: of the last turns that began so (iterate.c)
     char *read_buffer; // owned; to receive into, NULL while somebody has taken it (loop_take_read_buffer())
@@ -154,13 +194,35 @@ struct LoopObj {
     unsigned int type_version; // tp_version_tag for which `overridden` holds
     char is_open; // not closed
     char trimmed; // the heap was, or need not be, and nothing has run since
-    char debug;
-    char runs_replaced; // Handle._run was, when the iteration began
+    union {
+        struct {
+            char debug;
+            char runs_replaced; // Handle._run was, when the iteration began
+        };
+        uint16_t runs_otherwise; // one of these
+    };
     char stopping;
     char interrupted; // the last iteration was: the ring may hold some of its entries
     char overridden; // a method that the fast path stands for was replaced
     char tasks_overridden; // create_task() was
     char sleeping; // in the kernel, without the interpreter lock
 };
+
+/* After a system call that returned `n`.  (No loop: the transport has let go of it meanwhile.) */
+static inline void
+count_received(LoopObj *loop, ssize_t n)
+{
+    if (loop != NULL && n > 0) {
+        loop->counters.bytes_in += (size_t)n;
+    }
+}
+
+static inline void
+count_sent(LoopObj *loop, ssize_t n)
+{
+    if (loop != NULL && n > 0) {
+        loop->counters.bytes_out += (size_t)n;
+    }
+}
 
 #endif

@@ -2,7 +2,8 @@
 
    It knows nothing of Python: who pushes gives references away, who pops gets them (run.c's entries
    own theirs).  The kind of an entry sits in the low bits of its first word, so a wake-up costs no
-   object.  Capacity is a power of two; positions run freely and are masked on use. */
+   object.  Capacity is a power of two; positions run freely and are masked on use: an entry keeps its own while it
+   waits, and `head` counts what was popped. */
 
 #ifndef CTASK_RING_H
 #define CTASK_RING_H
@@ -37,11 +38,10 @@ ring_length(const ring *r)
     return r->tail - r->head;
 }
 
-/* Room for one more entry; -ENOMEM leaves the ring as it was. */
+/* Room for one more entry; -ENOMEM leaves the ring as it was.  Positions stay what they were. */
 static __attribute__((noinline, cold, unused)) int
 ring_grow(ring *r)
 {
-    size_t length = ring_length(r);
     size_t capacity = r->capacity;
     size_t bigger = capacity == 0 ? RING_SMALLEST : capacity * 2;
     /* A large block stays where it is: the kernel moves its pages, and none is copied or touched anew. */
@@ -49,16 +49,18 @@ ring_grow(ring *r)
     if (entries == NULL) {
         return -ENOMEM;
     }
-    /* It was full: what went round to the beginning now follows the end. */
+    /* It was full.  Of the two parts that its end cut it into, one is in the upper half now: from the position that
+       is an odd multiple of the old capacity. */
     size_t first = r->head & r->mask;
-    if (first > 0) {
+    if (r->head & capacity) {
+        memcpy(entries + capacity + first, entries + first, (capacity - first) * sizeof(ring_entry));
+    }
+    else if (first > 0) {
         memcpy(entries + capacity, entries, first * sizeof(ring_entry));
     }
     r->entries = entries;
     r->capacity = bigger;
     r->mask = bigger - 1;
-    r->head = first;
-    r->tail = first + length;
     return 0;
 }
 
@@ -138,7 +140,7 @@ ring_trim(ring *r)
 {
     if (r->capacity > RING_KEEP && r->head == r->tail) {
         free(r->entries);
-        *r = (ring){0};
+        *r = (ring){.head = r->head, .tail = r->tail};
     }
 }
 

@@ -70,31 +70,42 @@ condition_overridden(ConditionObj *cond)
 
 /* ---- wait ---- */
 
-/* wait() ends: with True, or with the exception in coro->arg. */
+/* wait() ends: with True, or with the exception that came last while it waited for the lock (coro->arg), or else with
+   the one that ended the wait to be notified (coro->subject). */
 static int
 condition_end(CoroObj *coro, PyObject **result)
 {
     ConditionObj *cond = (ConditionObj *)coro->owner;
-    PyObject *raised = coro->arg;
+    PyObject *raised = coro->arg, *handled = coro->subject;
+    coro->arg = coro->subject = NULL;
+    if (raised == NULL) {
+        raised = handled;
+    }
+    else if (handled != NULL) {
+        Py_DECREF(handled);
+    }
+    else { // raised anew: it comes while what its caller handles is handled
+        PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
+        Py_DECREF(raised);
+        raised = PyErr_GetRaisedException();
+    }
     if (LIKELY(raised == NULL)) {
         *result = Py_NewRef(Py_True);
         return CORO_RETURN;
     }
-    coro->arg = NULL;
     /* It may have been notified: another one is, instead. */
     return sync_reraise(raised, waiters_wake(&cond->waiters, coro->st, 1, Py_False) < 0 ? -1 : 0);
 }
 
-/* An exception is set: it is what wait() ends with, the one before is its context. */
+/* An exception is set, which came while it waited for the lock: it is what wait() ends with.  One that did before is
+   forgotten, and no context of it. */
 static void
 condition_keep(CoroObj *coro)
 {
-    if (coro->arg != NULL) {
-        PyObject *before = coro->arg;
-        coro->arg = NULL;
-        sync_set_context(before);
+    if (coro->subject != NULL) {
+        raised_while(Py_NewRef(coro->subject));
     }
-    coro->arg = PyErr_GetRaisedException();
+    Py_XSETREF(coro->arg, PyErr_GetRaisedException());
 }
 
 static void
@@ -108,7 +119,7 @@ static int condition_relock(CoroObj *coro, PyObject **result);
 static int
 condition_relocked(CoroObj *coro, PyObject **result)
 {
-    ((ConditionObj *)coro->owner)->inner->locked = 1;
+    lock_hold(((ConditionObj *)coro->owner)->inner);
     return condition_end(coro, result);
 }
 
@@ -152,7 +163,7 @@ condition_relock(CoroObj *coro, PyObject **result)
 static int
 condition_wait_failed(CoroObj *coro, PyObject **result)
 {
-    condition_keep(coro);
+    coro->subject = PyErr_GetRaisedException();
     return condition_relock(coro, result);
 }
 

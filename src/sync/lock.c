@@ -57,7 +57,7 @@ lock_acquire_failed(CoroObj *coro, PyObject **Py_UNUSED(result))
 static int
 lock_acquire_woken(CoroObj *coro, PyObject **result)
 {
-    ((LockObj *)coro->owner)->locked = 1;
+    lock_hold((LockObj *)coro->owner);
     *result = Py_NewRef(Py_True);
     return CORO_RETURN;
 }
@@ -77,7 +77,7 @@ lock_acquire_start(CoroObj *coro, PyObject **result)
 static int
 lock_enter_woken(CoroObj *coro, PyObject **result)
 {
-    ((LockObj *)coro->owner)->locked = 1;
+    lock_hold((LockObj *)coro->owner);
     *result = Py_NewRef(Py_None);
     return CORO_RETURN;
 }
@@ -190,6 +190,7 @@ Lock_set_locked(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
         return -1;
     }
     ((LockObj *)self)->locked = (char)locked;
+    ((LockObj *)self)->holder = 0;
     return 0;
 }
 
@@ -272,9 +273,30 @@ static PyType_Spec Lock_spec = {
     .slots = Lock_slots,
 };
 
+PyDoc_STRVAR(lock_holder_doc,
+"_lock_holder($module, lock, /)\n--\n\n"
+"Return the number of the task that has the lock, 0 if that is not known; None if nobody has it, or it is not ctask's.");
+
+static PyObject *
+lock_holder(PyObject *Py_UNUSED(module), PyObject *obj)
+{
+    if (!core_is(obj, lock_dealloc) || ((LockObj *)obj)->locked != 1) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromUnsignedLongLong(((LockObj *)obj)->holder);
+}
+
+static PyMethodDef lock_functions[] = {
+    {"_lock_holder", lock_holder, METH_O, lock_holder_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 PART int
 lock_setup(PyObject *module, ctask_state *st)
 {
+    if (PyModule_AddFunctions(module, lock_functions) < 0) {
+        return -1;
+    }
     static const core_method methods[] = {
         {"acquire", Lock_acquire},
         {"__aenter__", Lock_enter},

@@ -395,6 +395,10 @@ static PyType_Spec Queue_spec = {
 PART int
 queues_add_type(PyObject *module, ctask_state *st, const core_method *methods, size_t n_methods)
 {
+    if (!PyType_Check(st->stock_Queue)) {
+        PyErr_SetString(PyExc_TypeError, "asyncio.Queue is no class");
+        return -1;
+    }
     if (core_add(module, st, "Queue", &st->QueueType, &Queue_spec, NULL, st->stock_Queue, methods, n_methods) <
         0) {
         return -1;

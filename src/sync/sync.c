@@ -91,41 +91,11 @@ sync_unwait(CoroObj *coro)
     waiters_remove(&((SyncObj *)coro->owner)->waiters, coro);
 }
 
-/* Borrowed, or NULL. */
-static PyObject *
-context_of(PyObject *exc)
-{
-    PyObject *context = PyException_GetContext(exc);
-    Py_XDECREF(context);
-    return context;
-}
-
-PART void
-sync_set_context(PyObject *raised)
-{
-    PyObject *error = PyErr_GetRaisedException();
-    PyObject *first = error, *slow = error, *next;
-    for (size_t n = 1; first != raised && (next = context_of(first)) != NULL; n++) {
-        first = next;
-        slow = n % 2 ? slow : context_of(slow);
-        if (first == slow) {
-            break; // they go round
-        }
-    }
-    if (first != raised && context_of(first) == NULL) {
-        PyException_SetContext(first, raised);
-    }
-    else {
-        Py_DECREF(raised);
-    }
-    PyErr_SetRaisedException(error);
-}
-
 PART int
 sync_reraise(PyObject *raised, int status)
 {
     if (UNLIKELY(status < 0)) {
-        sync_set_context(raised);
+        raised_while(raised);
     }
     else {
         PyErr_SetRaisedException(raised);

@@ -11,6 +11,7 @@
 #define CTASK_SYNC_H
 
 #include "coro/core.h"
+#include "loop/loops.h"
 #include "sync/waiters.h"
 
 /* What is overridden. */
@@ -46,6 +47,7 @@ typedef struct {
 typedef struct {
     SYNC_FIELDS
     char locked; // 0, 1, or LOCK_UNSET before __init__
+    uint64_t holder; // the serial of the task that took it, 0 if that is not known
 } LockObj;
 
 PART void lock_dealloc(PyObject *self);
@@ -91,9 +93,6 @@ PART int sync_suspend(CoroObj *coro, SyncObj *sync, coro_step next, coro_step fa
                       void (*unwait)(CoroObj *));
 /* `unwait` if the list is that of the coroutine's owner. */
 PART void sync_unwait(CoroObj *coro);
-/* An exception is set: it came while `raised` (stolen) was handled, which becomes its context, or that of the first of
-   those that it came of itself. */
-PART void sync_set_context(PyObject *raised);
 /* The end of what asyncio has in an `except:` clause: goes on with `raised` (stolen), or if status is below 0 with the
    exception that is set, which came meanwhile.  Returns CORO_ERROR. */
 PART int sync_reraise(PyObject *raised, int status);
@@ -127,6 +126,14 @@ sync_size(PyObject *obj, Py_ssize_t *n)
     return *n < PY_SSIZE_T_MAX / 2 && *n > PY_SSIZE_T_MIN / 2;
 }
 
+/* The lock is the running task's. */
+static inline void
+lock_hold(LockObj *lock)
+{
+    lock->locked = 1;
+    lock->holder = loops_running_task(lock->st);
+}
+
 /* 1 if the lock was free and is ours now, 0 if we have to wait, -1 with an exception. */
 static inline int
 lock_take(LockObj *lock)
@@ -140,7 +147,7 @@ lock_take(LockObj *lock)
             return free;
         }
     }
-    lock->locked = 1;
+    lock_hold(lock);
     return 1;
 }
 

@@ -51,6 +51,18 @@ task_step_callback(TaskObj *task, ctask_state *st, PyObject *exc)
     return (PyObject *)step;
 }
 
+PART TaskObj *
+callable_task(ctask_state *st, PyObject *callable)
+{
+    if (Py_IS_TYPE(callable, st->TaskStepType)) {
+        return ((TaskStepObj *)callable)->task;
+    }
+    if (PyCFunction_CheckExact(callable) && ((PyCFunctionObject *)callable)->m_ml == &wakeup_def) {
+        return (TaskObj *)PyCFunction_GET_SELF(callable);
+    }
+    return NULL;
+}
+
 static PyObject *
 TaskStep_call(PyObject *self, PyObject *args, PyObject *kwargs)
 {

@@ -35,13 +35,15 @@ call_soon(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *arg, Py
 static int
 schedule_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject *context)
 {
-    LoopObj *loop = loop_plain(fut->loop);
+    /* A call_soon() may start the future anew; by `_asyncio`'s own __init__(), which fails without a loop, it has none. */
+    PyObject *other = fut->loop;
+    LoopObj *loop = UNLIKELY(other == NULL) ? NULL : loop_plain(other);
     if (LIKELY(loop != NULL && PyContext_CheckExact(context))) {
         return loop_ready(loop, callback, READY_CALL, Py_NewRef(fut), context);
     }
-    PyObject *other = Py_NewRef(fut->loop); /* its call_soon() may start the future anew */
-    int result = call_soon(st, other, callback, (PyObject *)fut, context);
-    Py_DECREF(other);
+    other = Py_XNewRef(fut->loop);
+    int result = future_check_init(fut) < 0 ? -1 : call_soon(st, other, callback, (PyObject *)fut, context);
+    Py_XDECREF(other);
     Py_DECREF(callback);
     Py_DECREF(context);
     return result;
@@ -242,10 +244,10 @@ future_set_exception(FutureObj *fut, ctask_state *st, PyObject *exc)
     fut->callback0 = fut->context0 = fut->callbacks = NULL;
     PyObject *stack[] = {(PyObject *)fut, instance};
     PyObject *res = PyObject_Vectorcall(st->stock_set_exception, stack, 2, NULL);
-    Py_DECREF(instance);
     fut->callback0 = callback0;
     fut->context0 = context0;
     fut->callbacks = callbacks;
+    Py_DECREF(instance); /* if it is none its end may add callbacks, or end the future */
     if (res == NULL) {
         return -1;
     }
@@ -288,7 +290,10 @@ future_cancelled_error(FutureObj *fut, ctask_state *st)
     if (fut->cancel_msg == NULL || fut->cancel_msg == Py_None) {
         return PyObject_CallNoArgs(st->CancelledError);
     }
-    return PyObject_CallOneArg(st->CancelledError, fut->cancel_msg);
+    PyObject *msg = Py_NewRef(fut->cancel_msg); // it may be replaced meanwhile
+    exc = PyObject_CallOneArg(st->CancelledError, msg);
+    Py_DECREF(msg);
+    return exc;
 }
 
 /* ---- making them ---- */
@@ -351,10 +356,11 @@ future_init(FutureObj *fut, ctask_state *st, PyObject *loop)
     Py_DECREF(loop);
     if (debug > 0 && !Py_IsFinalizing()) {
         /* While the interpreter shuts down the traceback module may be gone already. */
-        Py_XSETREF(fut->source_traceback, PyObject_CallNoArgs(st->traceback_extract_stack));
-        if (fut->source_traceback == NULL) {
+        PyObject *stack = PyObject_CallNoArgs(st->traceback_extract_stack);
+        if (stack == NULL) {
             return -1;
         }
+        Py_XSETREF(fut->source_traceback, stack);
     }
     return debug < 0 ? -1 : 0;
 }

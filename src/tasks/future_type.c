@@ -209,6 +209,7 @@ Future_get_callbacks(PyObject *self, void *Py_UNUSED(closure))
     if (fut->callback0 == NULL && fut->callbacks == NULL) {
         Py_RETURN_NONE;
     }
+    int collects = PyGC_Disable(); // up to 3.11 one that memory is asked for in may end the future
     PyObject *callbacks = fut->callbacks == NULL
                               ? PyList_New(0)
                               : PyList_GetSlice(fut->callbacks, 0, PyList_GET_SIZE(fut->callbacks));
@@ -218,6 +219,9 @@ Future_get_callbacks(PyObject *self, void *Py_UNUSED(closure))
             Py_CLEAR(callbacks);
         }
         Py_XDECREF(first);
+    }
+    if (collects) {
+        PyGC_Enable();
     }
     return callbacks;
 }

@@ -9,16 +9,27 @@
 #include "handles/work.h"
 #include "tasks/registry.h"
 
-static int
-call_stock(PyObject *function, PyObject *loop, PyObject *task)
+/* A task has entered the list of those that are not done. */
+static inline void
+number_task(ctask_state *st, TaskObj *task)
 {
-    PyObject *stack[] = {loop, task};
-    PyObject *res = PyObject_Vectorcall(function, stack, 2, NULL);
-    if (res == NULL) {
-        return -1;
+    if (LIKELY(task->serial == 0)) {
+        task->serial = ++st->tasks.serials;
     }
-    Py_DECREF(res);
-    return 0;
+}
+
+/* It has entered the list (1), or left it (-1). */
+static inline void
+count_task(TaskObj *task, int change)
+{
+    LoopObj *loop = UNLIKELY(task->loop == NULL) ? NULL : loop_cast(task->loop);
+    if (LIKELY(loop != NULL)) {
+        loop->counters.tasks += change > 0;
+        loop->counters.tasks_pending += change;
+        if (change > 0 && UNLIKELY(loop->observer != NULL)) {
+            loop->st->tasks.observe_task(loop, task);
+        }
+    }
 }
 
 #if TASKS_IN_THREAD_STATE
@@ -28,6 +39,36 @@ thread_state(void)
 {
     return (_PyThreadStateImpl *)PyThreadState_Get();
 }
+#endif
+
+/* The task that is current as far as we know, owned; NULL if none is. */
+static PyObject *
+hold_current(ctask_state *st, PyObject *loop)
+{
+#if TASKS_IN_THREAD_STATE
+    (void)loop;
+    return st->tasks.thread_state_checked ? Py_XNewRef(thread_state()->asyncio_running_task) : NULL;
+#else
+    PyObject *current = Py_XNewRef(PyDict_GetItemWithError(st->current_tasks, loop));
+    PyErr_Clear();
+    return current;
+#endif
+}
+
+/* _asyncio's function.  It shows the current task in what it raises, and does not hold it meanwhile. */
+static int
+call_stock(ctask_state *st, PyObject *function, PyObject *loop, PyObject *task)
+{
+    PyObject *stack[] = {loop, task}, *current = hold_current(st, loop);
+    PyObject *res = PyObject_Vectorcall(function, stack, 2, NULL);
+    PyObject *raised = PyErr_GetRaisedException();
+    Py_XDECREF(current);
+    PyErr_SetRaisedException(raised);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+#if TASKS_IN_THREAD_STATE
 
 PART int
 registry_add(ctask_state *st, TaskObj *task)
@@ -37,11 +78,18 @@ registry_add(ctask_state *st, TaskObj *task)
     }
     if (LIKELY(st->tasks.thread_state_checked)) {
         list_append((struct list_node *)&thread_state()->asyncio_tasks_head, &task->node);
+        number_task(st, task);
+        count_task(task, 1);
         return 0;
     }
     PyObject *res = PyObject_CallOneArg(st->stock_register_task, (PyObject *)task);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
+    if (res == NULL) {
+        return -1;
+    }
+    Py_DECREF(res);
+    number_task(st, task);
+    count_task(task, 1);
+    return 0;
 }
 
 PART int
@@ -54,7 +102,7 @@ current_enter(ctask_state *st, PyThreadState *thread, PyObject *loop, TaskObj *t
             return 0;
         }
     }
-    return call_stock(st->stock_enter_task, loop, (PyObject *)task);
+    return call_stock(st, st->stock_enter_task, loop, (PyObject *)task);
 }
 
 PART int
@@ -67,7 +115,7 @@ current_leave(ctask_state *st, PyThreadState *thread, PyObject *loop, TaskObj *t
             return 0;
         }
     }
-    return call_stock(st->stock_leave_task, loop, (PyObject *)task);
+    return call_stock(st, st->stock_leave_task, loop, (PyObject *)task);
 }
 
 PART int
@@ -109,10 +157,10 @@ check_thread_state(ctask_state *st)
     }
     Py_DECREF(res);
     int found = ts->asyncio_running_loop == probe;
-    result = call_stock(st->stock_enter_task, probe, st->empty_tuple);
+    result = call_stock(st, st->stock_enter_task, probe, st->empty_tuple);
     if (result == 0) {
         found = found && ts->asyncio_running_task == st->empty_tuple;
-        result = call_stock(st->stock_leave_task, probe, st->empty_tuple);
+        result = call_stock(st, st->stock_leave_task, probe, st->empty_tuple);
         struct list_node *head = (struct list_node *)&ts->asyncio_tasks_head;
         st->tasks.thread_state_checked = found && head->next != NULL && head->next->prev == head &&
                                          head->prev->next == head;
@@ -142,6 +190,8 @@ registry_add(ctask_state *st, TaskObj *task)
 {
     if (!list_is_linked(&task->node)) {
         list_append(&st->tasks.pending, &task->node);
+        number_task(st, task);
+        count_task(task, 1);
     }
     return 0;
 }
@@ -192,7 +242,7 @@ current_enter(ctask_state *st, PyThreadState *Py_UNUSED(ts), PyObject *loop, Tas
     }
     PyObject *other = PyDict_GetItemWithError(st->current_tasks, loop);
     if (UNLIKELY((other != NULL && other != Py_None) || PyErr_Occurred())) {
-        return other == NULL ? -1 : call_stock(st->stock_enter_task, loop, (PyObject *)task);
+        return other == NULL ? -1 : call_stock(st, st->stock_enter_task, loop, (PyObject *)task);
     }
     if (PyDict_SetItem(st->current_tasks, loop, (PyObject *)task) < 0) {
         return -1;
@@ -210,7 +260,8 @@ current_leave(ctask_state *st, PyThreadState *Py_UNUSED(ts), PyObject *loop, Tas
     if (current == (PyObject *)task) {
         return PyDict_DelItem(st->current_tasks, loop);
     }
-    return current == NULL && PyErr_Occurred() ? -1 : call_stock(st->stock_leave_task, loop, (PyObject *)task);
+    return current == NULL && PyErr_Occurred() ? -1
+                                               : call_stock(st, st->stock_leave_task, loop, (PyObject *)task);
 }
 
 static __attribute__((noinline)) int
@@ -221,7 +272,7 @@ leave_unknown_entry(LoopObj *loop, TaskObj *task)
     if (current != (PyObject *)task) {
         return current == NULL && PyErr_Occurred()
                    ? -1
-                   : call_stock(st->stock_leave_task, (PyObject *)loop, (PyObject *)task);
+                   : call_stock(st, st->stock_leave_task, (PyObject *)loop, (PyObject *)task);
     }
     if (PyDict_SetItem(st->current_tasks, (PyObject *)loop, Py_None) < 0) {
         return -1;
@@ -264,6 +315,18 @@ current_flush(LoopObj *loop)
 }
 
 #endif
+
+PART PyObject *
+current_known(ctask_state *st, LoopObj *loop)
+{
+#if TASKS_IN_THREAD_STATE
+    (void)loop;
+    return LIKELY(st->tasks.thread_state_checked) ? thread_state()->asyncio_running_task : NULL;
+#else
+    PyDictKeyEntry *entry = known_entry(st, loop);
+    return LIKELY(entry != NULL) ? entry->me_value : NULL;
+#endif
+}
 
 /* asyncio.get_running_loop(): a new reference, or NULL with RuntimeError. */
 PART PyObject *
@@ -323,22 +386,30 @@ current_task(ctask_state *st, PyObject *loop)
 #endif
 }
 
-/* Has the loop's current task be `task`, None for none, and returns which it was; NULL with an exception.  (From 3.12
-   on; later versions refuse a loop that is not this thread's running one.) */
-PART PyObject *
-current_swap(ctask_state *st, PyObject *loop, PyObject *task)
+/* Is it for this thread to say which is the loop's current task?  Up to 3.13 not of a loop that does not run here: its
+   thread may be in the midst of a step.  Later versions refuse to.  -1 with an exception. */
+PART int
+current_is_ours(ctask_state *st, PyObject *loop)
 {
-#if !TASKS_IN_THREAD_STATE
+#if TASKS_IN_THREAD_STATE
+    (void)st, (void)loop;
+    return 1;
+#else
     PyObject *running = running_loop(st);
     if (running == NULL && !PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-        return NULL;
+        return -1;
     }
     PyErr_Clear();
     Py_XDECREF(running);
-    if (running != loop) {
-        return Py_NewRef(Py_None); // whose thread may be in the midst of a step
-    }
+    return running == loop;
 #endif
+}
+
+/* Has the loop's current task be `task`, None for none, and returns which it was; NULL with an exception.  (From 3.12
+   on.) */
+PART PyObject *
+current_swap(ctask_state *st, PyObject *loop, PyObject *task)
+{
     PyObject *stack[] = {loop, task};
     return PyObject_Vectorcall(st->swap_current_task, stack, 2, NULL);
 }
@@ -348,6 +419,7 @@ registry_remove(TaskObj *task)
 {
     if (list_is_linked(&task->node)) {
         list_remove(&task->node);
+        count_task(task, -1);
     }
 }
 
@@ -377,7 +449,22 @@ registered_tasks(PyObject *module, PyObject *Py_UNUSED(ignored))
     return tasks;
 }
 
+PyDoc_STRVAR(task_serial_doc,
+"_task_serial($module, task, /)\n--\n\n"
+"Return the number of a task, which no other of ctask's tasks in this interpreter has, or None if it is not ctask's.");
+
+static PyObject *
+task_serial(PyObject *module, PyObject *obj)
+{
+    ctask_state *st = PyModule_GetState(module);
+    if (!PyObject_TypeCheck(obj, st->TaskType)) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromUnsignedLongLong(((TaskObj *)obj)->serial);
+}
+
 static PyMethodDef registry_functions[] = {
+    {"_task_serial", task_serial, METH_O, task_serial_doc},
     {"_registered_tasks", registered_tasks, METH_NOARGS, registered_tasks_doc},
     {NULL, NULL, 0, NULL},
 };

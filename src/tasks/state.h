@@ -69,11 +69,18 @@
 
 struct tasks_state {
     uint64_t counter; // for Task-N
+    uint64_t serials; // tasks so far
     freelist free_futures;
     freelist free_tasks;
     struct list_node pending; // 3.13 and earlier: pending tasks, borrowed
     PyObject *(*run_as_callback)(TaskObj *task, PyObject *exc, PyObject *fut); // task.c's
     const struct future_kind *derived_future; // gather()'s
+    /* Where a CoroType has its name, a const char *, and what it awaits, borrowed or NULL: offsets (coro.c). */
+    ptrdiff_t coro_name, coro_awaiting;
+    /* For who observes the task's loop (trace.c): it is new; it has run its first step at once, since `began`. */
+    void (*observe_task)(void *loop, TaskObj *task);
+    void (*observe_eager)(void *loop, TaskObj *task, uint64_t began);
+    uint64_t (*observe_clock)(void *loop);
     int thread_state_checked; // 3.14+: the offsets in compat.h are this interpreter's
 };
 

@@ -16,25 +16,23 @@
 PART int
 task_schedule_step(TaskObj *task, ctask_state *st, PyObject *exc)
 {
+    if (UNLIKELY(future_check_init((FutureObj *)task) < 0)) {
+        return -1; /* started anew by `_asyncio`'s own __init__(), in vain */
+    }
     LoopObj *loop = loop_plain(task->loop);
     if (LIKELY(loop != NULL && context_is(&st->base.contexts, task->context))) {
         return loop_ready(loop, Py_NewRef(task), READY_STEP, Py_XNewRef(exc), NULL);
     }
+    /* A foreign call_soon() may drop the task's fields, and a collection in what asks for memory. */
+    PyObject *loop_obj = Py_XNewRef(task->loop);
     PyObject *step = task_step_callback(task, st, exc);
-    if (step == NULL) {
-        return -1;
-    }
-    /* A foreign call_soon() may drop the task's fields. */
-    PyObject *context = Py_XNewRef(task_context(task, st));
-    if (context == NULL) {
-        Py_DECREF(step);
-        return -1;
-    }
-    PyObject *loop_obj = Py_NewRef(task->loop);
-    int result = call_soon(st, loop_obj, step, NULL, context);
-    Py_DECREF(loop_obj);
-    Py_DECREF(context);
-    Py_DECREF(step);
+    PyObject *context = step == NULL ? NULL : Py_XNewRef(task_context(task, st));
+    int result = context == NULL || future_check_init((FutureObj *)task) < 0
+                     ? -1
+                     : call_soon(st, loop_obj, step, NULL, context);
+    Py_XDECREF(loop_obj);
+    Py_XDECREF(context);
+    Py_XDECREF(step);
     return result;
 }
 
@@ -80,8 +78,11 @@ wait_for(TaskObj *task, ctask_state *st, PyObject *fut)
     if (LIKELY(!task->must_cancel)) {
         return 0;
     }
+    fut = Py_XNewRef(task->fut_waiter);
+    if (fut == NULL) {
+        return 0; // a step of the task has run in what was let go
+    }
     PyObject *msg = Py_NewRef(task->cancel_msg == NULL ? Py_None : task->cancel_msg);
-    Py_INCREF(fut);
     PyObject *res = PyObject_CallMethodOneArg(fut, st->str.cancel, msg);
     Py_DECREF(fut);
     Py_DECREF(msg);
@@ -188,6 +189,10 @@ step_lost(TaskObj *task, ctask_state *st)
 static inline int
 handle_yield(TaskObj *task, ctask_state *st, PyObject *obj)
 {
+    if (UNLIKELY(future_check_init((FutureObj *)task) < 0)) {
+        Py_DECREF(obj); /* the coroutine has started its task anew, in vain */
+        return -1;
+    }
     if (obj == Py_None) {
         Py_DECREF(obj);
         return schedule_yielded(task, st);
@@ -197,7 +202,8 @@ handle_yield(TaskObj *task, ctask_state *st, PyObject *obj)
         return wait_for_foreign(task, st, obj);
     }
     fut->blocking = 0;
-    if (awaited_by_add(st, obj, task) < 0 || future_add_waiter(fut, st, task) < 0) {
+    if (awaited_by_add(st, obj, task) < 0 || future_check_init(fut) < 0 ||
+        future_add_waiter(fut, st, task) < 0) {
         Py_DECREF(obj);
         return -1;
     }
@@ -211,7 +217,8 @@ static int
 end_with_exception(TaskObj *task, ctask_state *st)
 {
     if (PyErr_ExceptionMatches(st->CancelledError)) {
-        Py_XSETREF(task->cancelled_exc, PyErr_GetRaisedException());
+        PyObject *cancelled = PyErr_GetRaisedException(); // up to 3.11 this may make it
+        Py_XSETREF(task->cancelled_exc, cancelled);
         return future_cancel((FutureObj *)task, st, NULL) < 0 ? -1 : 0;
     }
     PyObject *exc = PyErr_GetRaisedException();
@@ -371,6 +378,7 @@ task_run(LoopObj *loop, PyThreadState *ts, TaskObj *task, PyObject *exc, PyObjec
         status = enter_for_step(st, ts, (PyObject *)loop, task);
         if (status == 0) {
             status = step_or_wake(task, st, exc, fut);
+            task->since = loop->ready.head;
             if (UNLIKELY(status < 0)) {
                 PyObject *raised = PyErr_GetRaisedException();
                 (void)current_leave_later(loop, ts, task);
@@ -394,6 +402,16 @@ task_run(LoopObj *loop, PyThreadState *ts, TaskObj *task, PyObject *exc, PyObjec
     return status;
 }
 
+/* For `since`, where the loop may be anybody's. */
+static inline void
+note_step(TaskObj *task, PyObject *obj)
+{
+    LoopObj *loop = loop_cast(obj);
+    if (loop != NULL) {
+        task->since = loop->ready.head;
+    }
+}
+
 /* The same as a callback: the context is entered already, and anything may have happened in between. */
 PART PyObject *
 task_run_as_callback(TaskObj *task, PyObject *exc, PyObject *fut)
@@ -408,6 +426,7 @@ task_run_as_callback(TaskObj *task, PyObject *exc, PyObject *fut)
     int status = enter_for_step(st, ts, loop, task);
     if (status == 0) {
         status = step_or_wake(task, st, exc, fut);
+        note_step(task, loop);
         PyObject *raised = PyErr_GetRaisedException();
         if (current_leave(st, ts, loop, task) < 0) {
             if (raised == NULL) {
@@ -445,9 +464,14 @@ step_apart(TaskObj *task, ctask_state *st)
 PART int
 task_start_eagerly(TaskObj *task, ctask_state *st)
 {
+    if (UNLIKELY(future_check_init((FutureObj *)task) < 0)) {
+        return -1; /* is_running() may be anybody's */
+    }
     PyObject *loop = Py_NewRef(task->loop);
     PyObject *context = Py_XNewRef(task_context(task, st));
     PyObject *before = NULL;
+    LoopObj *observed = loop_cast(loop);
+    uint64_t began = 0; // where an observer sees it
     int status = context == NULL ? -1 : PyContext_Enter(context);
     if (status < 0) {
         task->log_destroy_pending = 0; // it never was a task
@@ -455,16 +479,32 @@ task_start_eagerly(TaskObj *task, ctask_state *st)
     }
     status = registry_add(st, task);
     if (status == 0) {
-        before = current_swap(st, loop, (PyObject *)task);
-        status = before == NULL ? -1 : step_apart(task, st);
+        if (UNLIKELY(observed != NULL && observed->observer != NULL)) {
+            began = st->tasks.observe_clock(observed);
+        }
+        int ours = current_is_ours(st, loop);
+        before = ours > 0 ? current_swap(st, loop, (PyObject *)task) : NULL;
+        status = ours < 0 || (ours > 0 && before == NULL) ? -1 : step_apart(task, st);
+        note_step(task, loop);
+        if (UNLIKELY(began != 0)) {
+            st->tasks.observe_eager(observed, task, began);
+        }
     }
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *after = before == NULL ? NULL : current_swap(st, loop, before);
-    if ((before != NULL && after == NULL) || PyContext_Exit(context) < 0) {
+    PyObject *unswapped = PyErr_GetRaisedException();
+    if (PyContext_Exit(context) < 0 || unswapped != NULL) {
         status = -1;
     }
     Py_XDECREF(after);
     Py_XDECREF(before);
+    /* What was first is what is raised. */
+    if (raised == NULL) {
+        raised = unswapped;
+    }
+    else {
+        Py_XDECREF(unswapped);
+    }
     if (raised != NULL) {
         PyErr_SetRaisedException(raised);
     }

@@ -40,11 +40,32 @@ task_number(ctask_state *st)
 #endif
 }
 
+/* The collector finalizes what it finds in the order in which it came to know it.  In debug mode a coroutine goes behind
+   its task: then it is not closed yet when the task says that it was destroyed, and where it waits can be told. */
+static void
+coro_goes_after(PyObject *coro)
+{
+    if (PyCoro_CheckExact(coro) && PyObject_GC_IsTracked(coro)) {
+        PyObject_GC_UnTrack(coro);
+        PyObject_GC_Track(coro);
+    }
+}
+
 static int
 task_init(TaskObj *task, ctask_state *st, PyObject *coro, PyObject *loop, PyObject *name, PyObject *context,
           int eager)
 {
-    if (future_init((FutureObj *)task, st, loop) < 0) {
+    int listed = list_is_linked(&task->node); // __init__() again: it may become another loop's
+    registry_remove(task);
+    int status = future_init((FutureObj *)task, st, loop);
+    if (UNLIKELY(listed)) {
+        PyObject *raised = PyErr_GetRaisedException();
+        if (registry_add(st, task) < 0) {
+            PyErr_Clear();
+        }
+        PyErr_SetRaisedException(raised);
+    }
+    if (status < 0) {
         return -1;
     }
 #if FUTURE_CALL_GRAPH
@@ -85,8 +106,11 @@ task_init(TaskObj *task, ctask_state *st, PyObject *coro, PyObject *loop, PyObje
         return -1;
     }
     Py_XSETREF(task->name, name);
+    if (UNLIKELY(task->source_traceback != NULL)) {
+        coro_goes_after(coro);
+    }
 
-    if (eager) {
+    if (eager && task->loop != NULL) { /* str(name) may have taken it away */
         PyObject *own_loop = Py_NewRef(task->loop);
         int running = call_predicate(own_loop, st->str.is_running);
         Py_DECREF(own_loop);
@@ -118,16 +142,20 @@ task_create(ctask_state *st, PyObject *loop, PyObject *coro, PyObject *name, PyO
 
 /* ---- life ---- */
 
-#if !TASKS_IN_THREAD_STATE
-/* asyncio's WeakSet forgets a task before its finalizer runs, so that one which the report of its own
-   destruction brings back to life is not listed any more. */
 static void
 task_finalize(PyObject *self)
 {
-    registry_remove((TaskObj *)self);
+    TaskObj *task = (TaskObj *)self;
+#if !TASKS_IN_THREAD_STATE
+    /* asyncio's WeakSet forgets a task before its finalizer runs, so that one which the report of its own
+       destruction brings back to life is not listed any more. */
+    registry_remove(task);
+#endif
+    if (UNLIKELY(task->loop == NULL)) {
+        task->log_destroy_pending = 0; /* there is nobody to report to */
+    }
     ((PyTypeObject *)state_of(self)->stock_Task)->tp_finalize(self);
 }
-#endif
 
 /* ---- the type ---- */
 
@@ -306,9 +334,7 @@ static PyType_Slot Task_slots[] = {
     {Py_tp_clear, task_clear},
     {Py_tp_iter, future_iter},
     {Py_am_await, future_iter}, /* for __await__(); see future_become_iterator() */
-#if !TASKS_IN_THREAD_STATE
     {Py_tp_finalize, task_finalize},
-#endif
     {Py_tp_methods, Task_methods},
     {Py_tp_getset, Task_getset},
     {0, NULL},

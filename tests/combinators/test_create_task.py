@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import inspect
+import types
 
 import pytest
 from conftest import primitive
@@ -107,3 +108,38 @@ def test_is_a_function_to_who_asks(create_task):
     assert create_task.__name__ == "create_task"
     assert not inspect.iscoroutinefunction(create_task)
     assert list(inspect.signature(create_task).parameters)[0] == "coro"
+
+
+ensure_future = primitive("ensure_future")
+
+
+def test_error_of_the_refused_coroutines_close_has_the_refusal_for_context(
+    loop, run, ensure_future
+):
+    class Closed(BaseException):
+        pass
+
+    @types.coroutine
+    def pause():
+        yield
+
+    async def coroutine():
+        try:
+            await pause()
+        except GeneratorExit:
+            raise Closed from None
+
+    def refuse(loop, coro, **kwargs):
+        raise RuntimeError
+
+    async def main():
+        begun = coroutine()
+        begun.send(None)
+        loop.set_task_factory(refuse)
+        with pytest.raises(Closed) as caught:
+            ensure_future(begun)
+        loop.set_task_factory(None)
+        assert type(caught.value.__context__) is GeneratorExit
+        assert type(caught.value.__context__.__context__) is RuntimeError
+
+    run(main())

@@ -511,6 +511,8 @@ def test_type_and_repr(run, impl, gather):
         assert isinstance(outer, impl.Future)
         assert type(outer).__name__ == "_GatheringFuture"
         assert repr(outer) == "<_GatheringFuture pending>"
+        with pytest.raises(AttributeError, match="^'_GatheringFuture' object has no attribute"):
+            outer.get_name()
         assert "cb=[gather.<locals>._done_callback()" in repr(outer._children[0])
         assert len(outer._children) == 1
         await outer
@@ -845,3 +847,25 @@ def test_no_memory_for_the_results_ends_it(script):
     print("done")
     """)
     assert out.out == "done\n"
+
+
+def test_a_child_is_done_that_cannot_be_asked_after_one_that_failed(stands):
+    stands("""
+class Odd(impl.Future):
+    def cancelled(self):
+        raise LookupError
+
+async def main():
+    failed, odd = loop.create_future(), Odd(loop=loop)
+    failed.set_exception(ValueError())
+    odd.set_result(None)
+    try:
+        await impl.gather(failed, odd)
+    except LookupError:
+        return "raised"
+    except ValueError:  # up to 3.11 it is asked later
+        return "failed"
+
+assert loop.run_until_complete(main()) == ("raised" if sys.version_info >= (3, 12) else "failed")
+gc.collect()
+""")

@@ -748,3 +748,25 @@ def test_a_group_that_cannot_grow_waits_for_its_task_all_the_same(script):
     print("done")
     """)
     assert out.out == "done\n"
+
+
+def test_error_of_abort_has_the_cancellation_for_context(run, TaskGroup):
+    class Fails(TaskGroup):
+        def _abort(self):
+            super()._abort()
+            raise LookupError
+
+    async def waits():
+        async with Fails() as group:
+            group.create_task(asyncio.sleep(100))
+
+    async def main():
+        task = asyncio.ensure_future(waits())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(LookupError) as caught:
+            await task
+        assert isinstance(caught.value.__context__, asyncio.CancelledError)
+        await asyncio.sleep(0)
+
+    run(main())

@@ -373,3 +373,20 @@ def test_call_graph(loop, run, wait):
 def test_it_is_a_coroutine_function(wait):
     assert inspect.iscoroutinefunction(wait)
     assert inspect.signature(wait) == inspect.signature(asyncio.wait)
+
+
+def test_error_of_remove_done_callback_has_the_cancellation_for_context(loop, run, wait):
+    class Stays(asyncio.Future):
+        def remove_done_callback(self, fn):
+            super().remove_done_callback(fn)
+            raise LookupError
+
+    async def body():
+        task = asyncio.ensure_future(wait([Stays(loop=loop)]))
+        await turns(1)
+        task.cancel()
+        with pytest.raises(LookupError) as caught:
+            await task
+        assert isinstance(caught.value.__context__, asyncio.CancelledError)
+
+    run(body())

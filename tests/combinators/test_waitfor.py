@@ -355,6 +355,29 @@ def test_the_future_of_another_kind(impl, loop, run, wait_for):
     run(body())
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="wait_for() without a timeout's `async with`"
+)
+def test_an_exception_at_the_end_keeps_the_context_it_had(loop, wait_for):
+    class Task(asyncio.Task):
+        def uncancel(self):
+            try:
+                raise IndexError
+            except IndexError:
+                raise KeyError from None
+
+    async def body():
+        try:
+            await wait_for(forever(), 0.001)
+        except KeyError as exc:
+            return exc
+
+    story = [loop.run_until_complete(Task(body(), loop=loop))]
+    while story[-1].__context__ is not None:
+        story.append(story[-1].__context__)
+    assert [type(exc) for exc in story] == [KeyError, IndexError, asyncio.CancelledError]
+
+
 def test_while_another_exception_is_handled(any_loop, wait_for):
     async def body():
         try:

@@ -694,3 +694,124 @@ def test_a_look_at_what_is_ready_changes_it(script, changes):
     """,
     )
     assert done.out == "stands\n"
+
+
+CORES = ["Lock", "Event", "Semaphore", "BoundedSemaphore", "Condition", "Queue", "TaskGroup"]
+
+
+@pytest.mark.ctask_only
+@pytest.mark.parametrize("name", CORES)
+@pytest.mark.parametrize("method", ["__init__", "__new__", "__setattr__", "__getstate__"])
+def test_the_methods_of_a_core_cannot_be_replaced(script, name, method):
+    """Its own functions call them by the slots of the type, and would call themselves."""
+    done = script(
+        "impl.install()\n",
+        f"""
+        cls = getattr(asyncio, {name!r})
+        core = cls.__mro__[1]
+        try:
+            setattr(core, {method!r}, getattr(core, {method!r}, None))
+        except TypeError:
+            print("refused")
+        obj = type("derived", (cls,), {{}})()
+        obj.__init__()
+        obj.__dict__["evil"] = 5
+        repr(obj)
+        print("stands")
+        """,
+    )
+    assert done.out == "refused\nstands\n"
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_a_class_is_not_asked_for_its_hash(name):
+    class Meta(type):
+        def __hash__(cls):
+            raise ValueError("evil")
+
+        __eq__ = type.__eq__
+
+    cls = Meta("cls", (getattr(asyncio, name),), {})
+    obj = type("derived", (cls,), {})()
+    obj.evil = 5
+    assert vars(obj)["evil"] == 5
+    assert obj.__reduce_ex__(2)[2]["evil"] == 5
+    obj.__init__()
+
+
+def test_a_look_for_the_task_class_raises(loop):
+    """Another key with the same hash, which cannot be compared."""
+
+    class Key:
+        def __hash__(self):
+            return hash("Task")
+
+        def __eq__(self, other):
+            raise ValueError("evil")
+
+    async def nothing():
+        pass
+
+    names = vars(asyncio.tasks)
+    before = names.pop("Task")
+    key = Key()
+    names[key] = None
+    coro = nothing()
+    try:
+        with pytest.raises((ValueError, NameError)):
+            loop.create_task(coro)
+        with pytest.raises((ValueError, NameError)):
+            asyncio.ensure_future(coro, loop=loop)
+    finally:
+        for other in [other for other in names if other is key]:
+            del names[other]
+        names["Task"] = before
+    coro.close()
+
+
+@pytest.mark.ctask_only
+@pytest.mark.parametrize(
+    "look, end",
+    [
+        ("loop._watched(one)", "loop._remove_reader(one); loop._remove_writer(one)"),
+        ("loop.futures[-1]._callbacks", "loop.futures[-1].cancel(); loop._ready.clear()"),
+    ],
+)
+def test_a_collection_takes_away_what_is_looked_at(script, look, end):
+    """Up to 3.11 memory that is asked for may start one."""
+    done = script(
+        "impl.install()\n",
+        f"""
+        import gc, socket
+
+        class Last:
+            def __init__(self):
+                self.self = self
+
+            def __del__(self):
+                {end}
+
+        loop = impl.new_event_loop()
+        loop.futures = []
+        one, other = socket.socketpair()
+        before = gc.get_threshold()
+        for number in range(60):
+            loop._add_reader(one, lambda: None)
+            loop._add_writer(one, lambda: None)
+            loop.futures.append(loop.create_future())
+            for _ in range(3):
+                loop.futures[-1].add_done_callback(lambda future: None)
+            gc.collect()
+            gc.disable()
+            Last()
+            gc.set_threshold(1 + number % 12)
+            kept = [[] for _ in range(number // 12)]
+            gc.enable()
+            repr({look})
+            gc.set_threshold(*before)
+            gc.collect()
+        loop.close()
+        print("stands")
+        """,
+    )
+    assert done.out == "stands\n"

@@ -195,3 +195,21 @@ def test_a_chain_of_tasks(script):
         """,
     )
     assert done.out == "ended\n"
+
+
+def test_writer_that_is_its_own_transport(script):
+    done = script(
+        """
+        loop = impl.new_event_loop()
+        writer = impl.StreamWriter.__new__(impl.StreamWriter)
+        vars(writer).update(_transport=writer, _protocol=None, _reader=None, _loop=loop)
+        for name, *args in (("is_closing",), ("write", b""), ("can_write_eof",), ("write_eof",)):
+            try:
+                getattr(writer, name)(*args)
+            except RecursionError:
+                print(name)
+        writer._transport = None
+        loop.close()
+        """,
+    )
+    assert done.out.split() == ["is_closing", "write", "can_write_eof", "write_eof"]

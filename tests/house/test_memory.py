@@ -1,5 +1,11 @@
 """Memory that is not needed any more goes back to the system."""
 
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+
 import pytest
 
 
@@ -82,3 +88,84 @@ def test_heap_is_not_trimmed_for_little(memory_script):
     with asyncio.Runner(loop_factory=impl.new_event_loop) as runner:
         runner.run(main())
     """)
+
+
+@pytest.mark.ctask_only  # as above
+def test_what_was_in_use_when_the_heap_was_trimmed_goes_back_later(memory_script):
+    memory_script("""
+    import time
+    async def main():
+        await asyncio.sleep(0)
+        before = resident()
+        blocks, records = [], []
+        for _ in range(1000):
+            blocks.append(b"x" * 100_000)
+            records.append(bytearray(700))  # so that what is below it does not go back by itself
+        for _ in range(10):
+            await asyncio.sleep(0.1)  # the loop trims a heap in which all is used
+        assert resident() > before + (90 << 20)
+        blocks.clear()
+        end = time.monotonic() + 10
+        while resident() > before + (20 << 20):
+            assert time.monotonic() < end, resident()
+            await asyncio.sleep(0.01)
+    with asyncio.Runner(loop_factory=impl.new_event_loop) as runner:
+        runner.run(main())
+    """)
+
+
+@pytest.mark.ctask_only
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_heap_is_trimmed_again_soon_on_a_busy_machine(tmp_path, memory_goes_back):
+    """What counts is the time that the loop lost, not that of other processes meanwhile."""
+    source = tmp_path / "trim.c"
+    source.write_text(
+        textwrap.dedent("""
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <time.h>
+
+        int
+        malloc_trim(size_t pad)
+        {
+            int (*trim)(size_t) = (int (*)(size_t))dlsym(RTLD_NEXT, "malloc_trim");
+            nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL); /* as if preempted */
+            return trim(pad);
+        }
+        """)
+    )
+    library = tmp_path / "trim.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    program = """
+    import asyncio, ctask, os, time
+    records = []
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    async def use_and_wait():
+        blocks = []
+        for _ in range(1000):
+            blocks.append(bytes(100_000))
+            records.append(bytearray(700))
+        blocks.clear()
+        begun = time.monotonic()
+        while resident() > before + (20 << 20):
+            assert time.monotonic() < begun + 5, resident()
+            await asyncio.sleep(0.01)
+    async def main():
+        global before
+        await asyncio.sleep(0)
+        before = resident()
+        await use_and_wait()
+        await use_and_wait()
+    ctask.run(main())
+    """
+    environment = dict(os.environ, LD_PRELOAD=str(library))
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

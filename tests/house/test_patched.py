@@ -4,6 +4,7 @@ import asyncio
 import functools
 import threading
 import time
+import types
 from asyncio import events
 
 import pytest
@@ -239,9 +240,134 @@ def test_a_clock_that_raises(loop, turn, monkeypatch):
 
 
 def test_other_names_in_the_module_time_do_no_harm(loop, monkeypatch):
+    threads = threading.enumerate()
     for n in range(200):
         monkeypatch.setattr(time, f"name_{n}", n, raising=False)
         assert abs(loop.time() - time.monotonic()) < 5
     monkeypatch.undo()
     assert abs(loop.time() - time.monotonic()) < 5
-    assert threading.active_count() == 1
+    assert threading.enumerate() == threads
+
+
+# ---- create_task(), into whose function tracers put other code ----
+
+
+def wrapped(function, wrapper):
+    """Code for the function that calls `wrapper(original, args, kwargs)`, as ddtrace makes it."""
+    original = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__
+    )
+    original.__kwdefaults__ = function.__kwdefaults__
+
+    def around(*args, **kwargs):
+        wrapper = "the wrapper"
+        return wrapper(args, kwargs)
+
+    def call(args, kwargs):
+        return wrapper(original, args, kwargs)
+
+    code = around.__code__
+    return code.replace(
+        co_consts=tuple(call if each == "the wrapper" else each for each in code.co_consts),
+        co_name=function.__code__.co_name,
+        co_qualname=function.__code__.co_qualname,
+    )
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Wraps the code of asyncio's create_task(), and notes the names of what it gets."""
+    function = asyncio.BaseEventLoop.create_task
+    seen = []
+
+    def call(original, args, kwargs):
+        seen.append(args[1].__name__)
+        return original(*args, **kwargs)
+
+    def begin():
+        monkeypatch.setattr(function, "__code__", wrapped(function, call))
+        return seen
+
+    yield begin
+
+
+def test_code_that_a_tracer_puts_into_create_task_is_called(loop, run, traced, monkeypatch):
+    async def one():
+        return 1
+
+    async def two():
+        return 2
+
+    async def main():
+        before = loop.create_task(one())
+        seen = traced()
+        tasks = [
+            loop.create_task(one(), name="a name"),
+            asyncio.create_task(two()),
+            asyncio.ensure_future(one()),
+        ]
+        assert await asyncio.gather(*tasks, two()) == [1, 2, 1, 2]
+        assert tasks[0].get_name() == "a name"
+        async with asyncio.TaskGroup() as group:
+            group.create_task(one())
+        monkeypatch.undo()
+        assert await loop.create_task(two()) == 2
+        assert await before == 1
+        return seen
+
+    assert run(main()) == ["one", "two", "one", "two", "one"]
+
+
+def test_a_tracer_that_raises(loop, run, monkeypatch):
+    async def one():
+        pass
+
+    def call(original, args, kwargs):
+        raise LookupError("no task")
+
+    async def main():
+        coro = one()
+        function = asyncio.BaseEventLoop.create_task
+        monkeypatch.setattr(function, "__code__", wrapped(function, call))
+        with pytest.raises(LookupError, match="no task"):
+            loop.create_task(coro)
+        monkeypatch.undo()
+        await loop.create_task(coro)
+
+    run(main())
+
+
+def test_the_class_of_tasks_is_found_whatever_else_becomes_of_its_module(loop, run, monkeypatch):
+    async def nothing():
+        pass
+
+    async def made():
+        task = loop.create_task(nothing())
+        await task
+        return type(task)
+
+    usual = run(made())
+    names = vars(asyncio.tasks)
+
+    class Sub(asyncio.Task):
+        pass
+
+    for n in range(300):  # its table of names is made anew, and again
+        monkeypatch.setattr(asyncio.tasks, f"name_{n}", n, raising=False)
+        assert run(made()) is usual
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.tasks, "Task", Sub)
+            coro = made()
+            task = loop.create_task(coro)
+            assert type(task) is Sub
+            assert run(task) is Sub
+        assert run(made()) is usual
+    with monkeypatch.context() as patch:
+        patch.delattr(asyncio.tasks, "Task")
+        coro = nothing()
+        with pytest.raises(AttributeError, match="no attribute 'Task'"):
+            loop.create_task(coro)
+        coro.close()
+    assert run(made()) is usual
+    assert names is vars(asyncio.tasks)

@@ -733,6 +733,67 @@ def test_what_fails_when_one_gives_up_tells_the_whole_story(sync, run):
     run(main())
 
 
+@pytest.mark.parametrize(("notified", "length"), [(True, 1), (False, 2)])
+def test_cancelled_twice_while_it_takes_the_lock_again_has_no_context_of_the_first(
+    sync, run, notified, length
+):
+    story = []
+
+    async def wait(cond):
+        async with cond:
+            try:
+                await cond.wait()
+            except asyncio.CancelledError as error:
+                while error is not None:
+                    story.append(error.args)
+                    error = error.__context__
+
+    async def main():
+        cond = sync.Condition()
+        waiting = asyncio.ensure_future(wait(cond))
+        await asyncio.sleep(0)
+        await cond.acquire()
+        if notified:
+            cond.notify()
+        else:
+            waiting.cancel()
+        await asyncio.sleep(0)
+        for _ in range(2):
+            waiting.cancel()
+            await asyncio.sleep(0)
+        cond.release()
+        await waiting
+
+    run(main())
+    assert story == [()] * length
+
+
+def test_cancelled_while_it_takes_the_lock_again_has_for_context_what_the_caller_handles(sync, run):
+    async def wait(cond):
+        async with cond:
+            try:
+                raise KeyError
+            except KeyError:
+                try:
+                    await cond.wait()
+                except asyncio.CancelledError as error:
+                    return error.__context__
+
+    async def main():
+        cond = sync.Condition()
+        waiting = asyncio.ensure_future(wait(cond))
+        await asyncio.sleep(0)
+        await cond.acquire()
+        cond.notify()
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.sleep(0)
+        cond.release()
+        return await waiting
+
+    assert type(run(main())) is KeyError
+
+
 def test_condition_of_another_loop(impl, run, condition):
     cond = condition()
 

@@ -1,6 +1,7 @@
 """Eager starts: what the first step sees of its creator, and what is left when one fails."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import sys
@@ -178,3 +179,21 @@ def test_start_in_another_thread_is_refused(loop, run, start_eagerly, logs):
     gc.collect()
     (record,) = logs.take()
     assert record.getMessage().startswith("Task was destroyed but it is pending!")
+
+
+def test_the_context_is_left_though_the_task_cannot_be(loop, run, start_eagerly):
+    var = contextvars.ContextVar("var", default="outside")
+
+    async def leaves():
+        var.set("inside")
+        asyncio._set_running_loop(None)
+
+    async def main():
+        current = asyncio.current_task()
+        with contextlib.suppress(RuntimeError):  # from 3.14 on: the loop does not run any more
+            start_eagerly(leaves())
+        asyncio._set_running_loop(loop)
+        asyncio.tasks._swap_current_task(loop, current)
+        return var.get()
+
+    assert run(main()) == "outside"

@@ -217,6 +217,26 @@ def test_exception_class_whose_new_returns_no_exception(fut):
     assert not fut.done()
 
 
+def test_what_is_no_exception_ends_when_the_callbacks_are_there(loop, fut):
+    called = []
+    fut.add_done_callback(lambda fut: called.append("first"))
+
+    class Instance:
+        def __del__(self):
+            fut.add_done_callback(lambda fut: called.append("second"))
+            fut.set_result(1)
+
+    class Odd(Exception):
+        def __new__(cls):
+            return Instance()
+
+    with pytest.raises(TypeError, match="^invalid exception object$"):
+        fut.set_exception(Odd)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert called == ["first", "second"]
+
+
 STOP = "StopIteration interacts badly with generators and cannot be raised into a Future"
 
 
