@@ -135,7 +135,7 @@ static int
 fill_extra(DatagramObj *d, PyObject *sock, PyObject *extra)
 {
     ctask_state *st = d->base.st;
-    d->base.extra = extra == NULL || extra == Py_None ? PyDict_New() : PyDict_Copy(extra);
+    d->base.extra = extra == NULL || extra == Py_None ? PyDict_New() : transport_copy_extra(extra);
     if (d->base.extra == NULL ||
         set_extra(d, st->str.socket, PyObject_CallOneArg(st->TransportSocket, sock)) < 0 ||
         set_extra(d, st->str.sockname, socketobj_address(sock, "getsockname")) < 0) {

@@ -66,6 +66,7 @@ receive_datagram(DatagramObj *d, PyObject **data, PyObject **sender)
             transport_descriptor(&d->base), buffer, READ_BUFFER_SIZE, MSG_DONTWAIT, &from.u.any, &from.length);
     } while (n < 0 && errno == EINTR);
     int err = errno;
+    count_received(loop, n);
     *data = n < 0 ? NULL : PyBytes_FromStringAndSize(buffer, n);
     loop_give_read_buffer(loop, buffer);
     Py_DECREF(loop);

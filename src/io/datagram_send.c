@@ -97,6 +97,9 @@ send_one(DatagramObj *d, PyObject *data, const char *bytes, size_t size, PyObjec
         if (d->base.sock != NULL && PySys_Audit("socket.sendto", "OO", d->base.sock, to) < 0) {
             return -1;
         }
+        if (UNLIKELY(receiver_of(d, to, &address) < 0)) { // again: a hook for audits may have sent something
+            return -1;
+        }
     }
     int fd = transport_descriptor(&d->base); // a hook for audits may have closed it
     do {
@@ -105,6 +108,7 @@ send_one(DatagramObj *d, PyObject *data, const char *bytes, size_t size, PyObjec
                 : sendto(fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL, &address->u.any, address->length);
     } while (n < 0 && errno == EINTR);
     if (LIKELY(n >= 0)) {
+        count_sent(d->base.loop, n);
         return 1;
     }
     if (errno == EAGAIN || errno == EWOULDBLOCK) {
@@ -220,6 +224,9 @@ send_batch(DatagramObj *d)
             sent = sendmmsg(transport_descriptor(&d->base), messages, (unsigned)n, MSG_DONTWAIT | MSG_NOSIGNAL);
         } while (sent < 0 && errno == EINTR);
         status = sent > 0 ? 1 : errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
+        for (int i = 0; i < sent; i++) {
+            count_sent(d->base.loop, (ssize_t)messages[i].msg_len);
+        }
         if (status < 0) {
             PyErr_SetFromErrno(PyExc_OSError);
         }

@@ -6,7 +6,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
-#include <sys/poll.h>
+#include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -45,8 +45,8 @@ pipe_fd(PipeObj *p)
 
 /* readv() or writev() that fails with EAGAIN where it would wait, also when somebody who shares the file has made
    it a blocking one. */
-PART ssize_t
-pipe_transfer(PipeObj *p, int fd, struct iovec *iov, int count, uint32_t side)
+static ssize_t
+transfer(PipeObj *p, int fd, struct iovec *iov, int count, uint32_t side)
 {
     ssize_t n;
     int writes = side == POLL_WRITE;
@@ -72,6 +72,19 @@ pipe_transfer(PipeObj *p, int fd, struct iovec *iov, int count, uint32_t side)
     Py_BEGIN_ALLOW_THREADS n = writes ? write(fd, iov->iov_base, size) : read(fd, iov->iov_base, size);
     err = errno;
     Py_END_ALLOW_THREADS errno = err;
+    return n;
+}
+
+PART ssize_t
+pipe_transfer(PipeObj *p, int fd, struct iovec *iov, int count, uint32_t side)
+{
+    ssize_t n = transfer(p, fd, iov, count, side);
+    if (side == POLL_WRITE) {
+        count_sent(p->base.loop, n);
+    }
+    else {
+        count_received(p->base.loop, n);
+    }
     return n;
 }
 

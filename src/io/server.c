@@ -39,14 +39,14 @@ pause_serving(LoopObj *loop, AcceptorObj *a)
     ctask_state *st = loop->st;
     PyObject *later = NULL;
     PyObject *start = PyObject_GetAttr((PyObject *)loop, st->str._start_serving);
-    PyObject *call_later = PyObject_GetAttr((PyObject *)loop, st->str.call_later);
-    PyObject *constants = PyImport_ImportModule("asyncio.constants");
+    PyObject *call_later = start == NULL ? NULL : PyObject_GetAttr((PyObject *)loop, st->str.call_later);
+    PyObject *constants = call_later == NULL ? NULL : PyImport_ImportModule("asyncio.constants");
     PyObject *delay = constants == NULL ? NULL : PyObject_GetAttrString(constants, "ACCEPT_RETRY_DELAY");
-    PyObject *arguments = start == NULL || delay == NULL ? NULL : PyTuple_Pack(2, delay, start);
+    PyObject *arguments = delay == NULL ? NULL : PyTuple_Pack(2, delay, start);
     if (arguments != NULL) {
         Py_SETREF(arguments, PySequence_Concat(arguments, a->retry));
     }
-    if (arguments != NULL && call_later != NULL) {
+    if (arguments != NULL) {
         later = PyObject_CallObject(call_later, arguments);
     }
     Py_XDECREF(arguments);
@@ -234,7 +234,11 @@ accept_ready(LoopObj *loop, PyObject *self)
 static PyObject *
 Acceptor_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *loop = PyObject_CallMethod(((AcceptorObj *)self)->server, "get_loop", NULL);
+    PyObject *server = ((AcceptorObj *)self)->server;
+    if (server == NULL) {
+        Py_RETURN_NONE; // the collector has taken it
+    }
+    PyObject *loop = PyObject_CallMethod(server, "get_loop", NULL);
     LoopObj *ours = loop == NULL ? NULL : loop_cast(loop);
     int status = ours == NULL ? -1 : accept_ready(ours, self);
     if (loop != NULL && ours == NULL) {

@@ -144,7 +144,8 @@ op_wait(CoroObj *op)
     if (fut == NULL) {
         return CORO_ERROR;
     }
-    int err = watch_once(loop, fd, side, fut, watch_wake);
+    /* Who was asked, or has made the future, may have closed the socket: the number may be another file's. */
+    int err = op_fd(op) != fd ? -EBADF : watch_once(loop, fd, side, fut, watch_wake);
     if (err < 0) {
         Py_DECREF(fut);
         poll_raise(err);

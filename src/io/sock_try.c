@@ -58,6 +58,7 @@ op_receive(CoroObj *op, void *buffer, size_t size, socket_address *from, ssize_t
         from->length = sizeof(from->u);
         *n = recvfrom(op_fd(op), buffer, size, MSG_DONTWAIT, &from->u.any, &from->length);
     }
+    count_received(op_loop(op), *n);
     return LIKELY(*n >= 0) ? TRY_DONE : op_failed_or_wait();
 }
 
@@ -251,6 +252,7 @@ try_sendall(CoroObj *op, PyObject **result)
             tried = op_failed_or_wait();
             break;
         }
+        count_sent(op_loop(op), n);
         op->n += n;
         if (LIKELY(op->n == view.len)) {
             *result = Py_NewRef(Py_None);
@@ -281,6 +283,7 @@ try_sendto(CoroObj *op, PyObject **result)
     if (PySys_Audit("socket.sendto", "OO", op->subject, address) == 0) {
         ssize_t n = sendto(
             op_fd(op), view.buf, (size_t)view.len, MSG_DONTWAIT | MSG_NOSIGNAL, &to.u.any, to.length);
+        count_sent(op_loop(op), n);
         tried = LIKELY(n >= 0) ? TRY_DONE : op_failed_or_wait();
         if (tried == TRY_DONE) {
             *result = PyLong_FromSsize_t(n);

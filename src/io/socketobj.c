@@ -9,7 +9,7 @@
 
 #include <fcntl.h>
 #include <structmember.h>
-#include <sys/poll.h>
+#include <poll.h>
 #include <unistd.h>
 
 /* Where a C structure's member is, as the class itself says; 0 if it does not. */

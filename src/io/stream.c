@@ -101,7 +101,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
         goto failed;
     }
     if (extra != NULL && extra != Py_None) {
-        t->extra = PyDict_Copy(extra);
+        t->extra = transport_copy_extra(extra);
         if (t->extra == NULL) {
             goto failed;
         }
@@ -129,6 +129,10 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
         }
         Py_DECREF(res);
         t->server = Py_NewRef(server);
+        if (t->loop == NULL) {
+            PyErr_SetString(PyExc_RuntimeError, "the transport is closed");
+            goto failed;
+        }
     }
     s->waiter = waiter == NULL || waiter == Py_None ? NULL : Py_NewRef(waiter);
     if (transport_schedule(t) < 0) {

@@ -5,6 +5,21 @@
 
 #include "io/stream_parts.h"
 
+/* The dictionary, which whoever is called from now on may take from the transport. */
+static PyObject *
+stream_extra_dict(StreamObj *s)
+{
+    TransportObj *t = &s->base;
+    if (t->extra == NULL && (t->extra = PyDict_New()) == NULL) {
+        return NULL;
+    }
+    if (!PyDict_Check(t->extra)) {
+        PyErr_SetString(PyExc_TypeError, "the transport's _extra is no dict");
+        return NULL;
+    }
+    return Py_NewRef(t->extra);
+}
+
 /* ---- addresses ---- */
 
 /* A long address is kept as Python shows it. */
@@ -21,10 +36,9 @@ stream_remember(StreamObj *s, short_address *to, PyObject *key, const struct soc
     if (shown == NULL) {
         return PyErr_Occurred() ? -1 : 0;
     }
-    int status = -1;
-    if (s->base.extra != NULL || (s->base.extra = PyDict_New()) != NULL) {
-        status = PyDict_SetDefault(s->base.extra, key, shown) == NULL ? -1 : 0;
-    }
+    PyObject *extra = stream_extra_dict(s);
+    int status = extra == NULL || PyDict_SetDefault(extra, key, shown) == NULL ? -1 : 0;
+    Py_XDECREF(extra);
     Py_DECREF(shown);
     return status;
 }
@@ -52,7 +66,8 @@ stream_socket(StreamObj *s)
         return Py_NewRef(t->sock);
     }
     PyObject *sock;
-    if (t->open) {
+    char was_open = t->open;
+    if (was_open) {
         sock = PyObject_CallFunction(t->st->socket_type, "iiii", s->family, s->type, s->proto, t->fd);
     }
     else {
@@ -66,8 +81,13 @@ stream_socket(StreamObj *s)
         Py_DECREF(sock);
         return NULL;
     }
-    if (t->sock != NULL) {
-        Py_SETREF(sock, Py_NewRef(t->sock)); // meanwhile made by somebody else
+    if (t->sock != NULL || t->open != was_open) {
+        /* Somebody else has made it meanwhile, or the connection was lost: the number is not this object's. */
+        PyObject *res = PyObject_CallMethod(sock, "detach", NULL);
+        Py_XDECREF(res);
+        if (t->sock != NULL || res == NULL) {
+            Py_SETREF(sock, res == NULL ? NULL : Py_NewRef(t->sock));
+        }
         return sock;
     }
     if (t->open) {
@@ -137,21 +157,6 @@ stream_make_extra(StreamObj *s, PyObject *key)
         return shown;
     }
     return NULL;
-}
-
-/* The dictionary, which whoever is called from now on may take from the transport. */
-static PyObject *
-stream_extra_dict(StreamObj *s)
-{
-    TransportObj *t = &s->base;
-    if (t->extra == NULL && (t->extra = PyDict_New()) == NULL) {
-        return NULL;
-    }
-    if (!PyDict_Check(t->extra)) {
-        PyErr_SetString(PyExc_TypeError, "the transport's _extra is no dict");
-        return NULL;
-    }
-    return Py_NewRef(t->extra);
 }
 
 /* NULL without an exception if there is none. */

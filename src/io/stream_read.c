@@ -70,6 +70,7 @@ receive_into(StreamObj *s, char *buffer, size_t size, ssize_t *n)
         *n = recv(transport_descriptor(&s->base), buffer, size, MSG_DONTWAIT);
     } while (*n < 0 && errno == EINTR);
     if (LIKELY(*n >= 0) || errno == EAGAIN || errno == EWOULDBLOCK) {
+        count_received(s->base.loop, *n);
         return 0;
     }
     PyErr_SetFromErrno(PyExc_OSError);

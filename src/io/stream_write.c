@@ -58,8 +58,9 @@ static int
 send_queue(StreamObj *s, int more)
 {
     TransportObj *t = &s->base;
-    int fd = transport_descriptor(t), flags = MSG_NOSIGNAL | MSG_DONTWAIT | more;
+    int flags = MSG_NOSIGNAL | MSG_DONTWAIT | more;
     while (t->queue.length > 0) {
+        int fd = transport_descriptor(t); // what was sent may have closed it as it went
         struct iovec iov[CHUNKS_AT_ONCE];
         size_t asked;
         ssize_t n;
@@ -80,6 +81,7 @@ send_queue(StreamObj *s, int more)
             PyErr_SetFromErrno(PyExc_OSError);
             return -1;
         }
+        count_sent(t->loop, n);
         queue_advance(&t->queue, (size_t)n);
         if ((size_t)n < asked) {
             return 0;
@@ -181,9 +183,9 @@ stream_call_lost(TransportObj *t)
     if (waiter != NULL) {
         PyObject *raised = PyErr_GetRaisedException();
         PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s", "Connection is closed by peer");
-        PyObject *done = PyObject_CallMethod(waiter, "done", NULL);
+        PyObject *done = exc == NULL ? NULL : PyObject_CallMethod(waiter, "done", NULL);
         PyObject *res = NULL;
-        if (done == Py_False && exc != NULL) {
+        if (done == Py_False) {
             res = PyObject_CallMethod(waiter, "set_exception", "O", exc);
         }
         if (PyErr_Occurred()) {
@@ -267,6 +269,7 @@ send_now(StreamObj *s, const char *data, size_t size, size_t *n)
         sent = send(fd, data, size, flags);
     } while (sent < 0 && errno == EINTR);
     if (LIKELY(sent >= 0)) {
+        count_sent(s->base.loop, sent);
         *n = (size_t)sent;
         return 0;
     }

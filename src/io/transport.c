@@ -353,18 +353,18 @@ transport_own(TransportObj *t)
 }
 
 static int
-schedule(TransportObj *t, unsigned kind, io_ready ready)
+schedule(TransportObj *t, unsigned kind, io_ready ready, PyObject *mark)
 {
     if (loop_check_open(t->loop) < 0) {
         return -1;
     }
-    return loop_ready(t->loop, Py_NewRef((PyObject *)t), kind, (PyObject *)(void *)ready, NULL);
+    return loop_ready(t->loop, Py_NewRef((PyObject *)t), kind, (PyObject *)(void *)ready, Py_XNewRef(mark));
 }
 
 PART int
 transport_schedule(TransportObj *t)
 {
-    return schedule(t, READY_READ, t->kind->read_ready);
+    return schedule(t, READY_READ, t->kind->read_ready, NULL);
 }
 
 PART int
@@ -408,7 +408,7 @@ transport_lose(TransportObj *t, PyObject *exc)
     transport_unwatch(t, POLL_READ);
     transport_unwatch(t, POLL_WRITE);
     /* Not the function for a descriptor that can be written: that one may be on the ring for this iteration. */
-    return schedule(t, READY_WRITE, transport_lost_ready);
+    return schedule(t, READY_WRITE, transport_lost_ready, Py_None);
 }
 
 PART int
@@ -417,9 +417,12 @@ transport_force_close(TransportObj *t, PyObject *exc)
     if (t->conn_lost || t->loop == NULL) {
         return 0;
     }
-    queue_clear(&t->queue);
     t->closing = 1;
-    return transport_lose(t, exc);
+    int status = transport_lose(t, exc);
+    PyObject *raised = PyErr_GetRaisedException();
+    queue_clear(&t->queue); // last, as who is let go of may end the connection
+    PyErr_SetRaisedException(raised);
+    return status;
 }
 
 /* Send what waits, then have connection_lost(None) called. */
@@ -501,18 +504,14 @@ leave_server(TransportObj *t)
     return 0;
 }
 
-/* The exception that is set, with the one (or NULL) that it came on top of, which is taken. */
+/* The exception that is set, which came on top of `before` (stolen, NULL: of none). */
 static PyObject *
-raised_while(PyObject *before)
+raised_after(PyObject *before)
 {
-    PyObject *raised = PyErr_GetRaisedException();
-    if (before == NULL || before == raised) {
-        Py_XDECREF(before);
+    if (before != NULL) {
+        raised_while(before);
     }
-    else {
-        PyException_SetContext(raised, before);
-    }
-    return raised;
+    return PyErr_GetRaisedException();
 }
 
 /* Call connection_lost() and let go of everything; -1 with what it raised. */
@@ -527,20 +526,21 @@ transport_call_lost(TransportObj *t)
     t->conn_lost += t->conn_lost == 0; // from Python it can be called without transport_lose()
     PyObject *exc = t->lost_exc == NULL ? Py_NewRef(Py_None) : t->lost_exc;
     t->lost_exc = NULL;
-    PyObject *protocol = t->protocol;
+    PyObject *protocol = Py_XNewRef(t->protocol);
     PyObject *res = protocol == NULL ? Py_NewRef(Py_None)
                                      : PyObject_CallMethodOneArg(protocol, t->st->str.connection_lost, exc);
     PyObject *raised = PyErr_GetRaisedException();
     Py_XDECREF(res);
+    Py_XDECREF(protocol);
     queue_clear(&t->queue);
     if (UNLIKELY(close_descriptor(t) < 0)) {
-        raised = raised_while(raised);
+        raised = raised_after(raised);
     }
     if (UNLIKELY(leave_server(t) < 0)) {
-        raised = raised_while(raised);
+        raised = raised_after(raised);
     }
+    Py_CLEAR(t->loop); // first: who has a loop has a protocol, and to drop that may run anything
     Py_CLEAR(t->protocol);
-    Py_CLEAR(t->loop);
     Py_DECREF(exc);
     PyErr_SetRaisedException(raised);
     return raised == NULL ? 0 : -1;
@@ -597,11 +597,11 @@ transport_clear(TransportObj *t)
         Py_CLEAR(t->slots[i]);
     }
     Py_CLEAR(t->dict);
+    Py_CLEAR(t->loop);
     Py_CLEAR(t->protocol);
     Py_CLEAR(t->server);
     Py_CLEAR(t->sock);
     Py_CLEAR(t->lost_exc);
-    Py_CLEAR(t->loop);
     Py_CLEAR(t->context);
 }
 
@@ -620,6 +620,17 @@ transport_dealloc(PyObject *self)
     type->tp_free(self);
     Py_DECREF(type);
     Py_TRASHCAN_END;
+}
+
+/* A dictionary for get_extra_info(), of what the maker of a transport has given. */
+PART PyObject *
+transport_copy_extra(PyObject *given)
+{
+    if (!PyDict_Check(given)) {
+        PyErr_Format(PyExc_TypeError, "extra must be a dict, not %.200s", Py_TYPE(given)->tp_name);
+        return NULL;
+    }
+    return PyDict_Copy(given);
 }
 
 /* The fields with which each begins. */

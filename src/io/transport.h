@@ -97,6 +97,7 @@ PART int transport_set_limits(TransportObj *t, PyObject *high, PyObject *low);
 PART int transport_traverse(PyObject *self, visitproc visit, void *arg);
 PART void transport_clear(TransportObj *t);
 PART void transport_dealloc(PyObject *self);
+PART PyObject *transport_copy_extra(PyObject *given);
 PART void transport_init(TransportObj *t, LoopObj *loop, const transport_kind *kind);
 PART void transport_discard(TransportObj *t);
 PART void transport_finalize(PyObject *self);

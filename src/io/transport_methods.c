@@ -152,8 +152,13 @@ Transport_read_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Transport_write_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    TransportObj *t = (TransportObj *)self;
-    return call_ready(t, t->conn_lost ? transport_lost_ready : transport_write_ready);
+    return call_ready((TransportObj *)self, transport_write_ready);
+}
+
+static PyObject *
+Transport_lost_ready(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return call_ready((TransportObj *)self, transport_lost_ready);
 }
 
 /* ---- what asyncio's own code and a few libraries look at ---- */
@@ -230,6 +235,7 @@ static PyMethodDef transport_methods[] = {
     {"_call_connection_lost", Transport_call_connection_lost, METH_O, NULL},
     {"_read_ready", Transport_read_ready, METH_NOARGS, NULL},
     {"_write_ready", Transport_write_ready, METH_NOARGS, NULL},
+    {"_lost_ready", Transport_lost_ready, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -455,9 +455,9 @@ streamprotocol_setup(PyObject *module, ctask_state *st)
     static const sink_kind sink = {
         streamreader_protocol_check, streamreader_feed, "Fatal error: protocol.data_received() call failed."};
     sink_add(st, &sink);
-    st->stock_protocol_init = PyObject_GetAttrString(st->stock_StreamReaderProtocol, "__init__");
-    st->stock_protocol_del = PyObject_GetAttrString(st->stock_StreamReaderProtocol, "__del__");
-    if (st->stock_protocol_init == NULL || st->stock_protocol_del == NULL) {
+    PyObject *stock = st->stock_StreamReaderProtocol;
+    if ((st->stock_protocol_init = PyObject_GetAttrString(stock, "__init__")) == NULL ||
+        (st->stock_protocol_del = PyObject_GetAttrString(stock, "__del__")) == NULL) {
         return -1;
     }
     return core_add(module,

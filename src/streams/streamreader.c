@@ -167,7 +167,7 @@ reader_raise_incomplete(CoroObj *coro, StreamReaderObj *reader, PyObject *expect
         PyObject *stack[] = {partial, expected};
         PyObject *exc = PyObject_Vectorcall(coro->st->IncompleteReadError, stack, 2, NULL);
         if (exc != NULL) {
-            PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+            (void)streams_raise(exc);
             Py_DECREF(exc);
         }
     }
@@ -212,10 +212,16 @@ reader_exactly_start(CoroObj *coro, PyObject **result)
     return reader_exactly_rest(coro, result);
 }
 
+/* A program may have given the class a __new__() that makes something else. */
 static PyObject *
 reader_overrun(CoroObj *coro, const char *message, Py_ssize_t consumed)
 {
-    return PyObject_CallFunction(coro->st->LimitOverrunError, "sn", message, consumed);
+    PyObject *exc = PyObject_CallFunction(coro->st->LimitOverrunError, "sn", message, consumed);
+    if (exc != NULL && !PyExceptionInstance_Check(exc)) {
+        (void)streams_raise(exc);
+        Py_CLEAR(exc);
+    }
+    return exc;
 }
 
 static const char reader_not_found_message[] = "Separator is not found, and chunk exceed the limit";

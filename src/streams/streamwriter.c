@@ -170,8 +170,12 @@ writer_forward(PyObject *self, PyObject *name, PyObject *arg)
     if (transport == NULL) {
         return NULL;
     }
-    PyObject *res = arg == NULL ? PyObject_CallMethodNoArgs(transport, name)
-                                : PyObject_CallMethodOneArg(transport, name, arg);
+    PyObject *res = NULL;
+    if (!Py_EnterRecursiveCall("")) { /* the transport may be a writer, too, even this one */
+        res = arg == NULL ? PyObject_CallMethodNoArgs(transport, name)
+                          : PyObject_CallMethodOneArg(transport, name, arg);
+        Py_LeaveRecursiveCall();
+    }
     Py_DECREF(transport);
     return res;
 }
@@ -197,7 +201,7 @@ StreamWriter_write(ctask_state *st, PyObject *self, PyObject *const *args, Py_ss
         status = stream_write((StreamObj *)transport, data);
     }
     else {
-        PyObject *res = PyObject_CallMethodOneArg(transport, st->str.write, data);
+        PyObject *res = writer_forward(self, st->str.write, data);
         status = res == NULL ? -1 : 0;
         Py_XDECREF(res);
     }

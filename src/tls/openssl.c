@@ -247,7 +247,7 @@ library_ready(ctask_state *st)
 #ifndef Py_GIL_DISABLED
     PyObject *module = PyImport_ImportModule("_ssl");
     PyObject *type = module == NULL ? NULL : PyObject_GetAttrString(module, "_SSLSocket");
-    PyObject *bio = module == NULL ? NULL : PyObject_GetAttrString(module, "MemoryBIO");
+    PyObject *bio = type == NULL ? NULL : PyObject_GetAttrString(module, "MemoryBIO");
     openssl_api found = {0};
     if (is_type_of_ssl(type, "_ssl._SSLSocket") && is_type_of_ssl(bio, "_ssl.MemoryBIO")) {
         void *inside;
@@ -350,9 +350,9 @@ has_raising_callbacks(ctask_state *st, PyObject *context)
 {
     PyObject *names[] = {st->str.keylog_filename, st->str._msg_callback};
     int none = 1;
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
+    for (size_t i = 0; none && i < Py_ARRAY_LENGTH(names); i++) {
         PyObject *value = PyObject_GetAttr(context, names[i]);
-        none = none && value == Py_None;
+        none = value == Py_None;
         Py_XDECREF(value);
     }
     PyErr_Clear();
@@ -376,7 +376,8 @@ PART SSL *
 openssl_attach(ctask_state *st, PyObject *sslobj, PyObject *incoming, PyObject *outgoing, openssl_pipe *pipe,
                BIO **bio, PyObject **owner)
 {
-    if (!openssl_unseen(st, sslobj) || !library_ready(st)) {
+    /* The library first: how a handshake ends is asked of it also where the rest goes through ssl's methods. */
+    if (!library_ready(st) || !openssl_unseen(st, sslobj)) {
         return NULL;
     }
     PyObject *sock = PyObject_GetAttr(sslobj, st->str._sslobj);

@@ -3,6 +3,7 @@
 
    It knows nothing of records and of the connection's states, but that the application is told of its end once. */
 
+#include "loop/report.h"
 #include "tls/tls_parts.h"
 
 /* ---- the loop ---- */
@@ -112,7 +113,7 @@ tls_report(TlsObj *self, const char *message, PyObject *exc, PyObject *transport
     if (context == NULL) {
         return -1;
     }
-    int result = tls_drop(PyObject_CallMethodOneArg(self->loop, self->st->str.call_exception_handler, context));
+    int result = tls_drop(loop_tell_handler(self->st, self->loop, context, exc));
     Py_DECREF(context);
     return result;
 }
@@ -130,11 +131,9 @@ tls_fatal_error(TlsObj *self, PyObject *exc, const char *message)
         result = tls_in_debug(self);
         if (result > 0) {
             PyObject *debug = PyObject_GetAttrString(self->st->logger, "debug");
-            PyObject *args = Py_BuildValue("(sOs)", "%r: %s", (PyObject *)self, message);
-            PyObject *kwargs = Py_BuildValue("{s:O}", "exc_info", exc);
-            result = debug == NULL || args == NULL || kwargs == NULL
-                         ? -1
-                         : tls_drop(PyObject_Call(debug, args, kwargs));
+            PyObject *args = debug == NULL ? NULL : Py_BuildValue("(sOs)", "%r: %s", (PyObject *)self, message);
+            PyObject *kwargs = args == NULL ? NULL : Py_BuildValue("{s:O}", "exc_info", exc);
+            result = kwargs == NULL ? -1 : tls_drop(PyObject_Call(debug, args, kwargs));
             Py_XDECREF(kwargs);
             Py_XDECREF(args);
             Py_XDECREF(debug);

@@ -401,8 +401,9 @@ Tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self->shutdown_timeout == NULL) {
         goto failed;
     }
-    int named = PyObject_IsTrue(hostname), given = PyObject_IsTrue(sslcontext);
-    if (named < 0 || given < 0) {
+    int named = PyObject_IsTrue(hostname);
+    int given = named < 0 ? -1 : PyObject_IsTrue(sslcontext);
+    if (given < 0) {
         goto failed;
     }
     self->sslcontext = given ? Py_NewRef(sslcontext) : tls_default_context(server_side, hostname);

@@ -93,6 +93,40 @@ def test_the_next_write_loses_the_connection(open_stream, until, how, write):
     assert proto.names() == ["connection_made", "connection_lost"]
 
 
+class Dying(bytes):
+    """What the transport lets go of once it was sent; then its `died` is called."""
+
+    def __del__(self):
+        self.died()
+
+
+@pytest.mark.ctask_only  # asyncio stumbles over its own selector
+def test_what_was_sent_closes_the_socket_and_the_rest_goes_to_nobody_else(open_stream, until):
+    transport, proto, ours, peer = open_stream()
+    fd = ours.fileno()
+    other, others_peer = make_pair("unix")
+    made = []
+
+    def close_and_open():
+        ours.close()
+        made.append(at(fd, other))
+
+    while not transport.get_write_buffer_size():
+        transport.write(MUCH)
+    dying = Dying(b"dying")
+    dying.died = close_and_open
+    transport.write(dying)
+    del dying
+    for _ in range(300):  # more than one call of the kernel takes
+        transport.write(b"not yours")
+    peer.setblocking(False)
+    until(lambda: (tail(peer) and False) or proto.is_lost)
+    assert tail(others_peer) == b""
+    assert proto.lost.errno == errno.EBADF
+    for sock in made[0], others_peer:
+        sock.close()
+
+
 @pytest.mark.parametrize("how", [close, detach])
 @pytest.mark.parametrize("end", ["close", "abort"])
 def test_close_and_abort_end_it_without_an_error(open_stream, until, how, end):

@@ -805,6 +805,42 @@ def test_attributes_can_be_set(endpoint):
     assert endpoint.transport.mine == 5
 
 
+def test_a_hook_for_audits_sends_to_somebody_else(script):
+    script(
+        """
+        import asyncio, socket, sys
+        loop = impl.new_event_loop()
+        one, other, mine = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(3))
+        one.bind("one")
+        other.bind("other")
+        mine.setblocking(False)
+
+        async def main():
+            transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=mine)
+            sent = []
+
+            def hook(name, args):
+                if name == "socket.sendto" and not sent:
+                    sent.append(args)
+                    transport.sendto(b"for the other", "other")
+
+            sys.addaudithook(hook)
+            transport.sendto(b"for the one", "one")
+            one.settimeout(5)
+            other.settimeout(5)
+            assert one.recv(100) == b"for the one"
+            assert other.recv(100) == b"for the other"
+            transport.abort()
+            await asyncio.sleep(0)
+
+        loop.run_until_complete(main())
+        loop.close()
+        one.close()
+        other.close()
+        """
+    )
+
+
 def test_audit_events_of_sendto(script):
     result = script(
         """

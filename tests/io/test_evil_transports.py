@@ -179,6 +179,171 @@ theirs.close()
 """)
 
 
+def test_what_waits_to_be_sent_ends_the_connection_as_it_goes(stands):
+    stands("""
+class Bytes(bytes):
+    def __del__(self):
+        attempt(transport._call_connection_lost, None)
+
+transport, theirs = stream(Protocol())
+transport.write(b"x" * 1_000_000)
+transport.write(Bytes(b"abc"))
+transport.abort()
+turns()
+""")
+
+
+def test_a_protocol_goes_while_it_hears_that_the_connection_is_lost(stands):
+    stands("""
+class Reader:
+    def feed_eof(self):
+        transport.set_protocol(Protocol())
+        gc.collect()
+
+mine, theirs = socket.socketpair()
+mine.setblocking(False)
+protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), loop=loop)
+transport = loop._make_socket_transport(mine, protocol)
+turns()
+protocol._stream_reader_wr = Reader
+del protocol
+transport.abort()
+turns()
+""")
+
+
+def test_a_pipe_hears_of_its_end_while_its_protocol_goes(stands):
+    stands("""
+import os
+class Goes(asyncio.Protocol):
+    def __del__(self):
+        attempt(loop._run_once)
+
+read, write = os.pipe()
+transport = loop._make_read_pipe_transport(os.fdopen(read, "rb", 0), Goes())
+turns()
+os.close(write)
+loop._poll(1)
+loop.call_soon(transport._call_connection_lost, None)
+turns()
+""")
+
+
+def test_a_connection_is_lost_while_its_socket_object_is_made(stands):
+    stands("""
+import os
+init, (other, _) = socket.socket.__init__, socket.socketpair()
+
+def loses(self, family, kind, proto, number):
+    socket.socket.__init__ = init
+    transport._call_connection_lost(None)
+    os.dup2(other.fileno(), number)
+    init(self, family, kind, proto, number)
+    numbers.append(number)
+
+numbers = []
+transport, client = accepted()
+socket.socket.__init__ = loses
+attempt(transport.get_extra_info, "socket")
+gc.collect()
+os.fstat(*numbers)
+client.abort()
+turns()
+""")
+
+
+def test_a_socket_object_is_made_while_it_is_made(stands):
+    stands("""
+import os
+init = socket.socket.__init__
+
+def makes(self, family, kind, proto, number):
+    socket.socket.__init__ = init
+    made.append(transport.get_extra_info("socket"))
+    init(self, family, kind, proto, number)
+
+made = []
+transport, client = accepted()
+socket.socket.__init__ = makes
+made.append(transport.get_extra_info("socket"))
+gc.collect()
+assert made[0].fileno() == made[1].fileno()
+os.fstat(made[0].fileno())
+transport.abort()
+client.abort()
+turns()
+""")
+
+
+def test_a_server_ends_a_connection_that_is_attached_to_it(stands):
+    stands("""
+class Server:
+    def _attach(self, transport=None):
+        if transport is not None:
+            attempt(transport._call_connection_lost, None)
+    def _detach(self, transport=None):
+        pass
+
+mine, theirs = socket.socketpair()
+mine.setblocking(False)
+attempt(loop._make_socket_transport, mine, Protocol(), server=Server())
+turns()
+""")
+
+
+@pytest.mark.parametrize("kind", ["socket", "datagram"])
+@pytest.mark.parametrize("extra", ["5", "[1]", "'ab'"])
+def test_extra_information_that_is_no_dictionary(stands, kind, extra):
+    stands(f"""
+kind = {kind!r}
+type = socket.SOCK_STREAM if kind == "socket" else socket.SOCK_DGRAM
+mine, theirs = socket.socketpair(type=type)
+mine.setblocking(False)
+try:
+    getattr(loop, f"_make_{{kind}}_transport")(mine, Protocol(), extra={extra})
+except TypeError:
+    pass
+""")
+
+
+@pytest.mark.parametrize("what", ["goes", "is a number"])
+def test_the_dictionary_of_extra_information_goes_while_it_takes_an_address(stands, what):
+    stands(f"""
+goes = {what!r} == "goes"
+slot = getattr(asyncio.BaseTransport, "_extra", None)
+failed = []
+sys.unraisablehook = lambda told: failed.append(told.exc_type)
+
+class Name:
+    armed = False
+    def __hash__(self):
+        return hash("sockname")
+    def __eq__(self, other):
+        if self.armed and slot is not None:
+            attempt(slot.__delete__, transport)
+            gc.collect()
+        return False
+
+path = "./" + "x" * 60
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(path)
+listening.listen()
+mine = socket.socket(socket.AF_UNIX)
+mine.bind(path + "y")
+mine.connect(path)
+mine.setblocking(False)
+transport = loop._make_socket_transport(mine, Protocol(), extra={{Name(): 1}})
+turns()
+if goes:
+    Name.armed = True
+elif slot is not None:
+    slot.__set__(transport, 5)
+transport.abort()
+turns()
+assert SystemError not in failed
+""")
+
+
 @pytest.mark.ctask_only  # asyncio's own need more stack
 @pytest.mark.parametrize("kind", ["stream", "pipe", "datagram"])
 def test_a_chain_of_transports(stands, kind):

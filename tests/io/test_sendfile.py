@@ -5,6 +5,7 @@ import io
 import os
 import socket
 import sys
+import threading
 
 import pytest
 from helpers.streams import MUCH, Recorder, make_pair, receive
@@ -61,6 +62,35 @@ def test_sends_what_is_asked_for(link, loop, run, turn, file, options, start, en
     assert transport.is_reading() and not transport.is_closing()
     assert transport.get_protocol() is proto
     assert proto.events == [("connection_made",)]
+
+
+@pytest.mark.ctask_only
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_does_not_wait_for_room_though_somebody_has_the_file_block(
+    link, loop, run, turn, large, when
+):
+    transport, peer = link(Recorder())
+    fd = transport.get_extra_info("socket").fileno()
+    if when == "before":
+        os.set_blocking(fd, True)
+    task = loop.create_task(loop.sendfile(transport, large))
+    rescue = threading.Timer(30, peer.shutdown, [socket.SHUT_RDWR])  # who waits is let go
+    rescue.start()
+    try:
+        turn(5)
+        if when == "meanwhile":
+            os.set_blocking(fd, True)
+            received = peer.recv(1 << 16)
+            turn(5)
+        else:
+            received = b""
+        assert not task.done()
+    finally:
+        rescue.cancel()
+        rescue.join()
+    received += receive(peer, turn, len(MUCH) * 4 - len(received))
+    assert received == MUCH * 4
+    assert run(task) == len(MUCH) * 4
 
 
 def test_nothing_to_send(link, loop, run, file, tmp_path):

@@ -603,6 +603,25 @@ def test_operation_beside_a_writer_of_the_program(loop, run, pair):
     assert calls
 
 
+def test_a_socket_closed_as_its_future_is_made_has_no_other_file_watched(impl, pair):
+    ours, theirs = pair
+    number, other = ours.fileno(), os.dup(theirs.fileno())
+
+    class Loop(impl.EventLoop):
+        def create_future(self):
+            ours.close()
+            os.dup2(other, number)
+            return super().create_future()
+
+    loop = Loop()
+    with pytest.raises((OSError, ValueError)):
+        loop.sock_recv(ours, 5).send(None)
+    assert not loop.remove_reader(number)
+    loop.close()
+    os.close(number)
+    os.close(other)
+
+
 def test_descriptor_number_is_used_again(loop, run):
     async def main():
         for i in range(5):

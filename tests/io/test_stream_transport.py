@@ -507,6 +507,33 @@ def test_socket_is_open_in_connection_lost_and_closed_after(link, until):
         os.fstat(fd)
 
 
+def test_what_a_server_raises_at_the_end_keeps_the_context_it_had(loop, turn, reports):
+    class Fails(asyncio.Protocol):
+        def connection_lost(self, exc):
+            raise ValueError
+
+    class Server:
+        def _attach(self, transport=None):
+            pass
+
+        def _detach(self, transport=None):
+            try:
+                raise IndexError
+            except IndexError:
+                raise KeyError from None
+
+    mine, theirs = make_pair("unix")
+    transport = loop._make_socket_transport(mine, Fails(), server=Server())
+    turn()
+    transport.abort()
+    turn(2)
+    theirs.close()
+    story = [reports.take()[0]["exception"]]
+    while story[-1].__context__ is not None:
+        story.append(story[-1].__context__)
+    assert [type(exc) for exc in story] == [KeyError, IndexError, ValueError]
+
+
 def test_lost_transport_answers(link, until, settle):
     proto = Recorder()
     transport, _ = link(proto)
@@ -657,6 +684,24 @@ def test_write_after_abort_is_dropped(link, settle, turn):
 
 
 # ---- broken connections ----
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_reset_while_data_waits_is_told_in_the_iteration_after_it_is_seen(
+    link, loop, turn, debug
+):
+    loop.set_debug(debug)
+    calls = []
+    proto = Recorder(connection_lost=lambda *_: calls.append("lost"))
+    transport, peer = link(proto)
+    transport.write(MUCH)
+    turn(3)
+    assert transport.get_write_buffer_size() > 0
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+    loop.call_soon(loop.call_soon, calls.append, "called before")
+    turn(8)
+    assert calls == ["called before", "lost"]
 
 
 def test_reset_by_the_peer_is_the_argument_of_connection_lost(link, until, reports):

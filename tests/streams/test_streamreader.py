@@ -906,3 +906,38 @@ def test_a_waiter_of_another_kind(make, loop):
     reader.feed_data(b"x")
     waiter.set_result.assert_called_once_with(None)
     assert reader._waiter is None
+
+
+@pytest.mark.parametrize("name", ["LimitOverrunError", "IncompleteReadError"])
+@pytest.mark.parametrize("method", ["readuntil", "readline", "readexactly"])
+def test_a_class_of_errors_that_makes_something_else(script, name, method):
+    script(
+        f"""
+        import asyncio, gc
+        if not STOCK:
+            impl.install()
+        kind = getattr(asyncio, {name!r})
+        kind.__new__ = lambda cls, *args: []
+        loop = impl.new_event_loop()
+
+        async def main():
+            reader = asyncio.StreamReader(limit=2, loop=loop)
+            reader.feed_data(b"evil")
+            reader.feed_eof()
+            try:
+                await getattr(reader, {method!r})(*([9] if {method!r} == "readexactly" else []))
+            except Exception as exc:
+                assert not isinstance(exc, SystemError), repr(exc)
+                try:
+                    raise ValueError
+                except ValueError as other:
+                    other.__context__
+                seen = exc
+                while seen is not None:
+                    assert isinstance(seen, BaseException)
+                    seen = seen.__context__
+
+        loop.run_until_complete(main())
+        loop.close()
+        """
+    )

@@ -301,3 +301,30 @@ def test_a_client_that_does_not_read_ends_its_handshake(begin, until, way):
     app.transport.resume_reading()
     until(lambda: (peer.step(), app.data == b"hello")[1])
     app.transport.abort()
+
+
+@pytest.mark.parametrize("callback", ["data_received", "eof_received", "pause_writing"])
+def test_the_exception_handler_is_called_while_the_exception_is_handled(
+    session, steps, loop, callback
+):
+    handled = []
+    loop.set_exception_handler(
+        lambda loop, context: handled.append((sys.exc_info()[1], context["exception"]))
+    )
+
+    def fail(*args):
+        raise LookupError(callback)
+
+    proto = Recorder(**{callback: fail})
+    link = session("client", proto)
+    if callback == "data_received":
+        link.peer.to_send = b"x"
+    elif callback == "eof_received":
+        link.peer.unwrap()
+    else:
+        link.transport.set_write_buffer_limits(high=1)
+        while not handled:
+            link.transport.write(b"x" * 100_000)
+    steps(link.peer, lambda: handled)
+    exc, told = handled[0]
+    assert exc is told and told.args == (callback,)

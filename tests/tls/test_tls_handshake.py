@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 from helpers.streams import Recorder, make_pair
-from helpers.tls_peer import CERTS, client_context, contexts_for, server_context
+from helpers.tls_peer import CERTS, Peer, client_context, contexts_for, server_context
 
 PLAIN = {name: vars(ssl.SSLObject)[name] for name in ("read", "write")}
 UNDECODABLE = CERTS / "undecodable.pem"  # its own CA; a name in it is no UTF-8
@@ -177,23 +177,46 @@ def test_a_keylog_file_has_the_secrets(session, side, way, tmp_path):
     assert "CLIENT_TRAFFIC_SECRET_0" in (tmp_path / "keys").read_text()
 
 
+def is_over(app, task, peer):
+    """Let the peer go on; has the connection, or what makes it, failed?"""
+    # The peer is in the same thread and may find the error in OpenSSL's queue first.
+    with contextlib.suppress(ssl.SSLError):
+        peer.step()
+    return app.is_lost or (task.done() and task.exception())
+
+
 def test_a_keylog_file_that_cannot_be_written_ends_the_connection(begin, until, side, way):
     ours, theirs = contexts_for(side, way)
     ours.keylog_filename = "/dev/full"
     app = Recorder()
     task, peer = begin(side, app, ours, theirs)
 
-    def over():
-        # The peer is in the same thread and may find the error in OpenSSL's queue first.
-        with contextlib.suppress(ssl.SSLError):
-            peer.step()
-        return app.is_lost or (task.done() and task.exception())
-
-    until(over)
+    until(lambda: is_over(app, task, peer))
     assert isinstance(app.lost if app.events else task.exception(), ssl.SSLError)
 
 
 # ---- start_tls() ----
+
+
+def test_start_tls_with_a_keylog_file_that_cannot_be_written_ends_the_connection(
+    loop, run, until, side, way
+):
+    mine, other = make_pair("tcp")
+    ours, theirs = contexts_for(side, way)
+    ours.keylog_filename = "/dev/full"
+    app = Recorder()
+    plain, _ = run(loop.create_connection(lambda: app, sock=mine))
+    if side == "client":
+        starting = loop.start_tls(plain, app, ours, server_hostname="localhost")
+        peer = Peer(other, theirs, True)
+    else:
+        starting = loop.start_tls(plain, app, ours, server_side=True)
+        peer = Peer(other, theirs, False, "localhost")
+    task = loop.create_task(starting)
+
+    until(lambda: is_over(app, task, peer))
+    assert isinstance(app.lost if app.is_lost else task.exception(), ssl.SSLError)
+    other.close()
 
 
 @pytest.mark.parametrize("server_side", [False, True])
