@@ -26,6 +26,10 @@
 #include "tasks/done.h"
 #include "loop/blocking.h"
 #include "loop/loop.h"
+#include "loop/loops.h"
+#include "loop/observer.h"
+#include "loop/trace.h"
+#include "loop/watchdog.h"
 #include "coro/coroframe.h"
 #include "sync/sync.h"
 #include "combinators/combinators.h"
@@ -62,10 +66,17 @@
 #include "loop/memory.c"
 #include "loop/iterate.c"
 #include "loop/loop.c"
+#include "loop/loops.c"
 #include "loop/ready.c"
 #include "loop/schedule.c"
 #include "loop/watch.c"
 #include "loop/wake.c"
+#include "loop/counters.c"
+#include "loop/moments.c"
+#include "loop/watchdog.c"
+#include "loop/observer.c"
+#include "loop/labels.c"
+#include "loop/trace.c"
 #include "coro/coroframe.c"
 #include "coro/coro.c"
 #include "coro/standin.c"
@@ -256,16 +267,16 @@ import_all(ctask_state *st)
     }
     CTASK_NAMES(X)
 #undef X
-    st->stock_set_exception = PyObject_GetAttrString(st->stock_Future, "set_exception");
-    st->stock_result = PyObject_GetAttrString(st->stock_Future, "result");
-    st->stock_create_task = PyObject_GetAttrString(st->stock_Loop, "create_task");
-    st->stock_task_cancel = PyObject_GetAttrString(st->stock_Task, "cancel");
+    if ((st->stock_set_exception = PyObject_GetAttrString(st->stock_Future, "set_exception")) == NULL ||
+        (st->stock_result = PyObject_GetAttrString(st->stock_Future, "result")) == NULL ||
+        (st->stock_create_task = PyObject_GetAttrString(st->stock_Loop, "create_task")) == NULL ||
+        (st->stock_task_cancel = PyObject_GetAttrString(st->stock_Task, "cancel")) == NULL) {
+        return -1;
+    }
     st->context_kwnames = PyTuple_Pack(1, st->str.context);
     st->msg_kwnames = PyTuple_Pack(1, st->str.msg);
     st->empty_tuple = PyTuple_New(0);
-    if (st->stock_set_exception == NULL || st->stock_result == NULL || st->stock_create_task == NULL ||
-        st->context_kwnames == NULL || st->stock_task_cancel == NULL || st->msg_kwnames == NULL ||
-        st->empty_tuple == NULL) {
+    if (st->context_kwnames == NULL || st->msg_kwnames == NULL || st->empty_tuple == NULL) {
         return -1;
     }
 #if PY_VERSION_HEX >= 0x030C0000
@@ -275,11 +286,10 @@ import_all(ctask_state *st)
     }
 #endif
 #if FUTURE_CALL_GRAPH
-    st->stock_current_task = import_attribute("_asyncio", "current_task");
-    st->stock_awaited_by_add = import_attribute("_asyncio", "future_add_to_awaited_by");
-    st->stock_awaited_by_discard = import_attribute("_asyncio", "future_discard_from_awaited_by");
-    if (st->stock_current_task == NULL || st->stock_awaited_by_add == NULL ||
-        st->stock_awaited_by_discard == NULL) {
+    if ((st->stock_current_task = import_attribute("_asyncio", "current_task")) == NULL ||
+        (st->stock_awaited_by_add = import_attribute("_asyncio", "future_add_to_awaited_by")) == NULL ||
+        (st->stock_awaited_by_discard = import_attribute("_asyncio", "future_discard_from_awaited_by")) ==
+            NULL) {
         return -1;
     }
 #endif
@@ -392,10 +402,13 @@ check_layout(ctask_state *st)
     if (ok == 0) {
         PyErr_Format(
             PyExc_ImportError,
-            "ctask was built for another release of Python %d.%d: _asyncio.Future or Task of this one has "
-            "other fields",
+            "ctask was built for Python %s, and _asyncio.Future or Task of this one, %d.%d.%d, has other "
+            "fields: build it anew, by pip install --force-reinstall --no-cache-dir --no-binary ctask ctask, "
+            "or pip install . in a checkout",
+            PY_VERSION,
             PY_MAJOR_VERSION,
-            PY_MINOR_VERSION);
+            PY_MINOR_VERSION,
+            (int)(Py_Version >> 8 & 0xff));
     }
     return ok == 1 ? 0 : -1;
 }
@@ -514,6 +527,7 @@ module_exec(PyObject *module)
     ctask_state *st = PyModule_GetState(module);
     list_init(&st->tasks.pending);
     list_init(&st->loop.blocking_files);
+    list_init(&st->loop.open);
 #define X(list) st->list.limit = FREELIST_LIMIT;
     CTASK_FREELISTS(X)
 #undef X
@@ -531,10 +545,15 @@ module_exec(PyObject *module)
         timer_setup,
         threadsafe_setup,
         loop_setup,
+        loops_setup,
         iterate_setup,
         schedule_setup,
         watch_setup,
         wake_setup,
+        counters_setup,
+        watchdog_setup,
+        observer_setup,
+        trace_setup,
         ready_setup,
         clock_setup,
         blocking_setup,
@@ -576,7 +595,7 @@ module_exec(PyObject *module)
             return -1;
         }
     }
-    if (export_the_rest(module) < 0) {
+    if (core_seal(st) < 0 || export_the_rest(module) < 0) {
         return -1;
     }
     return module_pin(module);
@@ -610,6 +629,7 @@ module_free(void *module)
     if (st == NULL) {
         return; /* it was not executed */
     }
+    trace_forget(st);
     context_pool_clear(&st->base.contexts);
     free_all(st);
     free(st->tls.buffers);

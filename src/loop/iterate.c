@@ -5,6 +5,10 @@
    `_run()` is these in a row; what run_forever() does around it is asyncio's, and the loop's type is loop.c's. */
 
 #include "loop/loop.h"
+#include "handles/clock.h"
+#include "loop/observer.h"
+#include "loop/trace.h"
+#include "loop/watchdog.h"
 
 #include <math.h>
 
@@ -43,6 +47,10 @@ push_due_timers(LoopObj *loop)
     /* The resolution of the clock, and never nothing: a nanosecond is something for the first seven weeks. */
     double end = now + (LIKELY(fabs(now) < 0x1p22) ? 1e-9 : fmax(1e-9, nextafter(now, INFINITY) - now));
     while (loop->timers.length > 0 && timers_first(&loop->timers)->when < end) {
+        if (UNLIKELY(loop->observer != NULL)) {
+            observer_timer_fires(loop, now - timers_first(&loop->timers)->when);
+            trace_timer(loop, now - timers_first(&loop->timers)->when);
+        }
         void *when;
         memcpy(&when, &timers_first(&loop->timers)->when, sizeof(when));
         heap_node *node = timers_pop(&loop->timers);
@@ -141,15 +149,23 @@ overtake_yielders(LoopObj *loop, size_t waiting)
         yielders++;
     }
     if (yielders > 0) {
+        if (UNLIKELY(loop->observer != NULL)) {
+            trace_overtake(loop, ring_length(&loop->ready) - waiting, yielders);
+        }
         ring_overtake(&loop->ready, ring_length(&loop->ready) - waiting, yielders);
     }
 }
+
+#define MANY_TURNS 64 // after so many the time is noted, as if the loop had slept
 
 static int
 run_iteration(LoopObj *loop, PyThreadState *ts)
 {
     size_t waiting = ring_length(&loop->ready);
     int compute = yielders_compute(loop);
+    if (UNLIKELY((++loop->counters.iterations & (MANY_TURNS - 1)) == 0)) {
+        moments_note(loop, clock_nanoseconds());
+    }
     /* After an interruption the ring has what the kernel told of then, and would tell again. */
     if (LIKELY(!loop->interrupted || waiting == 0) && poll_events(loop, ts) < 0) {
         return -1;
@@ -172,6 +188,27 @@ run_once(LoopObj *loop, PyThreadState *ts)
     return status;
 }
 
+/* The time in which the loop runs is counted; a run within a run is part of that. */
+static int64_t
+begin_run(LoopObj *loop)
+{
+    int64_t outer = loop->counters.running_since;
+    if (outer == 0) {
+        loop->counters.running_since = clock_nanoseconds();
+        watchdog_loop_works(loop);
+    }
+    return outer;
+}
+
+static void
+end_run(LoopObj *loop, int64_t outer)
+{
+    if (outer == 0) {
+        loop->counters.ran += clock_nanoseconds() - loop->counters.running_since;
+        loop->counters.running_since = 0;
+    }
+}
+
 /* ---- methods ---- */
 
 PyDoc_STRVAR(run_doc,
@@ -188,6 +225,7 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (context_pool_open(&st->base.contexts) < 0) {
         return NULL;
     }
+    int64_t outer = begin_run(loop);
     do {
         if (UNLIKELY(loop_check_overrides(loop))) {
             PyObject *res = PyObject_CallMethodNoArgs(self, loop->st->str._run_once);
@@ -198,6 +236,7 @@ Loop_run(PyObject *self, PyObject *Py_UNUSED(ignored))
             status = run_once(loop, ts);
         }
     } while (status == 0 && !loop->stopping);
+    end_run(loop, outer);
     PyObject *raised = PyErr_GetRaisedException();
     context_pool_clear(&st->base.contexts);
     PyErr_SetRaisedException(raised);
@@ -218,7 +257,9 @@ Loop_run_once(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (loop_check_open(loop) < 0) {
         return NULL;
     }
+    int64_t outer = begin_run(loop);
     int status = run_once(loop, PyThreadState_Get());
+    end_run(loop, outer);
     if (current_flush(loop) < 0 || status < 0) {
         return NULL;
     }

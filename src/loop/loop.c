@@ -6,6 +6,10 @@
    inherited by ctask.EventLoop, which is this type over asyncio.SelectorEventLoop. */
 
 #include "loop/loop.h"
+#include "handles/clock.h"
+#include "loop/loops.h"
+#include "loop/observer.h"
+#include "loop/watchdog.h"
 #include "loop/blocking.h"
 
 #include <unistd.h>
@@ -34,6 +38,7 @@ static void
 release(LoopObj *loop)
 {
     loop->is_open = 0;
+    loops_leave(loop);
     loop_forget_ready(loop);
     while (loop->timers.length > 0) {
         loop->last_timer = NULL; // each time: what is let go may open the loop again, and set another
@@ -355,6 +360,7 @@ Loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     }
     loop->heap_end = sbrk(0);
     loop->is_open = 1;
+    loops_enter(loop);
     return (PyObject *)loop;
 }
 
@@ -442,6 +448,9 @@ Loop_dealloc(PyObject *self)
     poll_close(&loop->poll);
     loop_unmap_read_buffer(loop->read_buffer);
     free(loop->ready.entries);
+    free(loop->moments.all);
+    watchdog_free(loop->watchdog);
+    observer_free(loop->observer);
     timers_free(&loop->timers);
     type->tp_free(self);
     Py_DECREF(type);

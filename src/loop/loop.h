@@ -8,6 +8,7 @@
 #define CTASK_LOOP_H
 
 #include "loop/memory.h"
+#include "loop/moments.h"
 #include "loop/poll.h"
 #include "loop/report.h"
 #include "loop/schedule.h"
@@ -22,6 +23,7 @@ PART int fork_setup(PyObject *module, ctask_state *st);
 /* ---- what calls the loop ---- */
 
 PART int run_ready(LoopObj *loop, PyThreadState *ts);
+PART int counters_setup(PyObject *module, ctask_state *st);
 PART int iterate_setup(PyObject *module, ctask_state *st);
 PART int ready_setup(PyObject *module, ctask_state *st);
 PART int wake_setup(PyObject *module, ctask_state *st);

@@ -8,6 +8,7 @@
 #include <malloc.h>
 #include <math.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 /* ---- the buffer that is received into ---- */
@@ -43,7 +44,8 @@ loop_unmap_read_buffer(char *buffer)
    small block that stays keeps all that is below it.  (In asyncio each large message is a mapping of its own, at the
    price of two system calls and a trap for every page.)  So when the heap has grown by so much, its free pages are
    given back before the loop sleeps: at most so often, never for more than a fiftieth of the time, and again only when
-   the process has taken so many pages since, as a heap in many pieces takes long though there is nothing to gain. */
+   so much was taken from the system since, or freed of what was in use then, as a heap in many pieces takes long though
+   there is nothing to gain. */
 #define HEAP_IS_LARGE (16 << 20)
 #define WORTH_TRIMMING (8 << 20)
 #define TRIM_SECONDS 0.25
@@ -64,6 +66,26 @@ resident_pages(void)
     const char *second = strchr(text, ' ');
     return second == NULL ? 0 : strtol(second, NULL, 10);
 }
+
+/* The bytes in use in the C library's heap, without blocks that are mappings of their own; of large numbers the lower
+   half.  (Its successor mallinfo2() came with glibc 2.33.) */
+static unsigned
+used_bytes(void)
+{
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+    return (unsigned)mallinfo().uordblks;
+#pragma GCC diagnostic pop
+}
+
+/* Seconds that this thread has run: what others take on a busy machine is not the price of a trim. */
+static double
+cpu_clock(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
 #endif
 
 PART int64_t
@@ -78,14 +100,18 @@ memory_trim(LoopObj *loop, int64_t timeout)
         int64_t wait = (int64_t)((loop->trim_at - now) * 1e9) + 1;
         return (uint64_t)wait < (uint64_t)timeout ? wait : timeout; // -1 is without end
     }
+    double begun = cpu_clock();
     long pages = resident_pages();
-    if (pages == 0 || pages - loop->trimmed_to >= WORTH_TRIMMING / sysconf(_SC_PAGESIZE)) {
+    if (pages == 0 || pages - loop->trimmed_to >= WORTH_TRIMMING / sysconf(_SC_PAGESIZE) ||
+        (int)(loop->used_then - used_bytes()) >= WORTH_TRIMMING) {
         (void)malloc_trim(0);
         loop->trimmed_to = resident_pages();
+        loop->used_then = used_bytes();
     }
-    double end = poll_clock();
-    loop->trim_at = end + fmax(TRIM_SECONDS, TRIM_SHARE * (end - now));
+    loop->trim_at = poll_clock() + fmax(TRIM_SECONDS, TRIM_SHARE * (cpu_clock() - begun));
     loop->trimmed = 1;
+#else
+    (void)loop;
 #endif
     return timeout;
 }

@@ -10,8 +10,12 @@
    when the kernel tells of a descriptor that cannot be taken out of it any more, because it was closed here
    while a duplicate is open. */
 
+#include "handles/clock.h"
 #include "handles/work.h"
+#include "loop/moments.h"
 #include "loop/poll.h"
+#include "loop/trace.h"
+#include "loop/watchdog.h"
 
 #include <fcntl.h>
 #include <sys/epoll.h>
@@ -248,9 +252,7 @@ poll_raise(int err)
 PART double
 poll_clock(void)
 {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)((int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec) / 1e9;
+    return (double)clock_nanoseconds() / 1e9;
 }
 
 /* epoll_wait() counts in milliseconds; epoll_pwait2() (Linux 5.11) does not. */
@@ -333,12 +335,14 @@ tell_all(LoopObj *loop, int n)
         uint64_t mark = events[i].data.u64;
         int fd = (int)(uint32_t)mark;
         if (mark == WAKE_MARK) {
+            loop->counters.wakeups++;
             continue;
         }
         if (fd >= poll->n_slots || poll->slots[fd].generation != mark >> 32 || poll->slots[fd].events == 0) {
             stale = 1;
             continue;
         }
+        loop->counters.events++;
         if (UNLIKELY(tell(loop, fd, events[i].events) < 0)) {
             status = -1;
         }
@@ -371,22 +375,43 @@ poll_wait(LoopObj *loop, int64_t timeout)
         poll_raise(err);
         return -1;
     }
+    uint64_t ended_at = 0; // in the trace
+    if (UNLIKELY(loop->observer != NULL)) {
+        trace_poll(loop);
+    }
     if (timeout == 0) {
         if (poll->watched > 0) {
+            loop->counters.polls++;
             n = wait_for_events(poll, 0);
             err = errno;
         }
     }
     else {
+        loop_counters *counters = &loop->counters;
+        int64_t began = clock_nanoseconds(), ended;
+        counters->polls++;
+        counters->waiting_since = began;
+        moments_note(loop, began);
         loop->sleeping = 1;
         poll->asking = 1;
         Py_BEGIN_ALLOW_THREADS n = wait_for_events(poll, timeout);
         err = errno;
+        ended = clock_nanoseconds(); // to wait for the interpreter lock is not to have nothing to do
         Py_END_ALLOW_THREADS poll->asking = 0;
         loop->sleeping = 0;
+        counters->waiting_since = 0;
+        watchdog_loop_works(loop);
+        counters->waited += ended - began;
+        if (UNLIKELY(loop->observer != NULL)) {
+            ended_at = trace_now(loop);
+        }
     }
     /* Before signal handlers run: they may raise, and what was told once is not told again. */
-    if (n > 0 && UNLIKELY(tell_all(loop, n) < 0)) {
+    int told = n > 0 ? tell_all(loop, n) : 0;
+    if (UNLIKELY(loop->observer != NULL)) {
+        trace_polled(loop, ended_at, n);
+    }
+    if (UNLIKELY(told < 0)) {
         return -1;
     }
     if (breathe(PyThreadState_Get()) < 0) {

@@ -54,9 +54,12 @@ entry_as_handle(LoopObj *loop, ring_entry *entry)
             arg = subject;
             break;
         }
-        callback = PyObject_GetAttr(
-            subject, ring_kind(entry) == READY_READ ? loop->st->str._read_ready : loop->st->str._write_ready);
-        arg = NULL;
+        callback = context != NULL
+                       ? PyObject_GetAttrString(subject, "_lost_ready")
+                       : PyObject_GetAttr(subject,
+                                          ring_kind(entry) == READY_READ ? loop->st->str._read_ready
+                                                                         : loop->st->str._write_ready);
+        arg = context = NULL;
         break;
     default:
         callback = Py_NewRef(subject);
@@ -170,6 +173,19 @@ loop_report(LoopObj *loop, PyObject *callback, PyObject *arg)
 
 /* ---- slow callbacks ---- */
 
+/* What asyncio says of the handle, and of a step where its task is now: ctask/_messages.py. */
+static PyObject *
+format_step(ctask_state *st, PyObject *handle)
+{
+    PyObject *text = PyObject_CallOneArg(st->format_handle, handle);
+    PyObject *messages = text == NULL ? NULL : PyImport_ImportModule("ctask._messages");
+    PyObject *longer = messages == NULL ? NULL
+                                        : PyObject_CallMethod(messages, "place_step", "OO", text, handle);
+    Py_XDECREF(messages);
+    Py_XDECREF(text);
+    return longer;
+}
+
 /* asyncio's warning about a callback that took longer than loop.slow_callback_duration. */
 PART int
 report_slow(LoopObj *loop, PyObject *handle, double seconds)
@@ -184,7 +200,7 @@ report_slow(LoopObj *loop, PyObject *handle, double seconds)
     }
     result = PyObject_IsTrue(slow);
     if (result > 0) {
-        text = PyObject_CallOneArg(st->format_handle, handle);
+        text = format_step(st, handle);
         if (text != NULL) {
             res = PyObject_CallMethod(
                 st->logger, "warning", "sOO", "Executing %s took %.3f seconds", text, took);

@@ -3,7 +3,10 @@
    It takes from the ring what was in it when it began, and tells the exception handler what a callback raises
    (report.c).  iterate.c calls it, once an iteration. */
 
+#include "handles/clock.h"
 #include "loop/loop.h"
+#include "loop/observer.h"
+#include "loop/trace.h"
 #include "tasks/done.h"
 
 /* entry_forget() after it has run: what can be used again is kept. */
@@ -24,12 +27,22 @@ entry_drop(LoopObj *loop, ring_entry *entry)
     }
     Py_DECREF((PyObject *)ring_subject(entry));
     if (ring_kind(entry) >= READY_READ) {
+        Py_XDECREF((PyObject *)entry->context);
         return; // its argument is a function
     }
     Py_XDECREF((PyObject *)entry->arg);
     if (entry->context != NULL) {
         context_drop(&loop->st->base.contexts, entry->context);
     }
+}
+
+/* The same for one that raised, where room for code is better kept for those that do not. */
+static __attribute__((noinline)) void
+entry_drop_failed(LoopObj *loop, ring_entry *entry)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    entry_drop(loop, entry);
+    PyErr_SetRaisedException(raised);
 }
 
 /* ---- callbacks and handles ---- */
@@ -176,17 +189,14 @@ run_entry_shown(LoopObj *loop, ring_entry *entry)
     return status;
 }
 
-static int
+static inline __attribute__((always_inline)) int
 run_entry(LoopObj *loop, PyThreadState *ts, ring_entry *entry)
 {
     PyObject *subject = ring_subject(entry);
     unsigned kind = ring_kind(entry);
     int status;
-    if (UNLIKELY(loop->debug)) {
-        return run_entry_timed(loop, ts, entry);
-    }
-    if (UNLIKELY(loop->runs_replaced)) {
-        return run_entry_shown(loop, entry);
+    if (UNLIKELY(loop->runs_otherwise)) {
+        return loop->debug ? run_entry_timed(loop, ts, entry) : run_entry_shown(loop, entry);
     }
     if (kind == READY_HANDLE) {
         return UNLIKELY(current_flush(loop) < 0) ? -1 : run_handle(loop, ts, subject);
@@ -275,32 +285,112 @@ fetch_ahead(const ring *ready)
     }
 }
 
-/* Run what is ready now; what is pushed meanwhile waits for the next iteration. */
-PART int
-run_ready(LoopObj *loop, PyThreadState *ts)
+/* What is left of a turn, and whether it is over because something raised. */
+typedef struct {
+    size_t n;
+    int status;
+} turn_rest;
+
+/* An entry begins to run at `clock`, which is read if it was not when the one before it ended (0). */
+static __attribute__((noinline)) int64_t
+measure_begin(LoopObj *loop, int64_t clock)
 {
-    size_t n = ring_length(&loop->ready);
-    loop->trimmed &= n == 0;
-    int many = n >= FETCH_FROM, status = 0;
-    PyThreadState *outer = loop->draining; // of a loop that was made to nest
-    loop->draining = ts;
-    while (n-- > 0 && ring_length(&loop->ready) > 0) {
+    if (clock == 0) {
+        clock = clock_nanoseconds();
+        observer_mark_pushed(loop, clock);
+    }
+    observer_starts(loop, clock);
+    return clock;
+}
+
+static __attribute__((noinline)) int64_t
+measure_end(LoopObj *loop, const ring_entry *entry, int64_t began)
+{
+    unsigned kind = ring_kind(entry);
+    int is_step = kind == READY_STEP || (kind == READY_WAKE && task_is_exact(ring_subject(entry)));
+    int64_t ended = clock_nanoseconds();
+    observer_ran(loop, is_step, began, ended);
+    return ended;
+}
+
+/* run_entry(), measured and traced. */
+static inline __attribute__((always_inline)) int
+run_entry_observed(LoopObj *loop, PyThreadState *ts, ring_entry *entry, int64_t *clock, trace_slice *slice)
+{
+    char measured = loop->observer->measuring;
+    *clock = UNLIKELY(measured) ? measure_begin(loop, *clock) : 0;
+    if (LIKELY(loop->observer->traced.trace != NULL)) {
+        trace_begin(loop, entry, slice);
+    }
+    int status = run_entry(loop, ts, entry);
+    trace_end(loop, slice, status < 0);
+    if (UNLIKELY(measured)) {
+        *clock = measure_end(loop, entry, *clock);
+    }
+    return status;
+}
+
+/* At most n entries, as long as the loop has an observer. */
+static __attribute__((noinline)) turn_rest
+run_observed(LoopObj *loop, PyThreadState *ts, size_t n, int many)
+{
+    int64_t clock = 0; // when the entry before ended, if that was measured
+    trace_slice slice;
+    slice.owned = NULL;
+    trace_turn(loop);
+    for (; n > 0 && ring_length(&loop->ready) > 0 && loop->observer != NULL; n--) {
         if (UNLIKELY(many)) {
             fetch_ahead(&loop->ready);
         }
         ring_entry entry = ring_pop(&loop->ready);
+        int status = run_entry_observed(loop, ts, &entry, &clock, &slice);
+        if (UNLIKELY(loop->corked != NULL)) {
+            loop->uncork(loop);
+        }
+        if (UNLIKELY(status < 0)) {
+            entry_drop_failed(loop, &entry);
+            return (turn_rest){n - 1, -1};
+        }
+        entry_drop(loop, &entry);
+    }
+    return (turn_rest){n, 0};
+}
+
+/* Run what is ready now; what is pushed meanwhile waits for the next iteration. */
+PART int
+run_ready(LoopObj *loop, PyThreadState *ts)
+{
+    size_t n = ring_length(&loop->ready), all = n;
+    loop->trimmed &= n == 0;
+    int many = n >= FETCH_FROM, status = 0;
+    PyThreadState *outer = loop->draining; // of a loop that was made to nest
+    loop->draining = ts;
+    while (n > 0 && ring_length(&loop->ready) > 0) {
+        if (UNLIKELY(loop->observer != NULL)) {
+            turn_rest rest = run_observed(loop, ts, n, many);
+            n = rest.n;
+            status = rest.status;
+            if (status < 0) {
+                break;
+            }
+            continue;
+        }
+        if (UNLIKELY(many)) {
+            fetch_ahead(&loop->ready);
+        }
+        ring_entry entry = ring_pop(&loop->ready);
+        n--;
         status = run_entry(loop, ts, &entry);
         if (UNLIKELY(loop->corked != NULL)) {
             loop->uncork(loop);
         }
         if (UNLIKELY(status < 0)) {
-            PyObject *raised = PyErr_GetRaisedException();
-            entry_drop(loop, &entry);
-            PyErr_SetRaisedException(raised);
+            entry_drop_failed(loop, &entry);
             break;
         }
         entry_drop(loop, &entry);
     }
+    loop->counters.callbacks += all - n;
     loop->draining = outer;
     if (LIKELY(status == 0)) {
         ring_trim(&loop->ready);

@@ -327,18 +327,83 @@ Loop_create_future(PyObject *self, PyObject *Py_UNUSED(ignored))
     return future_create(((LoopObj *)self)->st, self);
 }
 
-/* Has a program put a class of its own in the place of asyncio.tasks.Task?  Then tasks are to be of it. */
-static int
-task_class_is_foreign(ctask_state *st)
+/* Tracers give asyncio's function other code, of which theirs is a constant; none of a compiler's can be called. */
+static __attribute__((noinline)) int
+look_at_create_task(ctask_state *st, PyObject *code)
 {
-    PyObject *cls = PyDict_GetItemWithError(PyModule_GetDict(st->tasks_module), st->str.Task);
+    PyObject *constants = ((PyCodeObject *)code)->co_consts;
+    int wrapped = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(constants); i++) {
+        wrapped |= PyCallable_Check(PyTuple_GET_ITEM(constants, i));
+    }
+    st->loop.create_task_is_wrapped = (char)wrapped;
+    Py_XSETREF(st->create_task_code, Py_NewRef(code));
+    return wrapped;
+}
+
+static inline int
+create_task_is_wrapped(ctask_state *st)
+{
+    if (UNLIKELY(!PyFunction_Check(st->stock_create_task))) {
+        return 0;
+    }
+    PyObject *code = PyFunction_GET_CODE(st->stock_create_task);
+    return LIKELY(code == st->create_task_code) ? st->loop.create_task_is_wrapped
+                                                : look_at_create_task(st, code);
+}
+
+static __attribute__((noinline)) PyObject *
+look_for_task_class(ctask_state *st)
+{
+    st->loop.task_keys = NULL;
+    PyObject *cls = PyDict_GetItemWithError(st->tasks_names, st->str.Task);
+    if (cls == NULL) {
+        PyErr_Clear(); // asyncio's own code looks, too
+        return NULL;
+    }
+    PyDictObject *names = (PyDictObject *)st->tasks_names;
+    PyDictKeysObject *keys = names->ma_keys;
+    if (names->ma_values == NULL && DK_IS_UNICODE(keys)) {
+        for (Py_ssize_t i = 0; i < keys->dk_nentries; i++) {
+            if (DK_UNICODE_ENTRIES(keys)[i].me_key == st->str.Task) {
+                st->loop.task_keys = keys;
+                st->loop.task_index = i;
+                break;
+            }
+        }
+    }
+    return cls;
+}
+
+/* asyncio.tasks.Task, borrowed, where it was found last; NULL if there is none.  As in handles/clock.c the table of
+   keys is compared as an address only: another one that got it has this name in that place, or is searched. */
+static inline PyObject *
+task_class(ctask_state *st)
+{
+    PyDictKeysObject *keys = ((PyDictObject *)st->tasks_names)->ma_keys;
+    if (LIKELY(keys == st->loop.task_keys && st->loop.task_index < keys->dk_nentries &&
+               DK_UNICODE_ENTRIES(keys)[st->loop.task_index].me_key == st->str.Task)) {
+        return DK_UNICODE_ENTRIES(keys)[st->loop.task_index].me_value;
+    }
+    return look_for_task_class(st);
+}
+
+/* Has a program put a class of its own in the place of asyncio.tasks.Task, or code of its own into asyncio's
+   create_task()?  Then tasks are to be of it, and to be made by that. */
+static inline int
+tasks_are_foreign(ctask_state *st)
+{
+    if (UNLIKELY(create_task_is_wrapped(st))) {
+        return 1;
+    }
+    PyObject *cls = task_class(st);
     return cls != st->stock_Task && cls != (PyObject *)st->TaskType;
 }
 
 PART int
 schedule_creates_tasks(LoopObj *loop)
 {
-    return !loop->tasks_overridden && loop->task_factory == Py_None && !task_class_is_foreign(loop->st);
+    return !loop->tasks_overridden && loop->task_factory == Py_None && !tasks_are_foreign(loop->st);
 }
 
 PyDoc_STRVAR(create_task_doc,
@@ -380,11 +445,11 @@ Loop_create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
             known = 0;
         }
     }
-    if (LIKELY(known && coro != NULL && !task_class_is_foreign(st))) {
+    if (LIKELY(known && coro != NULL && !tasks_are_foreign(st))) {
         return loop_check_open(loop) < 0 ? NULL : task_create(st, self, coro, name, context, eager);
     }
-    /* A task factory, whose calling convention differs between versions, another class, or a mistake: asyncio's
-       own. */
+    /* A task factory, whose calling convention differs between versions, another class, a tracer, or a mistake:
+       asyncio's own. */
     PyObject *stack[8];
     Py_ssize_t total = nargs + nkw;
     if (total > 7) {
@@ -423,5 +488,11 @@ static PyMethodDef schedule_methods[] = {
 PART int
 schedule_setup(PyObject *Py_UNUSED(module), ctask_state *st)
 {
+    if (PyModule_Check(st->tasks_module)) {
+        st->tasks_names = Py_NewRef(PyModule_GetDict(st->tasks_module));
+    }
+    else if ((st->tasks_names = PyDict_New()) == NULL) { // of somebody's own: it is asked by asyncio's code
+        return -1;
+    }
     return add_methods(st->LoopType, schedule_methods);
 }

@@ -28,17 +28,28 @@
     X(format_callback_source, "asyncio.format_helpers", "_format_callback_source") \
     X(tasks_module, "asyncio", "tasks")                                            \
     X(format_handle, "asyncio.base_events", "_format_handle")                      \
+    X(partial, "functools", "partial")                                             \
     X(logger, "asyncio.log", "logger")
 
 #define LOOP_TYPES(X) X(LoopType)
 
-#define LOOP_OBJECTS(X) X(stock_create_task)
+/* create_task_code: what it had when it was last looked at, NULL at first (schedule.c). */
+#define LOOP_OBJECTS(X)  \
+    X(stock_create_task) \
+    X(create_task_code)  \
+    X(tasks_names)
 
 #define LOOP_FREELISTS(X)
 
 struct loop_state {
+    struct list_node open; // the loops that are (loops.c), borrowed
+    struct trace *trace; // owned; NULL unless somebody traces (trace.c)
+    uint64_t traces; // so far
     struct list_node blocking_files; // those of open transports (blocking.c), borrowed
     int (*descriptor_of_owner)(PyObject *owner); // who called watch_own(); -1: closed behind it (transport.c)
+    char create_task_is_wrapped; // that code is a tracer's
+    void *task_keys; // where asyncio.tasks.Task was last (schedule.c)
+    Py_ssize_t task_index;
     unsigned forks; // between the process that loaded the module and this one (fork.c)
 };
 

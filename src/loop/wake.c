@@ -4,6 +4,7 @@
    a loop that sleeps in the kernel, and a loop that does not sleep costs no system call. */
 
 #include "loop/loop.h"
+#include "loop/trace.h"
 
 static void
 wake_if_sleeping(LoopObj *loop)
@@ -24,6 +25,9 @@ Loop_call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t narg
 {
     PyObject *handle = schedule_soon((LoopObj *)self, 1, args, nargs, kwnames);
     if (handle != NULL) {
+        if (UNLIKELY(((LoopObj *)self)->observer != NULL)) {
+            trace_thread((LoopObj *)self);
+        }
         wake_if_sleeping((LoopObj *)self);
     }
     return handle;

@@ -374,11 +374,15 @@ Loop_watched(PyObject *self, PyObject *obj)
     if (number == NULL) {
         return NULL;
     }
+    int collects = PyGC_Disable(); // up to 3.11 a collection may come, and anything with it
     PyObject *result = PyTuple_Pack(4,
                                     slot->file == NULL ? number : slot->file,
                                     number,
                                     slot->reader == NULL ? Py_None : slot->reader,
                                     slot->writer == NULL ? Py_None : slot->writer);
+    if (collects) {
+        PyGC_Enable();
+    }
     Py_DECREF(number);
     return result;
 }

@@ -238,7 +238,7 @@ def test_time_is_the_monotonic_clock(loop):
 
 
 def test_repr(impl, loop, run):
-    name = impl.EventLoop.__name__
+    name = impl.EventLoop.__name__ if impl.name == "asyncio" else "ctask.EventLoop"
     assert repr(loop) == f"<{name} running=False closed=False debug=False>"
 
     async def main():

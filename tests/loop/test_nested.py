@@ -126,6 +126,24 @@ async def sleeps(seconds, value=None):
     return value
 
 
+def test_an_iteration_that_is_replaced_while_the_loop_runs_is_the_next(cls):
+    loop, seen = cls(), []
+
+    def counted(loop):
+        seen.append(len(loop._ready))
+        once(loop)
+
+    async def main():
+        cls._run_once = counted
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return 7
+
+    assert loop.run_until_complete(main()) == 7
+    assert seen == [1, 1, 1]  # two steps, and what ends the run
+    loop.close()
+
+
 def test_a_run_inside_a_task(nested):
     async def main(loop):
         me = asyncio.current_task()
