@@ -3,7 +3,8 @@
 CTASK_PGO=1        optimise for what a run of the benchmarks did: compiles twice (gcc, clang)
 CTASK_OLD_GLIBC=1  ask for old versions of glibc's functions (tools/wheels)
 CTASK_WERROR=1     warnings are errors (CI)
-CTASK_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (tools/sanitize)
+CTASK_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (tools/sanitize);
+                   "thread": ThreadSanitizer (tools/tsan)
 
 What Python was compiled with often asks for debug information, four times as much as all the rest.
 It is left out unless CFLAGS has a -g of one's own.
@@ -16,12 +17,41 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+MARKER = (
+    'ctask; sys_platform == "linux" and platform_python_implementation == "CPython" '
+    'and python_version >= "3.11" and python_version < "3.16"'
+)
+
+
+def refuse_others() -> None:
+    """End with one line where ctask cannot be built, before anything is tried."""
+    name = {"cpython": "CPython", "pypy": "PyPy"}.get(
+        sys.implementation.name, sys.implementation.name
+    )
+    free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    if (
+        sys.platform != "linux"
+        or name != "CPython"
+        or not (3, 11) <= sys.version_info[:2] < (3, 16)
+        or free_threaded
+    ):
+        version = ".".join(map(str, sys.version_info[:2])) + (
+            " free-threaded" if free_threaded else ""
+        )
+        raise SystemExit(
+            "ctask is for CPython 3.11 to 3.15 with the GIL, on Linux, and this is "
+            f"{name} {version} on {sys.platform}; to have it where it runs, depend on: {MARKER}"
+        )
+
+
+refuse_others()
 
 
 def flag(name: str) -> bool:
@@ -44,10 +74,15 @@ if flag("CTASK_OLD_GLIBC"):
     # Where dlopen() was. The interpreter may be linked without it.
     link_args += ["-Wl,--no-as-needed", "-l:libdl.so.2"]
 if flag("CTASK_SANITIZE"):
-    sanitize = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
-    # -UNDEBUG: the assertions are worth most here.  Undefined behaviour traps, and is reported by
-    # AddressSanitizer: with a second run-time library neither knows where the report should go.
-    compile_args += ["-O1", "-g", "-UNDEBUG", *sanitize, "-fsanitize-undefined-trap-on-error"]
+    if os.environ["CTASK_SANITIZE"] == "thread":
+        sanitize, trap = ["-fsanitize=thread"], []
+    else:
+        # Undefined behaviour traps, and is reported by AddressSanitizer: with a second run-time
+        # library neither knows where the report should go.
+        sanitize = ["-fsanitize=address,undefined"]
+        trap = ["-fsanitize-undefined-trap-on-error"]
+    # -UNDEBUG: the assertions are worth most here.
+    compile_args += ["-O1", "-g", "-UNDEBUG", *sanitize, "-fno-omit-frame-pointer", *trap]
     link_args += sanitize
 elif not any(word.startswith("-g") for word in os.environ.get("CFLAGS", "").split()):
     link_args.append("-Wl,--strip-debug")

@@ -7,6 +7,7 @@ way; what it does not catch is shown without the frames that it was started from
 import builtins
 import os
 import pkgutil
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -18,7 +19,9 @@ import ctask
 from ctask import _install
 
 HELP = """\
-usage: {program} [--debug] (SCRIPT | -m MODULE | -c CODE | -) [ARG ...]
+usage: {program} [OPTION ...] (SCRIPT | -m MODULE | -c CODE | -) [ARG ...]
+       {program} (ps | pstree | stacks | top) [--json] [--tasks N] PID
+       {program} trace [--seconds N] [--output FILE] PID
 
 Run a Python program as `python` would, with the tasks, futures and event loop
 of asyncio in C.
@@ -28,21 +31,44 @@ of asyncio in C.
   -c CODE        a program given as text
   -              a program read from standard input
 
+  ps PID         the tasks of a running program as a table
+  pstree PID     who waits for whom, as a tree
+  stacks PID     where each task waits, as tracebacks
+  top PID        what its loops do, every second
+  trace PID      what its loops do in the next 5 seconds, as a timeline
+                 (a script of such a name is ./ps)
+
   --debug        asyncio's debug mode, as with PYTHONASYNCIODEBUG=1
+  --watch SECONDS
+                 report what keeps an event loop for longer, with its stack, to
+                 the logger ctask.watch; as with CTASK_WATCH=SECONDS
+  --trace FILE   write down what the event loops do: FILE.html draws a timeline,
+                 any other is for Perfetto and Chrome
   -V, --version  print the version and exit
   -h, --help     print this and exit
 """
 
 
+_COMMANDS = ("ps", "pstree", "stacks", "top", "trace")  # of ctask/observe/commands.py
+
+
 def main() -> None:
     """Run what the command line names: the entry point of `python -m ctask` and of `ctask`."""
+    if sys.argv[1:2] and sys.argv[1] in _COMMANDS:
+        from ctask.observe import commands
+
+        sys.exit(commands.run(sys.argv[1], sys.argv[2:]))
     run, what = _parse(sys.argv[1:])
     _install.install_with(_install.CommandPolicy)
+    _install.inherit()
     try:
         run(what)
-    except SystemExit:
+        _end_trace()
+    except SystemExit as end:
+        _end_trace(end.code in (None, 0))
         raise
     except BaseException:
+        _end_trace(False)
         # The interpreter reports it, sets the exit status and, after a KeyboardInterrupt, dies of
         # the signal.  All that remains to do is to hide where the exception came through.
         sys.excepthook = _without_our_frames(sys.excepthook)
@@ -65,6 +91,10 @@ def _parse(args: list[str]) -> tuple[Callable[[str], None], str]:
         match option:
             case "--debug":
                 _set_debug()
+            case "--watch":
+                _set_watch(args.pop(0) if args else None)
+            case "--trace":
+                _set_trace(args.pop(0) if args else None)
             case "--":
                 break
             case "-h" | "--help":
@@ -73,12 +103,25 @@ def _parse(args: list[str]) -> tuple[Callable[[str], None], str]:
             case "-V" | "--version":
                 print(f"ctask {ctask.__version__} on Python {sys.version.partition(' ')[0]}")
                 sys.exit()
+            case _ if option.startswith("--watch="):
+                _set_watch(option.partition("=")[2])
+            case _ if option.startswith("--trace="):
+                _set_trace(option.partition("=")[2])
             case _:
-                _refuse(f"Unknown option: {option}")
+                _refuse(f"Unknown option: {option}{_hint(option)}")
     if not args:
         _refuse()
     sys.argv[:] = args
     return (_run_stdin if args[0] == "-" else _run_path), args[0]
+
+
+def _hint(option: str) -> str:
+    if re.fullmatch("-[bBdEiIOPqRsSuvWxX].*", option):
+        return f"; Python's own options come before -m: python {option} ... -m ctask ..."
+    from difflib import get_close_matches
+
+    known = re.findall(r"^  (?:-\w, )?(--[a-z]+)", HELP, re.MULTILINE)
+    return "".join(f". Did you mean {name}?" for name in get_close_matches(option, known, 1))
 
 
 def _help() -> str:
@@ -98,6 +141,42 @@ def _set_debug() -> None:
         from asyncio import coroutines
 
         coroutines._is_debug_mode = lambda: True  # type: ignore[attr-defined]
+
+
+def _set_watch(seconds: str | None) -> None:
+    from ctask.observe.watch import watch_process
+
+    if seconds is None:
+        _refuse("Argument expected for the --watch option")
+    try:
+        watch_process(seconds)
+    except ValueError:
+        _refuse(f"--watch takes a number of seconds, like 0.1, not {seconds!r}")
+    os.environ["CTASK_WATCH"] = seconds  # for the processes that the program starts
+
+
+def _set_trace(path: str | None) -> None:
+    global _trace
+    from ctask.observe.trace import cannot_write, trace
+
+    if not path:
+        _refuse("Argument expected for the --trace option")
+    if _trace is not None:
+        _refuse("--trace is given twice")
+    try:
+        _trace = trace(path)
+    except OSError as error:
+        print(f"ctask: {cannot_write(path, error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+_trace: Any = None  # of --trace
+
+
+def _end_trace(succeeded: bool = True) -> None:
+    """Write it; a failure is the exit status of a program that has none of its own."""
+    if _trace is not None and not _trace.stop_and_say() and succeeded:
+        sys.exit(1)
 
 
 # ---- the forms of a program ----

@@ -6,6 +6,7 @@ made anew: `eager_task_factory`.
 """
 
 import asyncio
+import os
 import sys
 import threading
 from asyncio import (
@@ -21,6 +22,7 @@ from asyncio import (
 )
 from typing import TYPE_CHECKING, Any
 
+from ctask import _which
 from ctask._ctask import (
     Future,
     Task,
@@ -106,9 +108,16 @@ def install() -> None:
     """Make ctask the default of asyncio: its loop, Task and Future, also in asyncio.run().
 
     What was imported from asyncio by name before keeps working beside ctask's.  Calling it twice
-    is harmless.  Raises RuntimeError while an event loop is running.
+    is harmless, and so is calling it while a loop of ctask's runs.  Raises RuntimeError while
+    another event loop runs in this thread.  If one runs later, a line on stderr says so, once in a
+    process and not with CTASK_QUIET=1 in the environment.
     """
     install_with(DefaultPolicy)
+
+
+def installed() -> bool:
+    """Return whether install() is in force: whether asyncio's default is ctask."""
+    return bool(_replaced)
 
 
 def uninstall() -> None:
@@ -117,18 +126,45 @@ def uninstall() -> None:
     What somebody else has replaced since then, the policy or a name, stays as it is.  Raises
     RuntimeError while an event loop is running.
     """
-    _refuse_while_running("uninstall")
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("ctask.uninstall() cannot be called while an event loop is running")
     with _lock:
         _put_back()
+
+
+def install_as_environment_says() -> None:
+    """install() for a process that CTASK_INSTALL reached; a line on stderr if that cannot be."""
+    try:
+        install_with(CommandPolicy)
+    except RuntimeError as error:
+        print(f"ctask: CTASK_INSTALL: {error}", file=sys.stderr)
+
+
+def inherit() -> None:
+    """Have Python programs that this one starts install ctask, too.
+
+    Those which multiprocessing starts anew, or a reloader.  What a child makes of it is in
+    ctask/child-site/sitecustomize.py; one that ignores its environment (-E, -I) takes no notice.
+    """
+    os.environ["CTASK_INSTALL"] = "1"
+    directory = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child-site")
+    path = os.environ.get("PYTHONPATH")
+    if directory not in (path or "").split(os.pathsep):
+        os.environ["PYTHONPATH"] = f"{directory}{os.pathsep}{path}" if path else directory
 
 
 def install_with(policy: type[DefaultPolicy]) -> None:
     """install(), with `policy` as the default policy."""
     global _previous_policy
-    _refuse_while_running("install")
     with _lock:
         if _replaced:
             return
+        running = asyncio._get_running_loop()
+        if running is not None and not isinstance(running, EventLoop):
+            raise RuntimeError(
+                "ctask.install() cannot be called while an event loop is running that is not "
+                f"ctask's ({_which.name_of(running)}): {_which.remedy()}"
+            )
         replacements = _replacements(policy)
         try:
             _previous_policy = _get_policy()
@@ -137,21 +173,29 @@ def install_with(policy: type[DefaultPolicy]) -> None:
                     _replaced.append((module, name, getattr(module, name), value))
                     setattr(module, name, value)
             _pass_for_asyncio(True)
+            _which.asked = True
             for module, _, before, value in _replaced:
                 if module in (locks, queues, streams, taskgroups, timeouts):
                     _rename(value, before)
-            _set_policy(policy())
+            new = policy()
+            if running is not None:
+                _hand_over(_previous_policy, new, running)
+            _set_policy(new)
         except BaseException:
             _put_back()
             raise
 
 
-def _refuse_while_running(what: str) -> None:
-    if asyncio._get_running_loop() is not None:
-        raise RuntimeError(f"ctask.{what}() cannot be called while an event loop is running")
+def _hand_over(old: Any, new: DefaultPolicy, loop: asyncio.AbstractEventLoop) -> None:
+    """Have a loop that runs stay this thread's current one, under the new policy."""
+    local = getattr(old, "_local", None)  # of asyncio's own, which warn when they are asked
+    if getattr(local, "_loop", None) is loop:
+        new.set_event_loop(loop)
+        local._loop = None  # type: ignore[union-attr]
 
 
 def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
+    set_running = _which.looked_at(events._set_running_loop)
     found: list[tuple[Any, str, Any]] = [
         (asyncio, "Future", Future),
         (futures, "Future", Future),
@@ -169,6 +213,7 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         *_both(timeouts, Timeout, timeout, timeout_at),
         # asyncio.set_event_loop_policy(None) makes the default again: it stays ctask's.
         (unix_events, _POLICY_NAME, policy),
+        *((place, "_set_running_loop", set_running) for place in (asyncio, events)),
     ]
     if sys.version_info >= (3, 12):
         factory = tasks.create_eager_task_factory(Task)
@@ -205,6 +250,7 @@ def _rename(ours: Any, stock: Any) -> None:
 def _put_back() -> None:
     global _previous_policy
     _pass_for_asyncio(False)
+    _which.asked = False
     while _renamed:
         ours, names = _renamed.popitem()
         for key, value in names.items():

@@ -15,12 +15,20 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 from ctask import _ctask, _dns, _process
 from ctask._ready import ReadyQueue
 
+# Who runs a program to its end calls this; run_forever() alone may be but a turn.
+_RUN_UNTIL_COMPLETE = asyncio.BaseEventLoop.run_until_complete.__code__
 _DATAGRAM_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 try:
     from ctask import _tls
 except ImportError:  # a Python without ssl
     _tls = None  # type: ignore[assignment]
+
+
+# Called with a loop that begins to run and with one that was closed, while loops are watched
+# (ctask/observe/watch.py).
+on_run: Callable[["EventLoop"], None] | None = None
+on_close: Callable[["EventLoop"], None] | None = None
 
 
 class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
@@ -58,6 +66,7 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
     if TYPE_CHECKING:  # what asyncio's loop has and its stubs do not show
         _ssock: Any
         _csock: Any
+        _transports: Any
 
         def _check_running(self) -> None: ...
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
@@ -69,6 +78,14 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         super().__init__(_Selector(self))  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        cls = type(self)
+        name = "ctask.EventLoop" if cls is EventLoop else f"{cls.__name__} (ctask.EventLoop)"
+        return (
+            f"<{name} running={self.is_running()} closed={self.is_closed()} "
+            f"debug={self.get_debug()}>"
+        )
 
     @property
     def _ready(self) -> ReadyQueue:
@@ -95,6 +112,8 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
             events._set_running_loop(self)
             # Where tasks look, should a program have replaced the function above.
             _ctask._set_running_loop(self)
+            if on_run is not None:
+                on_run(self)
             self._run()
         finally:
             self._stopping = False
@@ -103,6 +122,10 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
             _ctask._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*hooks)
+            if self._debug and sys._getframe(1).f_code is _RUN_UNTIL_COMPLETE:
+                from ctask import _messages
+
+                _messages.report_deadlocks(self)
 
     def close(self) -> None:
         """Close the loop: forget what is scheduled, close its descriptors, let the executor go.
@@ -111,6 +134,18 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
         """
         super().close()
         self._release()
+        if on_close is not None:
+            on_close(self)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Log the message and the context, as asyncio's loop does.
+
+        Of a task or future it says as well where it was created, and of a task that is pending what
+        it waits for, and where.
+        """
+        from ctask import _messages
+
+        super().default_exception_handler(_messages.explain(context))
 
     # The policy may let go of a loop when the interpreter ends, after asyncio's modules and this
     # one were emptied; asyncio's __del__() fails then.
@@ -278,6 +313,14 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
             if reading:
                 transp.resume_reading()
 
+    def _sock_sendfile_native_impl(
+        self, fut: asyncio.Future[int], registered_fd: int | None, sock: socket.socket, *rest: Any
+    ) -> None:
+        # There is no flag for one call: it would wait, had somebody the file block meanwhile.
+        if sock.gettimeout() == 0 and sock.fileno() >= 0:
+            os.set_blocking(sock.fileno(), False)
+        super()._sock_sendfile_native_impl(fut, registered_fd, sock, *rest)  # type: ignore
+
     # Early releases send from where the file is when the offset is 0, and leave a position that
     # says nothing when nothing was sent.
 
@@ -336,6 +379,7 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
 
 
 EventLoop._adopt_methods()
+_process.own_create_task = EventLoop.create_task
 
 
 class _Selector:

@@ -7,27 +7,158 @@ starting a child was given up, all have what the newest have.
 """
 
 import asyncio
+import collections
 import contextlib
 import os
 import sys
 import threading
+import types
 import warnings
-from asyncio import unix_events
+from asyncio import base_subprocess, unix_events
 from asyncio.log import logger
+from collections.abc import Generator
 from typing import Any
 
+from ctask import _spawn
+
+_ReadProto: Any = base_subprocess.ReadSubprocessPipeProto
+_WriteProto: Any = base_subprocess.WriteSubprocessPipeProto
 _Base: Any = unix_events._UnixSubprocessTransport  # type: ignore[attr-defined]
 
 
+# EventLoop.create_task, which _loop.py sets once the class has it.
+own_create_task: Any = None
+
+
+def _connects_as_we_do(loop: Any) -> bool:
+    """Does the loop connect pipes as ctask's does?"""
+    return (
+        getattr(loop.connect_read_pipe, "__func__", None) is _connect_read_pipe
+        and getattr(loop.connect_write_pipe, "__func__", None) is _connect_write_pipe
+    )
+
+
+_connect_read_pipe = asyncio.SelectorEventLoop.connect_read_pipe
+_connect_write_pipe = asyncio.SelectorEventLoop.connect_write_pipe
+
+
 class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
-    """asyncio's, whose wait() ends with the child on every release, and never hangs."""
+    """asyncio's, whose wait() ends with the child on every release, and never hangs.
 
+    Its pipes are connected at once, and its protocol is told in the loop's next turn.  asyncio's
+    task that does so is made where it could be seen: by a task factory, in debug mode, or by a loop
+    that makes tasks or connects pipes in its own way.
+    """
+
+    # asyncio's, whose types its stubs do not show.
+    _proc: Any
+    _returncode: Any
     _pipes: dict[int, Any]
+    _pending_calls: Any
+    _exit_waiters: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        loop: Any,
+        protocol: Any,
+        args: Any,
+        shell: bool,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        bufsize: int,
+        extra: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        # What subprocess_exec() waits for: a future, or only the loop's next turn.
+        self._connected: asyncio.Future[None] | None = None
         self._waiting: set[asyncio.Future[int]] = set()
         self._connecting: asyncio.Task[Any] | None = None
-        super().__init__(*args, **kwargs)
+        self._failure: BaseException | None = None
+        inherits = stdin is stdout is stderr is None
+        if (
+            loop._debug
+            or loop._task_factory is not None
+            or type(loop).create_task is not own_create_task
+            or not (inherits or _connects_as_we_do(loop))
+        ):
+            waiter = self._connected = loop.create_future()
+            super().__init__(
+                loop,
+                protocol,
+                args,
+                shell,
+                stdin,
+                stdout,
+                stderr,
+                bufsize,
+                waiter=waiter,
+                extra=extra,
+                **kwargs,
+            )
+            return
+        self._extra = {} if extra is None else extra
+        self._closed = self._finished = False
+        self._protocol = protocol
+        self._loop = loop
+        self._proc = self._pid = self._returncode = None
+        self._exit_waiters = ()
+        self._pending_calls = None
+        self._pipes = {}
+        try:
+            self._start(args, shell, stdin, stdout, stderr, bufsize, **kwargs)
+        except BaseException:
+            self.close()
+            raise
+        proc = self._proc
+        self._pid = proc.pid
+        self._extra["subprocess"] = proc
+        pipes = self._pipes
+        if inherits:
+            loop.call_soon(protocol.connection_made, self)
+            return
+        try:
+            if proc.stdin is not None:
+                pipes[0] = proto = _WriteProto(self, 0)
+                proto.pipe = loop._make_write_pipe_transport(proc.stdin, proto)
+            if proc.stdout is not None:
+                pipes[1] = proto = _ReadProto(self, 1)
+                proto.pipe = loop._make_read_pipe_transport(proc.stdout, proto)
+            if proc.stderr is not None:
+                pipes[2] = proto = _ReadProto(self, 2)
+                proto.pipe = loop._make_read_pipe_transport(proc.stderr, proto)
+        except Exception as exc:
+            self._failure = exc
+            self._pending_calls = collections.deque()  # the protocol is told of nothing
+            if proto.pipe is None:
+                del pipes[proto.fd]
+        else:
+            # Behind the pipes' own connection_made(), before anything of theirs or the exit.
+            loop.call_soon(protocol.connection_made, self)
+
+    def _start(
+        self,
+        args: Any,
+        shell: bool,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        bufsize: int,
+        **kwargs: Any,
+    ) -> None:
+        self._proc = _spawn.start(args, shell, stdin, stdout, stderr, bufsize, kwargs)
+
+    def _process_exited(self, returncode: int) -> None:
+        loop = self._loop
+        if loop._debug or self._pending_calls is not None:
+            super()._process_exited(returncode)
+            return
+        assert self._returncode is None, self._returncode
+        self._returncode = returncode
+        if self._proc.returncode is None:
+            self._proc.returncode = returncode
+        loop.call_soon(self._protocol.process_exited)
+        self._try_finish()
 
     async def _wait(self) -> int:
         if self._returncode is None:
@@ -41,14 +172,19 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
         return returncode
 
     def _try_finish(self) -> None:
+        if self._returncode is None:
+            return
         # Here, as this comes behind process_exited() and before connection_lost(), which up to
         # 3.13.0 had to come first: it never does when the pipes were not all connected, nor as
         # long as a grandchild has them.
-        if self._returncode is not None:
-            for waiter in self._waiting:
-                if not waiter.done():
-                    waiter.set_result(self._returncode)
-        super()._try_finish()
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(self._returncode)
+        for proto in self._pipes.values():
+            if proto is None or not proto.disconnected:
+                return
+        self._finished = True
+        self._call(self._call_connection_lost, None)
 
     async def _connect_pipes(self, waiter: Any) -> None:
         if self._closed:  # given up before this began
@@ -91,15 +227,21 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the pipes and kill the child if it runs.  (asyncio.SubprocessTransport.close)"""
-        pipes = self._pipes
-        if self._loop is not None and self._loop.is_closed():
-            self._pipes = {}  # they cannot be told any more; their files go with them
-        try:
-            # Not ours to kill: it runs as somebody else.
-            with contextlib.suppress(PermissionError):
-                super().close()
-        finally:
-            self._pipes = pipes
+        if self._closed:
+            return
+        self._closed = True
+        loop = self._loop
+        # They cannot be told by a loop that is closed; their files go with them.
+        if loop is None or not loop.is_closed():
+            for proto in self._pipes.values():
+                if proto is not None:
+                    proto.pipe.close()
+        if self._returncode is None and self._proc is not None and self._proc.poll() is None:
+            if loop.get_debug():
+                logger.warning("Close running child process: kill %r", self)
+            # Ended already, or not ours to kill: it runs as somebody else.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                self._proc.kill()
 
     def send_signal(self, signal: int) -> None:
         """Send a signal, unless the child has ended.  (asyncio.SubprocessTransport.send_signal)"""
@@ -117,7 +259,7 @@ class _Child:
         self._transport = transport
         self._pidfd = -1
         try:
-            self._pidfd = os.pidfd_open(transport.get_pid())
+            self._pidfd = os.pidfd_open(transport._pid)
         except OSError:
             # An old kernel, a sandbox that forbids it, or no descriptor left.  The child runs
             # already: a thread waits for it.
@@ -142,7 +284,7 @@ class _Child:
             self._loop.call_soon_threadsafe(self._exited)
 
     def _exited(self) -> None:
-        loop, transport, pid = self._loop, self._transport, self._transport.get_pid()
+        loop, transport, pid = self._loop, self._transport, self._transport._pid
         if self._pidfd >= 0:
             loop._remove_reader(self._pidfd)
         try:
@@ -197,6 +339,15 @@ else:
         return watcher
 
 
+_NOTHING = contextlib.nullcontext()
+
+
+@types.coroutine
+def _turn() -> Generator[None, None, None]:
+    """Let the loop run what is ready."""
+    yield
+
+
 async def make_subprocess_transport(
     self: Any,
     protocol: Any,
@@ -211,9 +362,8 @@ async def make_subprocess_transport(
 ) -> Any:
     """Start a child; what loop.subprocess_exec() and subprocess_shell() stand on."""
     watcher = _watcher_of_program(self)
-    waiter = self.create_future()
     # Up to 3.13 one that takes all children's exits has to be told before there is a new one.
-    entered: Any = watcher if hasattr(watcher, "__enter__") else contextlib.nullcontext()
+    entered: Any = watcher if hasattr(watcher, "__enter__") else _NOTHING
     with entered:
         transport = _UnixSubprocessTransport(
             self,
@@ -224,8 +374,7 @@ async def make_subprocess_transport(
             stdout,
             stderr,
             bufsize,
-            waiter=waiter,
-            extra=extra,
+            extra,
             **kwargs,
         )
         try:
@@ -241,7 +390,12 @@ async def make_subprocess_transport(
             transport.close()
             raise
     try:
-        await waiter
+        if transport._failure is not None:
+            raise transport._failure
+        if transport._connected is None:
+            await _turn()
+        else:
+            await transport._connected
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as exc:

@@ -55,6 +55,6 @@ def run(
     something that is no coroutine, and whatever the coroutine raises.
     """
     if asyncio._get_running_loop() is not None:
-        raise RuntimeError("asyncio.run() cannot be called from a running event loop")
+        raise RuntimeError("ctask.run() cannot be called from a running event loop")
     with Runner(debug=debug, loop_factory=loop_factory) as runner:
         return runner.run(main)

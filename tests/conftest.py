@@ -18,6 +18,7 @@ import functools
 import gc
 import importlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,7 +34,9 @@ from pathlib import Path
 
 import pytest
 from helpers import streams
+from helpers.command import command  # noqa: F401
 from helpers.evil import stands  # noqa: F401
+from helpers.namespaces import ns  # noqa: F401
 from helpers.tls_peer import begin, session, shake, side, steps, way  # noqa: F401
 
 # A checkout's ctask/ has no compiled module: tests are about the package that is installed.
@@ -88,6 +92,19 @@ IMPL = stock_namespace() if STOCK else ctask_namespace()
 LIVING = (asyncio.Future, IMPL.Future, asyncio.Handle, IMPL.Handle, asyncio.AbstractEventLoop)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """All tests, with nothing said of how: by as many processes as there are cores (pytest-xdist).
+
+    Some of them are run by one, which starts at once, and takes --pdb and -s.
+    """
+    if hasattr(config, "workerinput"):
+        return  # is one of these processes
+    if config.args_source is config.ArgsSource.TESTPATHS:
+        if config.getoption("numprocesses", default=0) is None:
+            config.option.numprocesses = "auto"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
     # A shell ignores it for what runs in the background, which programs that tests start inherit.
@@ -111,14 +128,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_report_header() -> str:
     return f"tests on: {IMPL.name}"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_collections() -> Iterator[None]:
-    gc.collect()
-    gc.freeze()  # each test collects several times: let it look at the tests' own objects
-    yield
-    gc.unfreeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -160,9 +169,16 @@ def open_fds() -> dict[int, str]:
     return fds
 
 
-def living() -> dict[int, object]:
+def living() -> list[object]:
     # type(), not isinstance(): an object's __class__ may be a test's property.
-    return {id(o): o for o in gc.get_objects() if issubclass(type(o), LIVING)}
+    return [o for o in gc.get_objects() if issubclass(type(o), LIVING)]
+
+
+@pytest.fixture(scope="session")
+def older_objects() -> Iterator[None]:
+    """Each test has what was there before it frozen; in the end it is not."""
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -189,30 +205,52 @@ def unraisable() -> Iterator[Taken]:
     sys.unraisablehook, threading.excepthook = saved
 
 
+@pytest.fixture(scope="session")
+def put_off() -> Iterator[Callable[..., None]]:
+    """Calling it puts off the end of the process, for 150 s at least, or as long as is said.
+
+    That takes a thread, so it is not begun anew for each of thousands of tests.
+    """
+    last = -math.inf  # when it has to be put off again
+
+    def put_off(seconds: int = 150) -> None:
+        nonlocal last
+        if seconds > 150 or time.monotonic() > last:
+            last = time.monotonic() + 50
+            faulthandler.dump_traceback_later(seconds + 50, exit=True)
+
+    yield put_off
+    faulthandler.cancel_dump_traceback_later()
+
+
 @pytest.fixture
-def time_limit() -> Iterator[None]:
+def time_limit(request, put_off: Callable[..., None]) -> Iterator[None]:
     """A test that hangs fails; one that does not even answer signals ends the run.
 
     On a machine that does much else a test takes fifty times as long as on an idle one.
     """
+    seconds = 600 if request.node.get_closest_marker("slow") else 120
 
     def stuck(signum, frame):
         raise TimeoutError("the test hangs")
 
     saved = signal.signal(signal.SIGALRM, stuck)
-    signal.alarm(120)
-    faulthandler.dump_traceback_later(150, exit=True)
+    signal.alarm(seconds)
+    put_off(seconds + 30)
     yield
-    faulthandler.cancel_dump_traceback_later()
     signal.alarm(0)
     signal.signal(signal.SIGALRM, saved)
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(request, time_limit, caplog, logs, unraisable) -> Iterator[None]:
+def nothing_left_behind(
+    request, older_objects, time_limit, caplog, logs, unraisable
+) -> Iterator[None]:
     gc.collect()
+    # What is there is not looked at again, by what collects and by living(): there are more of
+    # pytest's objects with each test.
+    gc.freeze()
     fds = open_fds()
-    alive = living()
     threads = threading.active_count()
     yield
     if not request.node.stash.get(PASSED, False):
@@ -224,8 +262,11 @@ def nothing_left_behind(request, time_limit, caplog, logs, unraisable) -> Iterat
     request.node.funcargs.clear()
     for when in ("setup", "call"):
         caplog.get_records(when).clear()
-    gc.collect()
-    left = [o for key, o in living().items() if key not in alive]
+    for _ in range(3):  # what has been finalized may be gone with the next one only
+        gc.collect()
+        left = living()
+        if not left:
+            break
     assert not left, f"alive after the test: {left}"
     del left
     assert open_fds() == fds
@@ -355,10 +396,15 @@ def resident():
 
 
 @pytest.fixture
-def memory_script(script: Callable[..., Outcome]) -> Callable[..., Outcome]:
-    """As script(), with resident() there: the memory that the process occupies, in bytes."""
+def memory_goes_back() -> None:
+    """What is freed can go back to the system."""
     if "libasan" in Path("/proc/self/maps").read_text():
         pytest.skip("AddressSanitizer keeps what is freed")
+
+
+@pytest.fixture
+def memory_script(script: Callable[..., Outcome], memory_goes_back: None) -> Callable[..., Outcome]:
+    """As script(), with resident() there: the memory that the process occupies, in bytes."""
     return functools.partial(script, RESIDENT)
 
 

@@ -48,7 +48,7 @@ def told(ask, *args):
     except Exception as exc:
         answer = f"{type(exc).__name__}: {exc}"
     return re.sub(r"0x[0-9a-f]+", "0x", str(answer)).replace(
-        "<_UnixSelectorEventLoop", "<EventLoop"
+        "<_UnixSelectorEventLoop", "<ctask.EventLoop"
     )
 
 

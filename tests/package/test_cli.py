@@ -341,6 +341,40 @@ def test_debug(ctask, options):
     assert ctask("--debug", "-c", WHO, options=options) == (0, "True True True\n", "")
 
 
+BLOCKS = """\
+import asyncio, time
+async def main():
+    time.sleep(1)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("form", [("--watch", "0.1"), ("--watch=0.1",), ()])
+def test_watch(ctask, form):
+    status, out, err = ctask(*form, "-c", BLOCKS, env=() if form else {"CTASK_WATCH": "0.1"})
+    assert (status, out) == (0, "")
+    assert re.match(r"blocked for \d\.\d+ s: <string>:3 in main", err)
+    assert "sleeping (system call" in err
+    assert err.count("blocked for") == 1
+
+
+def test_watch_of_what_does_not_block(ctask):
+    assert ctask("--watch", "60", "-c", WHO) == (0, "True True False\n", "")
+
+
+def test_watch_holds_for_processes_that_are_started(ctask):
+    source = "import os; print(os.environ['CTASK_WATCH'])"
+    assert ctask("--watch", "60", "-c", source, env={"CTASK_WATCH": "1"}) == (0, "60\n", "")
+
+
+def test_an_environment_that_makes_no_sense_does_not_keep_the_program_from_running(ctask):
+    for text in ("often", "0", "-1", "nan"):
+        status, out, err = ctask("-c", WHO, env={"CTASK_WATCH": text})
+        assert (status, out) == (0, "True True False\n")
+        reason = f"CTASK_WATCH={text!r} is not a number of seconds, like 0.1"
+        assert err == f"ctask: nothing is watched: {reason}\n"
+
+
 def test_unittest_runs_on_ctask(ctask, write):
     write(
         "import asyncio, ctask, unittest\n"
@@ -354,7 +388,7 @@ def test_unittest_runs_on_ctask(ctask, write):
 
 def test_asyncio_repl_runs_on_ctask(ctask):
     status, out, _ = ctask("-m", "asyncio", stdin=b"asyncio.get_running_loop()\n")
-    assert (status, "<EventLoop running=True closed=False debug=False>" in out) == (0, True)
+    assert (status, "<ctask.EventLoop running=True closed=False debug=False>" in out) == (0, True)
 
 
 # ---- asyncio.get_event_loop() where no loop runs ----
@@ -438,6 +472,20 @@ def test_help(ctask):
         (["-c"], "Argument expected for the -c option"),
         (["-m"], "Argument expected for the -m option"),
         (["--wrong", "x.py"], "Unknown option: --wrong"),
+        (["--watch"], "Argument expected for the --watch option"),
+        (["--watch", "x.py"], "--watch takes a number of seconds, like 0.1, not 'x.py'"),
+        (["--watch=0", "x.py"], "--watch takes a number of seconds, like 0.1, not '0'"),
+        (["--watched", "x.py"], "Unknown option: --watched"),
+        (["--wach", "1", "x.py"], "Unknown option: --wach. Did you mean --watch?\n"),
+        (["--debgu", "x.py"], "Unknown option: --debgu. Did you mean --debug?\n"),
+        *(
+            (
+                [option, "x.py"],
+                f"Unknown option: {option}; Python's own options come before -m: "
+                f"python {option} ... -m ctask ...\n",
+            )
+            for option in ("-X", "-W", "-Wignore", "-u", "-O", "-I", "-Xdev")
+        ),
     ],
 )
 def test_wrong_usage(ctask, args, first):

@@ -176,6 +176,51 @@ def test_what_is_written_to_the_dictionary_counts(kind):
     assert lock.locked() == "perhaps"
 
 
+def test_what_was_only_looked_at_does_not_come_back(kind, run):
+    """Not only its methods change an object: its coroutines do, a condition, a timer, a task."""
+
+    def same(obj, attribute):
+        assert vars(obj)[attribute] == getattr(obj, attribute)
+        return getattr(obj, attribute)
+
+    async def fail():
+        raise ValueError
+
+    async def main():
+        lock, places, queue = kind.Lock(), kind.Semaphore(3), filled(kind)
+        condition = kind.Condition(lock)
+        timeout, group = kind.timeout(0.001), kind.TaskGroup()
+        steps = [lock.acquire(), places.acquire(), queue.put(3)]
+        for obj in (lock, places, queue, timeout, group):
+            vars(obj)
+        for step in steps:
+            await step
+        assert same(lock, "_locked") and same(places, "_value") == 2
+        assert same(queue, "_unfinished_tasks") == 3
+
+        vars(lock)
+        condition.release()
+        assert not same(lock, "_locked")
+        vars(lock)
+        await condition.acquire()
+        assert same(lock, "_locked")
+
+        with pytest.raises(TimeoutError):
+            async with timeout:
+                vars(timeout)
+                await asyncio.sleep(10)
+        assert timeout.expired()
+
+        with pytest.raises(ExceptionGroup):
+            async with group:
+                group.create_task(fail())
+                vars(group)
+                await asyncio.sleep(10)
+        assert not same(group, "_tasks")
+
+    run(main())
+
+
 def test_an_object_can_get_another_class(kind):
     class First(kind.Lock):
         pass

@@ -320,6 +320,299 @@ def test_descriptors_and_files_in_place_of_pipes(run, tmp_path):
     run(main())
 
 
+# --- what is Popen's to the outside
+
+
+@contextlib.contextmanager
+def events_of(loop):
+    """List the audit events of what is started within; events of the test-suite's own are not."""
+    seen = EVENTS.setdefault(threading.get_ident(), [])
+    seen.clear()
+    if not EVENTS.get("hooked"):
+        EVENTS["hooked"] = True
+        sys.addaudithook(hook)
+    yield seen
+    del EVENTS[threading.get_ident()]
+
+
+EVENTS = {}
+
+
+def hook(name, args):
+    seen = EVENTS.get(threading.get_ident())
+    if seen is not None and name in ("subprocess.Popen", "os.posix_spawn", "os.fork", "open"):
+        seen.append((name, args[1:] if name == "open" else args))  # not the descriptor
+
+
+ARGUMENTS = {
+    "path": {"args": ["/bin/true"]},
+    "name": {"args": ["true"]},
+    "name and env": {"args": ["true"], "env": {"PATH": "/nowhere:/bin"}},
+    "path and env": {"args": ["/bin/true"], "env": {"A": "b"}},
+    "bytes": {"args": [b"/bin/true", b"x"]},
+    "null": {"args": ["/bin/true"], "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL},
+    "pipes": {"args": ["/bin/true"], "stdin": PIPE, "stdout": PIPE, "stderr": PIPE},
+    "one pipe for two": {"args": ["true"], "stdout": PIPE, "stderr": subprocess.STDOUT},
+    "cwd": {"args": ["/bin/true"], "cwd": "/"},
+    "no cwd": {"args": ["/bin/true"], "cwd": None, "pass_fds": (), "process_group": None},
+    "session": {"args": ["/bin/true"], "start_new_session": True},
+    "group": {"args": ["/bin/true"], "process_group": 0},
+    "passed": {"args": ["/bin/true"], "pass_fds": (2,)},
+    "umask": {"args": ["/bin/true"], "umask": 0o22},
+}
+
+
+@pytest.mark.parametrize("kwargs", ARGUMENTS.values(), ids=ARGUMENTS)
+def test_popen_object_and_audit_events_are_those_of_popen(run, loop, kwargs):
+    kwargs = {"stdin": None, "stdout": None, "stderr": None, **kwargs}
+    args = kwargs.pop("args")
+
+    async def main():
+        with events_of(loop) as events:
+            transport, _ = await loop.subprocess_exec(asyncio.SubprocessProtocol, *args, **kwargs)
+            of_loop = list(events)
+        process = transport.get_extra_info("subprocess")
+        await transport._wait()
+        with events_of(loop) as events:
+            stock = subprocess.Popen(
+                tuple(args), bufsize=0, universal_newlines=False, shell=False, **kwargs
+            )
+            of_popen = list(events)
+        assert of_loop == of_popen
+        stock.wait()
+        assert type(process) is subprocess.Popen
+        assert list(vars(process)) == list(vars(stock))
+        for name, value in vars(stock).items():
+            mine = getattr(process, name)
+            assert type(mine) is type(value), name
+            if name in ("stdin", "stdout", "stderr") and value is not None:
+                assert mine.mode == value.mode
+                value.close()
+            elif name not in ("pid", "_waitpid_lock", "_devnull"):
+                assert mine == value, name
+        transport.close()
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+FAILURES = {
+    "no such program": {"args": ["/no/such/program"]},
+    "no such name": {"args": ["no-such-program"]},
+    "a folder": {"args": ["/usr"]},
+    "no such folder to start in": {"args": ["/bin/true"], "cwd": "/no/such/folder"},
+    "no program's format": {"args": ["FILE"]},
+    "number": {"args": [5]},
+    "null character": {"args": ["/bin/true\0"]},
+    "null character in an argument": {"args": ["/bin/true", "\0"]},
+    "variable": {"args": ["/bin/true"], "env": {"a=b": "c"}},
+    "variable for a name": {"args": ["true"], "env": {"a=b": "c"}},
+    "not an environment": {"args": ["/bin/true"], "env": 5},
+    "stdout to stdout": {"args": ["/bin/true"], "stdout": subprocess.STDOUT},
+    "no descriptor": {"args": ["/bin/true"], "stdin": 12345},
+    "negative": {"args": ["/bin/true"], "stdin": -7},
+    "unknown": {"args": ["/bin/true"], "unknown": 1},
+    "group": {"args": ["/bin/true"], "process_group": "x"},
+    "passed": {"args": ["/bin/true"], "pass_fds": 5},
+    "passed nothing": {"args": ["/bin/true"], "pass_fds": None, "cwd": "/"},
+}
+
+
+@pytest.mark.parametrize("pipes", [False, True])
+@pytest.mark.parametrize("kwargs", FAILURES.values(), ids=FAILURES)
+def test_errors_are_those_of_popen_and_leave_nothing_open(run, loop, tmp_path, kwargs, pipes):
+    file = tmp_path / "file"
+    file.write_bytes(b"\0\0")
+    file.chmod(0o755)
+    kwargs = dict(zip(("stdin", "stdout", "stderr"), [PIPE if pipes else None] * 3)) | kwargs
+    args = [str(file) if arg == "FILE" else arg for arg in kwargs.pop("args")]
+
+    async def main():
+        before = os.listdir("/proc/self/fd")
+        errors = []
+        for start in (
+            lambda: loop.subprocess_exec(asyncio.SubprocessProtocol, *args, **kwargs),
+            lambda: popen(tuple(args), bufsize=0, universal_newlines=False, **kwargs),
+        ):
+            try:
+                await start()
+            except Exception as error:
+                found = (type(error), error.args, getattr(error, "filename", None))
+                errors.append(found)
+        gc.collect()
+        assert len(errors) == 2
+        assert errors[0] == errors[1]
+        assert os.listdir("/proc/self/fd") == before
+
+    async def popen(*args, **kwargs):
+        subprocess.Popen(*args, **kwargs).wait()
+
+    run(main())
+
+
+def test_popen_that_the_program_put_in_place_is_called(run, monkeypatch):
+    made = []
+
+    class Mine(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            made.append(kwargs)
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(subprocess, "Popen", Mine)
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/true")
+        assert type(process._transport.get_extra_info("subprocess")) is Mine
+        assert await process.wait() == 0
+
+    run(main())
+    (kwargs,) = made
+    assert kwargs["bufsize"] == 0
+    assert kwargs["universal_newlines"] is False
+
+
+@pytest.mark.parametrize("name", ["__init__", "_execute_child", "_get_handles"])
+def test_methods_of_popen_that_the_program_replaced_are_called(run, monkeypatch, name):
+    called = []
+    original = getattr(subprocess.Popen, name)
+
+    def mine(self, *args, **kwargs):
+        called.append(name)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(subprocess.Popen, name, mine)
+
+    async def main():
+        assert await (await asyncio.create_subprocess_exec("/bin/true")).wait() == 0
+
+    run(main())
+    assert called == [name]
+
+
+def test_children_nobody_waited_for_are_reaped_at_the_next_start(run):
+    left = subprocess.Popen(["/bin/true"])
+    pid = left.pid
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    subprocess._active.append(left)
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/true")
+        assert left.returncode is not None
+        assert await process.wait() == 0
+
+    run(main())
+    assert subprocess._active == []
+
+
+def test_program_of_its_own_path_is_found_anew_when_path_changes(run, monkeypatch, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "program-of-this-test"
+        file.write_text(f"#!/bin/sh\necho {folder}\n")
+        file.chmod(0o755)
+
+    async def main():
+        for folder in ("a", "b"):
+            monkeypatch.setenv("PATH", str(tmp_path / folder))
+            assert await output("program-of-this-test") == f"{folder}\n".encode()
+
+    run(main())
+
+
+def test_descriptors_0_to_2_that_are_closed(script):
+    done = script("""
+        import os
+        from subprocess import PIPE as P
+        async def main():
+            os.close(0)
+            os.close(1)
+            process = await asyncio.create_subprocess_exec(
+                "/bin/sh", "-c", "read x; echo $x; echo err >&2", stdin=P, stdout=P, stderr=P)
+            assert await process.communicate(b"in\\n") == (b"in\\n", b"err\\n")
+        with asyncio.Runner(loop_factory=impl.new_event_loop) as runner:
+            runner.run(main())
+    """)
+    assert done.err == ""
+
+
+@pytest.mark.ctask_only  # asyncio makes one for each child
+@pytest.mark.parametrize("stdio", [None, PIPE])
+def test_no_task_is_made_to_connect_the_pipes(run, stdio):
+    import ctask
+
+    async def main():
+        before = ctask.stats().tasks_created
+        process = await asyncio.create_subprocess_exec(
+            "/bin/true", stdin=stdio, stdout=stdio, stderr=stdio
+        )
+        assert ctask.stats().tasks_created == before
+        await process.wait()
+        if stdio is not None:
+            process.stdin.close()
+            await process.stdin.wait_closed()
+            assert await process.stdout.read() + await process.stderr.read() == b""
+
+    run(main())
+
+
+def test_loop_that_makes_tasks_or_connects_pipes_in_its_own_way(impl):
+    seen = []
+
+    class Loop(impl.EventLoop):
+        def create_task(self, coro, **kwargs):
+            seen.append(coro.__name__)
+            return super().create_task(coro, **kwargs)
+
+    class Other(impl.EventLoop):
+        async def connect_read_pipe(self, *args):
+            seen.append("read")
+            return await super().connect_read_pipe(*args)
+
+    async def main():
+        assert await output("/bin/echo", "x") == b"x\n"
+
+    for kind in (Loop, Other):
+        with asyncio.Runner(loop_factory=kind) as runner:
+            runner.run(main())
+    assert seen.count("_connect_pipes") == 1
+    assert seen.count("read") == 1
+
+
+@pytest.mark.ctask_only  # asyncio hangs up to 3.13.0
+def test_pipe_that_cannot_be_connected(impl):
+    class Loop(impl.EventLoop):
+        def _make_read_pipe_transport(self, *args, **kwargs):
+            raise ZeroDivisionError
+
+    told = []
+
+    class Protocol(asyncio.SubprocessProtocol):
+        def connection_made(self, transport):
+            told.append("made")
+
+        def pipe_connection_lost(self, fd, exc):
+            told.append(fd)
+
+        def process_exited(self):
+            told.append("exited")
+
+        def connection_lost(self, exc):
+            told.append("lost")
+
+    async def main():
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.get_running_loop().subprocess_exec(Protocol, "/bin/cat")
+        for _ in range(4):
+            await asyncio.sleep(0)
+        gc.collect()
+        assert told == []
+        assert STOCK or os.listdir("/proc/self/fd") == before
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(main())
+
+
 # --- the exit
 
 
@@ -593,9 +886,20 @@ def test_nothing_is_printed_when_the_program_ends_before_the_pipes(script):
 
 
 @pytest.mark.ctask_only  # asyncio waits for the child's end, or raises PermissionError
-@pytest.mark.parametrize("turns", range(1, 5))
-def test_nobody_waits_for_a_child_that_may_not_be_killed(run, loop, keeper, monkeypatch, turns):
+@pytest.mark.parametrize(
+    "turns, factory",
+    [(1, None)]
+    # asyncio's task that connects the pipes takes more turns; a task factory has to see it.
+    + [
+        (turns, lambda loop, coro, **kwargs: asyncio.Task(coro, loop=loop, **kwargs))
+        for turns in range(1, 5)
+    ],
+)
+def test_nobody_waits_for_a_child_that_may_not_be_killed(
+    run, loop, keeper, monkeypatch, turns, factory
+):
     started = []
+    loop.set_task_factory(factory)
 
     def refused(process, number):
         started.append(process)

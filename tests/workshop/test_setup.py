@@ -102,6 +102,7 @@ def test_each_flag_adds_its_own(read_setup):
     assert "-DCTASK_OLD_GLIBC" in old
     assert "-l:libdl.so.2" in old
     assert "-fsanitize=address,undefined" in flags(read_setup(CTASK_SANITIZE="1"))
+    assert "-fsanitize=thread" in flags(read_setup(CTASK_SANITIZE="thread"))
     # What it means for the compiler is known when the compiler is.
     assert flags(read_setup(CTASK_PGO="1")) == plain
 
