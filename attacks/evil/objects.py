@@ -61,7 +61,9 @@ class Quiet:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        while error is not None and not isinstance(error, SystemError):
+        for _ in range(100):  # they may go round
+            if error is None or isinstance(error, SystemError):
+                break
             error = error.__cause__ or error.__context__
         self.world.told(error)
         return True
@@ -76,9 +78,15 @@ class World:
         self.rng = random.Random(seed)
         self.subjects: list[Any] = []
         self.makers: list[Callable[[], Any]] = []
+        self.scenes: list[Callable[[World], Any]] = []
         self.loop: Any = None
-        self.depth = self.budget = 0
+        self.depth = self.budget = self.wait = 0
+        self.deed: Callable[[World], None] | None = None  # all that evil code does, if it is given
+        self.undo: list[Callable[[], Any]] = []  # what takes back that a situation was made
+        self.directed = False  # it goes through situations, in which nothing else is evil
+        self.littering = False
         self.broken: list[str] = []
+        self.Last = type("Last", (), {"__slots__": (), "__del__": lambda last: self.act()})
 
     def step(self, number: int) -> None:
         self.rng = random.Random(f"{self.seed}:{number}")
@@ -90,12 +98,17 @@ class World:
         """Called by every evil method."""
         if self.marks:
             self.marks()
+        if self.littering and not self.depth:
+            self.litter()
+        if self.wait > 0:
+            self.wait -= 1
+            return
         if self.depth >= 3 or self.budget <= 0 or sys.is_finalizing():
             return
         self.budget -= 1
         self.depth += 1
         try:
-            action = self.rng.choice(self.ACTIONS)
+            action = self.deed or self.rng.choice(self.ACTIONS)
             action(self)
         finally:
             self.depth -= 1
@@ -157,12 +170,21 @@ class World:
             name = self.rng.choice(("enter", "leave", "register", "unregister", "swap_current"))
             function = getattr(asyncio.tasks, f"_{name}_task")
             arguments = [self.loop, self.value()]
+            # _asyncio's own functions show the current task in what they raise, and do not hold it.
+            held = asyncio.current_task(self.loop)
             function(*arguments[name.endswith("register") :])
+            del held
 
     def turn(self) -> None:
         with self.quietly():
             self.loop.call_soon(int)
             self.loop._run_once()
+
+    def leave(self) -> None:
+        """Now and then: what runs runs no more, and is nobody's."""
+        if self.rng.random() < 0.1:
+            asyncio._set_running_loop(None)
+            self.subjects.clear()
 
     ACTIONS = (
         [collect] * 3
@@ -174,6 +196,33 @@ class World:
         + [raises] * 3
         + [close, stop, switch, turn]
     )
+
+    def undoes(self) -> None:
+        for function in self.undo:
+            with self.quietly():
+                function()
+
+    def found(self) -> None:
+        """What nobody else can see yet, or any more, the collector can; its slots are spoiled."""
+        for kind, name in (("Handle", "_repr"), ("TimerHandle", "_source_traceback")):
+            for obj in gc.get_objects():
+                if type(obj).__name__ == kind:
+                    with self.quietly():
+                        setattr(obj, name, self.Last())
+
+    def nothing(self) -> None:
+        pass
+
+    # What evil code does in a situation that was made for it: one of them, whenever it runs.
+    DEEDS = (
+        *(nothing, collect, free_all, undoes, reenter, spoil, found, again, raises),
+        *(close, stop, switch, turn),
+    )
+
+    def litter(self) -> None:
+        """Garbage whose end is evil: up to 3.11 a collection comes where C asks for memory."""
+        cycle = Evil(self)
+        object.__setattr__(cycle, "cycle", cycle)
 
     # ---- what there is ----
 
@@ -258,6 +307,10 @@ class World:
         return guard
 
     # ---- what a program does ----
+
+    def scene(self) -> None:
+        with self.quietly():
+            self.keep(self.rng.choice(self.scenes)(self))
 
     def something(self) -> None:
         """One thing with one subject, whatever comes of it."""

@@ -7,6 +7,7 @@ call of a kind that it has does not.
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -132,6 +133,19 @@ def kinds_of(body: str) -> set[str]:
 
 def sources(root: Path) -> list[Path]:
     return [*sorted(root.glob("src/**/*.[ch]")), *sorted(root.glob("*.c"))]
+
+
+@functools.cache
+def _lines(path: Path) -> list[str]:
+    return code(path.read_text()).splitlines()
+
+
+def line(file: str, number: int, root: Path = ROOT) -> str:
+    """A line of the source, without comments; nothing, if that is none of ours."""
+    for path in (root / "src" / file, root / file):
+        if path.is_file():
+            return _lines(path)[number - 1]
+    return ""
 
 
 def listed(root: Path = ROOT) -> list[Row]:

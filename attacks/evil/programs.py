@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from . import connections
 from .objects import Evil, World
 
 Maker = Callable[[World], list[Callable[[], Any]]]
@@ -414,6 +415,21 @@ def streams(world: World) -> list[Callable[[], Any]]:
     ]
 
 
+def tls(world: World) -> list[Callable[[], Any]]:
+    from .scenes import secure
+
+    if not world.directed:
+        secure.begin(world)
+    return [lambda: secure.alike(world)]
+
+
+def imports(world: World) -> list[Callable[[], Any]]:
+    return [world.loop.create_future, lambda: world.loop.create_task(world.coroutine())]
+
+
 PROGRAMS: dict[str, Maker] = {
-    maker.__name__: maker for maker in (handles, tasks, loop, coro, sync, combinators, io, streams)
+    maker.__name__: maker
+    for maker in (handles, tasks, loop, coro, sync, combinators, io, streams, tls, imports)
 }
+PROGRAMS["transports"] = connections.directed(connections.IO)
+PROGRAMS["readers"] = connections.directed(connections.STREAMS)

@@ -34,6 +34,7 @@ PATTERN = random.Random(7).randbytes(1_000_003)
 
 class Member:
     codes: frozenset[CodeType] = frozenset()  # its Python code that the loop calls
+    late: frozenset[CodeType] = frozenset()  # of that: what it raises others end before
 
     def __init__(self, ride: Ride) -> None:
         self.ride = ride
@@ -249,6 +250,7 @@ class Tasks(Member):
         return await asyncio.gather(*(asyncio.sleep(n * wait, number) for n in range(3)))
 
     codes = frozenset({deep.__code__, group.__code__, gather.__code__})
+    late = frozenset({group.__code__})
 
     def make(self, number: int) -> tuple[Any, Any]:
         wait = self.random.random() * 0.003

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from types import FrameType
@@ -82,6 +83,7 @@ class Ride:
         self.raised: list[BaseException] = []
         self.where: dict[BaseException, str] = {}
         self.owed: list[BaseException] = []  # has to leave the loop
+        self.late: set[BaseException] = set()  # once what a TaskGroup waits for has ended
         self.hit_tasks: set[Any] = set()
         self.riding = self.handling = False
         self.kinds = dict(zip(SIGNALS, KINDS, strict=True))
@@ -111,8 +113,13 @@ class Ride:
 
     def handler(self, number: int, frame: FrameType | None) -> None:
         frames = list(chain(frame))
+        # What a handler was at that is hit itself is hit.
+        nested = [n for n, one in enumerate(frames) if one.f_code is Ride.handler.__code__]
+        frames = frames[nested[-1] + 1 :] if nested else frames
         # An exception in the hook for what cannot be raised is lost with what it was told of.
         hook = any(one.f_code is Ride.unraisable.__code__ for one in frames)
+        # Where a warning is made a destructor may have warned, from which nothing can be raised.
+        hook = hook or any(one.f_code.co_filename == warnings.__file__ for one in frames)
         if hook or self.handling or not self.riding or not any(map(is_iterating, frames)):
             return  # too late, or too early
         self.handling = True
@@ -130,6 +137,8 @@ class Ride:
             if is_iterating(one):
                 break
             for member in self.members:
+                if one.f_code in member.late:
+                    self.late.add(exc)
                 if one.f_code in member.codes:
                     member.hits += 1
                     member.hit(one, exc)
@@ -201,15 +210,8 @@ class Ride:
 
     def look_at(self, left: BaseException | None) -> None:
         """Did what was raised come out, and nothing else?"""
-        exc = left
-        while exc is not None:
-            if exc in self.owed:
-                self.owed.remove(exc)
-            exc = exc.__context__
-        if self.owed:
-            at = [f"{exc!r} in {self.where[exc]}" for exc in self.owed]
-            self.faults.append(f"swallowed: {', '.join(at)}; the loop ended with {left!r}")
-            self.owed.clear()
+        self.take(left)
+        self.tell_swallowed([exc for exc in self.owed if exc not in self.late], left)
         known = isinstance(left, KINDS) or "stopped before Future completed" in str(left)
         if left is not None and not known:
             self.faults.append("left by " + "".join(traceback.format_exception(left)))
@@ -217,6 +219,19 @@ class Ride:
             one.__traceback__ = None  # it keeps connections alive
         if self.carried is not None and self.carried.done():
             self.carried_ended()
+
+    def take(self, left: BaseException | None) -> None:
+        exc = left
+        while exc is not None:
+            if exc in self.owed:
+                self.owed.remove(exc)
+            exc = exc.__context__
+
+    def tell_swallowed(self, lost: list[BaseException], left: BaseException | None) -> None:
+        if lost:
+            at = [f"{exc!r} in {self.where[exc]}" for exc in lost]
+            self.faults.append(f"swallowed: {', '.join(at)}; the loop ended with {left!r}")
+            self.owed = [exc for exc in self.owed if exc not in lost]
 
     def carried_ended(self) -> None:
         task, self.carried = self.carried, None
@@ -240,8 +255,14 @@ class Ride:
         """Run it without signals."""
         task = self.loop.create_task(coro)
         while not task.done():
-            with contextlib.suppress(RuntimeError):  # a stop() that was late
+            try:
                 self.loop.run_until_complete(task)
+            except RuntimeError:  # a stop() that was late
+                pass
+            except BaseException as exc:
+                if exc not in self.late:
+                    raise
+                self.take(exc)
         return task.result()
 
     def settle(self) -> None:
@@ -287,6 +308,7 @@ class Ride:
             self.child.stdin.close()
             self.child.wait()
         self.settle()
+        self.tell_swallowed(self.owed, None)
         for member in self.members:
             for fault in member.faults():
                 self.faults.append(f"{type(member).__name__.lower()}: {fault}")

@@ -188,6 +188,14 @@ class Maker:
             nodes.append(line("v.g = gen1(0)"))
         if "context" in self.themes:
             nodes.append(line("v.token = X0.set(1)"))
+        if "wrong" in self.themes:
+            made = [
+                "v.event.wait()",
+                "v.q0.get()",
+                "v.lock.acquire()",
+                "asyncio.sleep(delay(2), 7)",
+            ]
+            nodes.append(line(f"v.k = {rnd.choice(made)}"))
         return nodes
 
     def value(self) -> str:
@@ -269,6 +277,8 @@ class Maker:
             choices += [lambda: Expr(f"v.g.athrow({self.error()})"), lambda: Expr("v.g.asend(1)")]
         if "wrong" in themes:
             choices += [self.wrong] * 3
+            # By several, and it is only for one. (Not a future's: a task would go on with it.)
+            choices += [lambda: Expr("v.k")] * 2 if depth == 0 else []
         if depth < 3 and "combine" in themes:
             choices += [lambda: self.combined(depth + 1)] * 8
         while True:
@@ -494,6 +504,7 @@ class Maker:
             "X1.get()",
         ]
         what += ["v.q0", "v.q1", "v.lock", "v.cond", "v.sem", "v.bsem", "v.event", "v.barrier"]
+        what += [f"copy.copy(v.{rnd.choice(['q0', 'lock', 'sem', 'event', 'cond'])})"]
         what += ["v.q0.qsize()", "v.q0.full()", "v.lock.locked()", "v.sem.locked()"]
         what += ["v.barrier.n_waiting", "v.barrier.broken", "v.h0", "v.h1", "v.h2"]
         what += [
@@ -540,6 +551,10 @@ class Maker:
         what += [f"{fut}.set_exception, {self.error()}", f"{fut}.cancel", f"{fut}.cancel, 'm'"]
         what += [f"{fut}.result", f"{fut}.exception", f"{fut}.add_done_callback, {self.callback()}"]
         what += [f"{fut}.remove_done_callback, {self.callback()}", f"{fut}.set_result, 1"]
+        # By the methods of the base, as a subclass of the program's may call them.
+        base = f"v.f{rnd.randrange(FUTURES)}"
+        what += [f"asyncio.Future.set_result, {base}, {self.number()}"]
+        what += [f"asyncio.Future.cancel, {base}", f"asyncio.Future.set_exception, {base}, Odd(1)"]
         what += [f"{fut}.add_done_callback, {self.callback()}"]
         if "context" in self.themes:
             what += [f"{fut}.add_done_callback, {self.callback()}, context=v.c0"]

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .._interpreter import ROOT
+from .._edits import Edit, built
 from .driver import Team, steady
 from .generate import generate
 
@@ -250,86 +246,74 @@ def handlers_are_not_told_of_the_handle() -> None:
     put(asyncio.BaseEventLoop, call_exception_handler=call_exception_handler)
 
 
-# Name: what stands in the source, in one file and once, and what is put there.
-C: dict[str, tuple[str, str]] = {
-    "lock_release_wakes_nobody": (
+C: dict[str, Edit] = {
+    "lock_release_wakes_nobody": Edit(
+        "src/sync/lock.c",
         "lock->locked = 0;\n    return waiters_wake_first(&lock->waiters, lock->st);",
         "lock->locked = 0;\n    return 0;",
     ),
-    "lock_loses_a_wake_up_when_cancelled": (
+    "lock_loses_a_wake_up_when_cancelled": Edit(
+        "src/sync/lock.c",
         "if (!lock->locked && PyErr_ExceptionMatches(",
         "if (lock->locked && PyErr_ExceptionMatches(",
     ),
-    "semaphore_loses_a_place_when_cancelled": (
+    "semaphore_loses_a_place_when_cancelled": Edit(
+        "src/sync/semaphore.c",
         "sem->value++; /* the place that it was given, and will not take */",
         ";",
     ),
-    "event_wakes_one": (
+    "event_wakes_one": Edit(
+        "src/sync/event.c",
         "waiters_wake(&event->waiters, event->st, PY_SSIZE_T_MAX, Py_True)",
         "waiters_wake(&event->waiters, event->st, 1, Py_True)",
     ),
-    "cancel_loses_its_message": (
+    "cancel_loses_its_message": Edit(
+        "src/tasks/future.c",
         "fut->state = FUTURE_CANCELLED;\n    Py_XSETREF(fut->cancel_msg, Py_XNewRef(msg));",
         "fut->state = FUTURE_CANCELLED;\n    Py_XSETREF(fut->cancel_msg, NULL);",
     ),
-    "second_callback_is_forgotten": (
+    "second_callback_is_forgotten": Edit(
+        "src/tasks/future.c",
         "for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(callbacks); i++) {\n"
         "            PyObject *pair",
         "for (Py_ssize_t i = 1; result == 0 && i < PyList_GET_SIZE(callbacks); i++) {\n"
         "            PyObject *pair",
     ),
-    "cancellations_are_not_counted": ("    task->num_cancels_requested++;\n", ""),
-    "cancellation_before_the_first_step_is_lost": (
+    "cancellations_are_not_counted": Edit(
+        "src/tasks/cancel.c", "    task->num_cancels_requested++;\n", ""
+    ),
+    "cancellation_before_the_first_step_is_lost": Edit(
+        "src/tasks/cancel.c",
         "    task->must_cancel = 1;\n"
         "    Py_XSETREF(task->cancel_msg, Py_NewRef(msg));\n    return 1;",
         "    return 1;",
     ),
-    "cancellation_while_returning_is_lost": (
+    "cancellation_while_returning_is_lost": Edit(
+        "src/tasks/task.c",
         "status = future_cancel((FutureObj *)task, st, msg) < 0 ? -1 : 0;",
         "status = future_set_result((FutureObj *)task, st, Py_None);",
     ),
-    "gather_returns_exceptions": (
+    "gather_returns_exceptions": Edit(
+        "src/combinators/gather.c",
         "if (!done->flag) {\n        int cancelled",
         "if (0) {\n        int cancelled",
     ),
-    "wait_takes_results_for_errors": (
+    "wait_takes_results_for_errors": Edit(
+        "src/combinators/wait.c",
         "return exc == NULL ? -1 : exc != Py_None;",
         "return exc == NULL ? -1 : exc == Py_None;",
     ),
-    "queue_wakes_no_putter": (
+    "queue_wakes_no_putter": Edit(
+        "src/sync/queues_items.h",
         "UNLIKELY(queues_wake_next(q, q->putters) < 0)",
         "0",
     ),
-    "yielders_are_overtaken": (
+    "yielders_are_overtaken": Edit(
+        "src/loop/iterate.c",
         "return loop->yielded_at != 0 && loop->turn_average > LONG_AVERAGE;",
         "return loop->yielded_at != 0;",
     ),
 }
-
-
-def places(name: str) -> list[Path]:
-    """The files of ctask's source in which what a mutant changes stands."""
-    files = sorted((ROOT / "src").rglob("*.[ch]"))
-    return [path for path in files if path.read_text().count(C[name][0]) == 1]
-
-
-def compiled(name: str, folder: Path) -> Path:
-    """Return the folder with the package of a mutant in C."""
-    (found,) = places(name)
-    for part in ("src", "ctask"):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("*.so"))
-    for part in ("ctask.c", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / part, folder / part)
-    path = folder / found.relative_to(ROOT)
-    path.write_text(path.read_text().replace(*C[name]))
-    setup = (folder / "setup.py").read_text().replace('"-O3"', '"-O0"')
-    (folder / "setup.py").write_text(setup)
-    built = folder / "built"
-    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(built)]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, env=environment)
-    shutil.copytree(folder / "ctask", built / "ctask", dirs_exist_ok=True)
-    return built
 
 
 def found_at(team: Team, seed: int, count: int) -> int | None:
@@ -350,7 +334,7 @@ def find_python(name: str, seed: int, count: int) -> int | None:
 
 def find_c(name: str, seed: int, count: int) -> int | None:
     with tempfile.TemporaryDirectory() as folder:
-        path = compiled(name, Path(folder))
+        path = built([C[name]], Path(folder))
         with Team(["installed"], path=str(path)) as team:
             return found_at(team, seed, count)
 

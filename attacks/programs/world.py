@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import gc
 import logging
 import re
@@ -201,15 +202,16 @@ class World:
         if re.match(
             r"(?s)Task was destroyed|.*(never retrieved|never awaited|but it is pending)", message
         ):
+            if message.startswith("Unhandled error in exception handler"):
+                # By the one there was when the object died, or as its context was entered then.
+                self.late.append(UNHEARD)
+                return
             # If nothing was cancelled, what the end of one does to others depends on their order.
             certain = self.settings["tidy"] and "Task was destroyed" not in message
             # Tracebacks are longer by now, if others have raised the same exception.
             # So are context variables others' by then.
-            self.late.append(
-                _LINES.sub("", text.rpartition(" [")[0] or text)
-                if certain
-                else message.split("\n")[0]
-            )
+            told = _LINES.sub("", text.rpartition(" [")[0] or text)
+            self.late.append(whoever_hears(told) if certain else message.split("\n")[0])
         elif not self.over:
             self.events.append(text)
 
@@ -233,9 +235,35 @@ class World:
             self.late.append(f"UNRAISABLE {hook.exc_type.__name__} {hook.err_msg}")
 
 
+UNHEARD = "an object died, and the exception handler could not take it"
+_BY_HANDLER = re.compile(
+    r"(?s)HANDLER exception (?P<error>.*); future (?P<future><.*>); "
+    r"message '(?P<message>[^']* never retrieved)'.*"
+)
+_BY_LOGGER = re.compile(
+    r"(?s)LOGGED ERROR (?P<message>[^\n]* never retrieved)(\nfuture: (?P<future><.*>))?"
+    r"\s(?P<error>.*)"
+)
+
+
+def whoever_hears(text: str) -> str:
+    """Of an exception that was never retrieved: the same if the handler was taken away by then."""
+    found = _BY_HANDLER.fullmatch(text) or _BY_LOGGER.fullmatch(text)
+    if not found:
+        return text
+    future = found["future"] or ""
+    if " created at " in future:
+        future = ""  # the logger's line is left out, see own_lines()
+    return f"{found['message']}: {future} {found['error']}"
+
+
+_MORE = re.compile(r" |(\w+_)?(created|waits): ")
+
+
 def own_lines(text: str) -> str:
-    """Without the lines of tracebacks."""
-    return "\n".join(s for s in text.split("\n") if not s.startswith(" ") and "created at" not in s)
+    """Without the lines of tracebacks, and those that only ctask's default handler has."""
+    lines = text.split("\n")
+    return "\n".join(s for s in lines if not _MORE.match(s) and "created at" not in s)
 
 
 class Pump:
@@ -309,6 +337,7 @@ LOG_TO = LogTo()
 GIVEN: dict[str, Any] = {
     "asyncio": asyncio,
     "contextvars": contextvars,
+    "copy": copy,
     "Odd": Odd,
     "Base": Base,
     "Wrong": Wrong,
@@ -410,9 +439,7 @@ def _drive(world: World, loop: Any, pump: Pump) -> None:
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 # A coroutine in C has no frame, so what it makes is created by who awaits it.
 _PLACE = re.compile(r" created at \S*?:\d+|(?: running)? at /\S*?\.py:\d+")
-_WHEN = re.compile(
-    r"\bwhen=\d{4,}\.\d{7,9}\b"
-)  # the real clock's: the virtual one's have more digits
+_WHEN = re.compile(r"\bwhen=\d+\.\d+\b")
 _SHORT = re.compile(
     r"(<\w+ \w+)\.\.\.\S*(?: \S*<program>:\d+)?>"
 )  # reprlib counts what is not shown here
@@ -430,7 +457,11 @@ def normal(world: World) -> str:
     if any("Task was destroyed" in text for text in late):
         # Then what ran until the end depends on the order in which objects went.
         late = [text for text in late if not text.startswith(("UNRAISABLE", "WARNING"))]
+    if world.done > EVENTS or any("RecursionError" in text for text in [*world.events, *late]):
+        late = []  # it called itself without end: how far it came depends on how deep calls go
     text = "\n".join([*world.events, "LATE", *late])
+    if world.settings["clock"] == "real":
+        text = _WHEN.sub("when=_", text)
     seen: dict[str, str] = {}
     return _NUMBER.sub(lambda m: seen.setdefault(m[0], f"Task#{len(seen) + 1}"), _plain(text))
 
@@ -445,7 +476,7 @@ def _plain(text: str) -> str:
     text = _SHIELD.sub("cb=[shield]", _DEEP.sub("RecursionError(_)", text))
     text = _SHORT.sub(r"\1...>", _MODULE.sub("", text))
     text = text.replace("<_UnixSelectorEventLoop ", "<EventLoop ")
-    return _PLACE.sub("", _WHEN.sub("when=_", text))
+    return _PLACE.sub("", text)
 
 
 def make(mode: str) -> tuple[Callable[[], Any], bool]:

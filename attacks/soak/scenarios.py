@@ -181,6 +181,86 @@ class Churn(Serving):
             left -= 20
 
 
+def in_memory() -> float:
+    """MiB of the process."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class Bodies(Scenario):
+    """Large bodies, held at once; each leaves something small. When they go, their memory does."""
+
+    each = 12
+    unit = "bodies of 1 MB"
+    least = 60
+    kept: ClassVar[float] = 35  # MiB that may stay
+
+    async def open(self) -> None:
+        self.bodies: list[bytes] = []
+        self.records: list[bytearray] = []
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.address = self.server.sockets[0].getsockname()
+        await self.visit()
+        self.bodies.clear()
+        self.before = in_memory()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = await reader.readexactly(1_000_000)
+        self.records.append(bytearray(700))
+        self.bodies.append(body)
+        writer.close()
+
+    async def visit(self) -> None:
+        reader, writer = await asyncio.open_connection(*self.address)
+        writer.write(bytes(1_000_000))
+        await reader.read()
+        writer.close()
+
+    async def part(self, number: int) -> None:
+        self.records.clear()
+        for _ in range(self.size):
+            await self.visit()
+        self.bodies.clear()
+        await asyncio.sleep(0.7)  # what is given back is given back while the loop sleeps
+        stays = in_memory() - self.before
+        assert stays < self.kept, f"{stays:.0f} MiB stay of {self.size} MB"
+
+    async def close(self) -> None:
+        self.server.close()
+
+
+class Unsent(Scenario):
+    """Much is written to a peer that does not read and goes: so does its memory."""
+
+    each = 12
+    unit = "MB that nobody reads"
+    least = 60
+    kept: ClassVar[float] = 35
+
+    async def open(self) -> None:
+        self.transports: list[Any] = []
+        self.before = in_memory()
+
+    async def part(self, number: int) -> None:
+        ours, theirs = socket.socketpair()
+        ended = asyncio.Event()
+
+        class Protocol(asyncio.Protocol):
+            def connection_lost(self, exc: Exception | None) -> None:
+                ended.set()
+
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(Protocol, sock=ours)
+        self.transports.append(transport)
+        for _ in range(self.size):
+            transport.write(bytes(1_000_000))
+        theirs.close()
+        await ended.wait()
+        await asyncio.sleep(0.3)
+        stays = in_memory() - self.before
+        assert stays < self.kept, f"{stays:.0f} MiB stay of {self.size} MB"
+
+
 class TlsChurn(Churn):
     """The same with handshakes."""
 

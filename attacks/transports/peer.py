@@ -64,7 +64,7 @@ class Layer:
         self.tls = context.wrap_bio(
             self.incoming, self.outgoing, server_side=server_side, server_hostname=hostname
         )
-        self.shaken = self.ended = False
+        self.begun = self.shaken = self.ended = False
         self.waiting = b""
 
     def send(self, data: bytes) -> bytes:
@@ -86,7 +86,7 @@ class Layer:
             if not self.shaken:
                 self.tls.do_handshake()
                 self.shaken = True
-        except ssl.SSLError:
+        except OSError:  # SSLError, and BlockingIOError after the end
             return b"", self.outgoing.read()
         pieces = []
         while not self.ended:
@@ -102,6 +102,11 @@ class Layer:
                 break
             pieces.append(piece)
         return b"".join(pieces), self.send(b"")
+
+    def begin(self) -> bytes:
+        """What a client says first."""
+        begun, self.begun = self.begun, True
+        return b"" if begun else self.receive(b"")[1]
 
     def notify(self) -> bytes:
         """Say goodbye."""
@@ -122,7 +127,7 @@ class Peer:
         self.waiting = b""  # what the kernel has not taken
         self.end = ""
         self.open = True
-        self.shut_when_sent = False
+        self.shut_when_sent = self.was_urgent = False
         self.ticks = 0
 
     def raw_send(self, data: bytes) -> None:
@@ -156,11 +161,23 @@ class Peer:
             self.out(pattern(self.sent, size), len(self.layers))
             self.sent += size
 
+    def urgent(self, before: int, after: int) -> None:
+        """A byte of urgent data between others, of which it is none; a second would let it in."""
+        if self.open and not self.waiting and not self.shut_when_sent and not self.was_urgent:
+            assert self.sock is not None
+            self.was_urgent = True
+            self.send(before)
+            if not self.waiting:
+                with contextlib.suppress(OSError):
+                    self.sock.send(b"!", socket.MSG_OOB)
+            self.send(after)
+
     def flush(self) -> None:
         """Send what waits, and answer what TLS asks for."""
         if self.open:
             self.raw_send(b"")
             if self.layers and not self.layers[-1].shaken:
+                self.out(self.layers[-1].begin(), len(self.layers) - 1)
                 self.take(1 << 16)
 
     def take(self, size: int) -> int:

@@ -19,13 +19,14 @@ import ssl
 import threading
 import time
 import types
+import unittest.mock
 import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from .peer import Checked, DatagramPeer, Layer, Peer, client_context, pattern, server_context
-from .program import DATAGRAMS, PIPES, Conn, Program, Step
+from .program import DATAGRAMS, MADE, PIPES, SOCKS, Conn, Program, Step
 
 ENDS = (KeyboardInterrupt, SystemExit)
 MUCH = 500  # lines
@@ -146,6 +147,7 @@ class Actor:
         self.tls = conn.kind.startswith("tls")
         self.fuzzy = conn.kind != "unix" and conn.kind not in PIPES
         self.lost = 0
+        self.calls: set[str] = set()  # of the socket's own methods
         self.falls_back = 0  # sendfile()s that write as anybody does
 
     def protocol(self, api: str = "", tag: str = "") -> Any:
@@ -219,7 +221,7 @@ class Actor:
 
     def do(self, op: str, args: tuple[Any, ...]) -> Any:
         """One operation; what it returns is written down."""
-        if op in ("raise", "signal", "child"):
+        if op in ("raise", "signal", "child", "beside"):
             return getattr(self, f"do_{op}")(*args)
         if self.transport is None or (
             self.falls_back and op in ("write", "writelines", "write_eof", "sendfile")
@@ -277,6 +279,8 @@ class Actor:
 
     def do_size(self) -> Any:
         size = self.transport.get_write_buffer_size()
+        if self.lost and self.conn.kind in DATAGRAMS:
+            return "?"  # what asyncio could not send from connection_lost() waits for ever
         return "?" if self.tls else size > 0 if self.fuzzy else size
 
     def do_limits(self, high: int | None, low: int | None) -> Any:
@@ -292,6 +296,27 @@ class Actor:
             return "no socket"
         sock._sock.close()
         return None
+
+    def do_usurp(self) -> Any:
+        """The same, and another file gets the number: it must be left alone."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0 or self.stage.dies:
+            return "no socket"
+        fd = sock.fileno()
+        sock._sock.close()
+        self.stage.usurpers.append(Usurper(fd))
+        return None
+
+    def do_unblock(self) -> Any:
+        """Somebody who shares the file has it block. (Not asyncio's, which would wait.)"""
+        sock = self.transport.get_extra_info("socket")
+        attacked = self.stage.is_attacked and not self.conn.subclass
+        if sock is not None and sock.fileno() >= 0 and attacked:
+            os.set_blocking(sock.fileno(), True)
+
+    def do_beside(self, size: int) -> None:
+        """In between, something is received from another socket."""
+        self.stage.receive_beside(size)
 
     def do_child(self, size: int) -> Any:
         if self.transport is None or self.stage.dies:
@@ -434,6 +459,188 @@ class Actor:
             self.do_sendto(size, "bytes")
 
 
+class Usurper:
+    """The file that has got the number of a transport's socket."""
+
+    def __init__(self, fd: int) -> None:
+        near, far = socket.socketpair()
+        if far.fileno() == fd:
+            near, far = far, near
+        self.fd, self.far = fd, far
+        if near.fileno() == fd:
+            near.detach()
+        else:
+            os.dup2(near.fileno(), fd)
+            near.close()
+        self.far.setblocking(False)
+        self.far.send(b"?")
+        self.file = os.fstat(fd)
+
+    def broken(self) -> list[str]:
+        """What was done to it."""
+        with self.far:
+            try:
+                mine = os.path.samestat(os.fstat(self.fd), self.file)
+            except OSError:
+                mine = False
+            if not mine:
+                return ["BROKEN: another's file is closed"]
+            near = socket.socket(fileno=self.fd)
+            with near:
+                near.setblocking(False)
+                found = []
+                with contextlib.suppress(BlockingIOError):
+                    count = len(self.far.recv(1000))
+                    found.append(f"BROKEN: another's file was written to: {count}")
+                try:
+                    unread = near.recv(10)
+                except BlockingIOError:
+                    unread = b""
+                if unread != b"?":
+                    found.append("BROKEN: another's file was read")
+                return found
+
+
+class Shouting(socket.socket):
+    """A socket with methods of its own."""
+
+    calls: set[str]
+
+    def recv(self, *args: Any) -> bytes:
+        """Of socket.socket, as those below."""
+        self.calls.add("recv")
+        return super().recv(*args)
+
+    def recv_into(self, *args: Any) -> int:
+        """Into a buffer."""
+        self.calls.add("recv_into")
+        return super().recv_into(*args)
+
+    def send(self, *args: Any) -> int:
+        """Some of it."""
+        self.calls.add("send")
+        return super().send(*args)
+
+
+def shouting(sock: socket.socket) -> Shouting:
+    """The same socket, of that class."""
+    made = Shouting(fileno=sock.detach())
+    made.calls = set()
+    return made
+
+
+class SocksActor(Actor):
+    """Our end, a socket without a transport."""
+
+    sock: Any = None
+
+    def do(self, op: str, args: tuple[Any, ...]) -> Any:
+        """One operation; reading is done by one at a time, and so is sending."""
+        side = {"recv": "read", "recv_into": "read", "watch": "read", "sendall": "write"}.get(op)
+        if side in self.busy:
+            return "not now"
+        return getattr(self, f"do_{op}")(*args)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.busy: set[str] = set()
+
+    def begin(self, side: str, what: str, coro: Any) -> None:
+        """A task."""
+
+        async def run() -> Any:
+            try:
+                return await coro
+            finally:
+                self.busy.discard(side)
+
+        self.busy.add(side)
+        self.start(what, run())
+
+    def told(self, size: int) -> Any:
+        """How much came; TCP brings it in pieces."""
+        return size if not self.fuzzy or size < 2 else "some"
+
+    def do_recv(self, size: int) -> None:
+        async def receive() -> Any:
+            data = await self.stage.loop.sock_recv(self.sock, size)
+            self.received.add(data)
+            return self.told(len(data))
+
+        self.begin("read", "recv", receive())
+
+    def do_recv_into(self, size: int) -> None:
+        async def receive() -> Any:
+            buffer = bytearray(size)
+            count = await self.stage.loop.sock_recv_into(self.sock, buffer)
+            self.received.add(buffer[:count])
+            return self.told(count)
+
+        self.begin("read", "recv_into", receive())
+
+    def do_sendall(self, size: int, form: str) -> None:
+        data, _ = self.chunk(size, form)
+        self.begin("write", "sendall", self.stage.loop.sock_sendall(self.sock, data))
+
+    def do_watch(self) -> Any:
+        def readable() -> None:
+            try:
+                data = self.sock.recv(1 << 16)
+            except BlockingIOError:
+                self.note("nothing to read")
+                return
+            except OSError as error:
+                self.note(f"recv raises {named(error)}")
+                data = b""
+            self.stage.ticks += 1
+            self.received.add(data)
+            if not data:
+                self.note("readable, the end")
+                self.stage.loop.remove_reader(self.sock)
+
+        self.stage.loop.add_reader(self.sock, readable)
+        self.busy.add("read")
+
+    def do_unwatch(self) -> Any:
+        if "read" in self.busy and any(not task.done() for _, _, task in self.stage.tasks):
+            return "not now"
+        self.busy.discard("read")
+        return self.stage.loop.remove_reader(self.sock)
+
+    def do_watch_number(self, number: int) -> None:
+        self.stage.loop.add_reader(number, print)
+
+    def do_shut_sock(self) -> None:
+        self.sock.close()
+
+    def do_dup2(self) -> Any:
+        """Another socket takes the place of this one, and its peer that of the other end."""
+        assert self.peer is not None
+        self.peer.drain()
+        through = self.peer.received.count == self.sent and self.received.count == self.peer.sent
+        if self.busy or self.sock.fileno() < 0 or not through or not self.peer.open:
+            return "not now"
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        os.dup2(ours.fileno(), self.sock.fileno())
+        ours.close()
+        before, self.peer = self.peer, Peer(theirs.fileno(), theirs)
+        self.peer.sent, self.peer.received = before.sent, before.received
+        before.close()
+        return None
+
+    def do_unblock(self) -> None:
+        if self.sock.fileno() >= 0 and self.stage.is_attacked:
+            os.set_blocking(self.sock.fileno(), True)
+
+    def release(self) -> None:
+        """The end."""
+        if "read" in self.busy:
+            with contextlib.suppress(ValueError):
+                self.stage.loop.remove_reader(self.sock)
+        self.sock.close()
+
+
 class Logged(logging.Handler):
     """asyncio's warnings and errors."""
 
@@ -464,9 +671,12 @@ class Stage:
         self.loop.set_debug(debug)
         self.loop.slow_callback_duration = 1e9
         self.loop.set_exception_handler(self.handler)
+        self.is_attacked = "ctask" in type(self.loop).__module__
+        self.usurpers: list[Usurper] = []
+        self.beside: list[socket.socket] = []
         self.pipe = -1
         self.actors = [
-            Actor(
+            (SocksActor if conn.kind in SOCKS else Actor)(
                 self, "ab"[i], conn, [s for s in program.steps if s.conn == i and s.where in LATER]
             )
             for i, conn in enumerate(program.conns)
@@ -484,6 +694,22 @@ class Stage:
         error = context.get("exception")
         message = re.sub(r"(callback|handle) .*", r"\1", context["message"])
         self.note(f"reported {message}: {None if error is None else named(error)}")
+
+    def receive_beside(self, size: int) -> None:
+        """From a socket that has so much, without waiting."""
+        if not self.beside:
+            self.beside = list(socket.socketpair())
+            self.beside[0].setblocking(False)
+        self.beside[1].send(b"Z" * size)
+        coro = self.loop.sock_recv(self.beside[0], size)
+        try:
+            coro.send(None)
+        except StopIteration as error:
+            if error.value != b"Z" * size:
+                self.note("other bytes came beside")
+        else:
+            self.note("nothing came beside")
+            coro.close()
 
     def exit(self) -> None:
         """The process ends here."""
@@ -769,7 +995,17 @@ class Stage:
                 task.cancel()
         self.settle()
         for actor in self.all:
+            if isinstance(actor, SocksActor):
+                actor.release()
             actor.note(f"lost {actor.lost} times")
+            if actor.reader is not None and actor.reader.exception() is not None:
+                actor.note(f"reader has {named(actor.reader.exception())}")
+            if actor.conn.subclass:
+                actor.note(f"methods called: {sorted(actor.calls)}")
+        for usurper in self.usurpers:
+            self.log += usurper.broken()
+        for sock in self.beside:
+            sock.close()
         left = asyncio.all_tasks(self.loop)
         if left:
             self.note(f"{len(left)} tasks left")
@@ -807,7 +1043,13 @@ class Opener:
         """Make the transport."""
         stage, actor, loop = self.stage, self.actor, self.stage.loop
         conn = actor.conn
-        if conn.kind == "read_pipe":
+        if conn.subclass:
+            self.socks[0] = shouting(self.socks[0])
+            self.socks[0].setblocking(False)
+            actor.calls = self.socks[0].calls
+        if isinstance(actor, SocksActor):
+            actor.sock = self.socks[0]
+        elif conn.kind == "read_pipe":
             stage.complete(loop.connect_read_pipe(actor.protocol, self.socks[0]))
         elif conn.kind == "write_pipe":
             stage.complete(loop.connect_write_pipe(actor.protocol, self.socks[0]))
@@ -820,10 +1062,13 @@ class Opener:
             stage.all.append(other)
             for who, sock in zip((actor, other), self.socks, strict=True):
                 stage.complete(loop.create_connection(who.protocol, sock=sock))
-        elif conn.kind == "server":
-            stage.complete(self.serve())
         else:
-            stage.complete(self.join())
+            real = socket.socket
+            function = unittest.mock.patch("socket.socket", lambda *args, **how: real(*args, **how))
+            with function if conn.replaced else contextlib.nullcontext():
+                stage.complete(
+                    self.serve() if conn.kind in ("server", "tlsserved") else self.join()
+                )
         stage.settle()
         for _ in range({"tls": 1, "tls_server": 1, "tlstls": 2}.get(conn.kind, 0)):
             if actor.transport is not None and not actor.transport.is_closing():
@@ -853,13 +1098,25 @@ class Opener:
     async def join(self) -> None:
         """Ours is a client."""
         actor = self.actor
+        tls = self.tls(server_side=False)
         if actor.conn.api == "streams":
             actor.reader, actor.writer = await asyncio.open_connection(
-                sock=self.socks[0], limit=actor.conn.buffer
+                sock=self.socks[0], limit=actor.conn.buffer, **tls
             )
             actor.transport = actor.writer.transport
         else:
-            await self.stage.loop.create_connection(actor.protocol, sock=self.socks[0])
+            await self.stage.loop.create_connection(actor.protocol, sock=self.socks[0], **tls)
+
+    def tls(self, server_side: bool) -> dict[str, Any]:
+        """What to say for TLS from the start; the peer has its layer, and may have data."""
+        actor = self.actor
+        if actor.conn.kind not in MADE:
+            return {}
+        assert actor.peer is not None
+        ours, theirs = contexts()[:: 1 if not server_side else -1]
+        actor.peer.layers.append(Layer(theirs, not server_side))
+        actor.peer.send(actor.conn.early)
+        return {"ssl": ours} if server_side else {"ssl": ours, "server_hostname": "localhost"}
 
     async def serve(self) -> None:
         """Ours is what a server accepts."""
@@ -868,12 +1125,13 @@ class Opener:
         def connected(reader: Any, writer: Any) -> None:
             actor.reader, actor.writer, actor.transport = reader, writer, writer.transport
 
+        tls = self.tls(server_side=True)
         if actor.conn.api == "streams":
             server = await asyncio.start_server(
-                connected, sock=self.socks[0], limit=actor.conn.buffer
+                connected, sock=self.socks[0], limit=actor.conn.buffer, **tls
             )
         else:
-            server = await self.stage.loop.create_server(actor.protocol, sock=self.socks[0])
+            server = await self.stage.loop.create_server(actor.protocol, sock=self.socks[0], **tls)
         for _ in range(20):
             await asyncio.sleep(0)
             if actor.transport is not None:
@@ -928,14 +1186,14 @@ def open_sockets(stage: Stage, actor: Actor) -> Callable[[], None]:
         actor.address = theirs.getsockname()
         opener.socks = [ours]
         actor.peer = DatagramPeer(theirs, ours.getsockname())
-    elif conn.kind in ("tcp", "server"):
+    elif conn.kind in ("tcp", "server", "tcpsocks", "tlsserved"):
         listener = listening()
         small(listener, conn)
         theirs = socket.socket()
         theirs.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         small(theirs, conn)
         theirs.connect(listener.getsockname())
-        if conn.kind == "server":
+        if conn.kind in ("server", "tlsserved"):
             listener.setblocking(False)
             opener.socks = [listener]
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+import unittest.mock
 from asyncio import selector_events, sslproto
 from typing import Any
 
@@ -62,6 +63,19 @@ class Mended(Stream):
         selector_events._SelectorTransport.close(self)  # type: ignore[attr-defined]
 
 
+class Datagrams(DatagramTransport):  # type: ignore[misc]
+    """The transport of datagrams, whose header leaves the buffer with the datagram."""
+
+    _header = 8 if sys.version_info >= (3, 13) else 0
+
+    @property
+    def _buffer_size(self) -> int:
+        return sum(len(data) + self._header for data, _ in self._buffer)
+
+    @_buffer_size.setter
+    def _buffer_size(self, size: int) -> None: ...
+
+
 kind: Any = Stream if MENDED or sys.version_info < (3, 12) else Mended
 
 
@@ -70,18 +84,24 @@ class Loop(asyncio.SelectorEventLoop):
 
     kind = kind
 
-    def _make_socket_transport(
-        self,
-        sock: Any,
-        protocol: Any,
-        waiter: Any = None,
-        *,
-        extra: Any = None,
-        server: Any = None,
-        **more: Any,
-    ) -> Any:
-        self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
-        return self.kind(self, sock, protocol, waiter, extra, server, **more)
+    def mended(self) -> Any:
+        """While a transport is made: of which class."""
+        kinds = {"_SelectorSocketTransport": self.kind}
+        if not MENDED:
+            kinds["_SelectorDatagramTransport"] = Datagrams
+        return unittest.mock.patch.multiple(selector_events, **kinds)
+
+    def _make_socket_transport(self, *args: Any, **named: Any) -> Any:
+        with self.mended():
+            return super()._make_socket_transport(*args, **named)  # type: ignore[misc]
+
+    def _make_ssl_transport(self, *args: Any, **named: Any) -> Any:
+        with self.mended():
+            return super()._make_ssl_transport(*args, **named)  # type: ignore[misc]
+
+    def _make_datagram_transport(self, *args: Any, **named: Any) -> Any:
+        with self.mended():
+            return super()._make_datagram_transport(*args, **named)  # type: ignore[misc]
 
 
 def is_closing(self: Any) -> Any:

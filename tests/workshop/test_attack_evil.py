@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.ctask_only
+pytestmark = [pytest.mark.ctask_only, pytest.mark.slow]
 
 SOURCE = """
 /* PyObject_Str(in a comment) */
@@ -164,3 +164,18 @@ def test_programs_do_not_end_badly(points):
     from attacks import evil
 
     assert evil.run(1, 8, ["--no-shrink", "--steps", "10"]) == 0
+
+
+def test_who_called_is_told_whatever_else_is_printed(points, monkeypatch):
+    from attacks import evil
+
+    def play(*args):
+        return evil.Outcome("", 'SystemError: {\n\nmarks ["path", [[1, 2], [3]]]\nstands\n', "")
+
+    seen, marked = [], []
+    monkeypatch.setattr(evil, "play", play)
+    monkeypatch.setattr(evil, "reached", lambda *args: seen.append(args) or {("file", "name")})
+    monkeypatch.setattr(evil, "mark", marked.append)
+    assert evil.run(1, 1, ["--mark", "--program", "handles"]) == 0
+    assert seen == [("path", {(1, 2), (3,)})]
+    assert marked == [{("file", "name"): {"handles"}}]

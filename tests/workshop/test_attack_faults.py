@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
     pytest.mark.ctask_only,
+    pytest.mark.slow,
     pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler"),
     pytest.mark.skipif(
         "libasan" in Path("/proc/self/maps").read_text(), reason="its allocators are hooked"
