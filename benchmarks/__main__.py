@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .contenders import BASELINE, CONTENDERS, NETWORK_CONTENDERS, WHEEL, WHEEL_FOLDER
+from .contenders import BASELINE, CONTENDERS, NETWORK_CONTENDERS, OBSERVED, WHEEL, WHEEL_FOLDER
 from .drawing import chart, report
 from .drivers import floors, instructions, latency, memory, network, real, scale, timing
 from .subjects import traffic
@@ -106,7 +106,10 @@ def parse() -> argparse.Namespace:
         help="only this (repeatable)",
     )
     parser.add_argument(
-        "--contender", action="append", choices=NETWORK_CONTENDERS, help="only this (repeatable)"
+        "--contender",
+        action="append",
+        choices=(*NETWORK_CONTENDERS, *OBSERVED),
+        help="only this (repeatable)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="fewer operations and rounds: rough figures"
@@ -186,7 +189,7 @@ def measure_core(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         known = NETWORK_CONTENDERS if options.contender else CONTENDERS
         found = memory.measure(chosen(known, options.contender), options.quick)
         return HOW["memory"], {"titles": memory.TITLES, **found}
-    names = chosen(CONTENDERS, options.contender)
+    names = chosen((*CONTENDERS, *OBSERVED) if options.contender else CONTENDERS, options.contender)
     if options.wheel:
         os.environ[WHEEL_FOLDER] = str(options.wheel.resolve())
         names.append(WHEEL)

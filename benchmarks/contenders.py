@@ -26,10 +26,16 @@ BASELINE = "asyncio"
 FLOOR = "floor"  # the scenarios' own Python code, see c/floor.c; for the core only
 LIMITS = ("protocol-limit", "c-limit")
 NETWORK_CONTENDERS = (*CONTENDERS, "ctask-loop", "aiofastnet", *LIMITS)
+# ctask while all that it does is written down, and while a thread watches for what blocks it; for
+# the core only.
+OBSERVED = ("ctask-traced", "ctask-watched")
 WHEEL = "ctask-wheel"  # another build of ctask, in the folder that this variable names; --wheel
 WHEEL_FOLDER = "CTASK_WHEEL"
 # Of the loop; else the name itself.
-MODULES = {"ctask-loop": "ctask", WHEEL: "ctask", "aiofastnet": "asyncio"}
+MODULES = {
+    **dict.fromkeys(("ctask-loop", WHEEL, *OBSERVED), "ctask"),
+    "aiofastnet": "asyncio",
+}
 
 RunMain = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -54,11 +60,11 @@ def runner(name: str) -> tuple[RunMain, str]:
     except ImportError as error:
         raise Absent(str(error)) from None
     version = getattr(module, "__version__", None) or installed_version(package)
-    if name in ("ctask", WHEEL):
+    if name in ("ctask", WHEEL, *OBSERVED):
         if name == WHEEL and not Path(module.__file__ or "").is_relative_to(sys.path[0]):
             raise Absent(f"no ctask in {sys.path[0]}")
         module.install()
-        return asyncio.run, version
+        return (run_observed(name) if name in OBSERVED else asyncio.run), version
     factory = module.loop_factory() if name == "aiofastnet" else module.new_event_loop
 
     def run(main: Coroutine[Any, Any, Any]) -> Any:
@@ -66,6 +72,31 @@ def runner(name: str) -> tuple[RunMain, str]:
             return running.run(main)
 
     return run, version
+
+
+def run_observed(name: str) -> RunMain:
+    """Run in what `name` names, begun anew each time: forked processes do not inherit it.
+
+    A trace is made and dropped, and not written to a file.
+    """
+    import ctask
+    from ctask.observe import trace
+
+    def run_traced(main: Coroutine[Any, Any, Any]) -> Any:
+        trace.begin()
+        try:
+            return asyncio.run(main)
+        finally:
+            trace.drop()
+
+    def run_watched(main: Coroutine[Any, Any, Any]) -> Any:
+        watch = ctask.watch(0.1)
+        try:
+            return asyncio.run(main)
+        finally:
+            watch.stop()
+
+    return run_traced if name == "ctask-traced" else run_watched
 
 
 def run_floor() -> RunMain:

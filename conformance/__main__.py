@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from conformance.report import BAD, KEYS, LayerReport, add, classify, counts_line, load_expected
-from conformance.runner import ROOT, ModuleRun, Runner, stop
+from conformance.runner import ROOT, CannotList, ModuleRun, Results, Runner, stop
 from conformance.selection import exclusions, module_exists, modules_of
 
 PROBE = """\
@@ -76,7 +76,13 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     arg("--timeout", type=float, default=300, help="seconds for one test module (default 300)")
     arg("--test-timeout", type=float, default=30, help="seconds for one test (default 30)")
     arg("--expected", help="file of known failures, with reasons")
-    arg("--baseline", help="--json file of a stock run")
+    stock = p.add_mutually_exclusive_group()
+    stock.add_argument("--baseline", help="--json file of a stock run")
+    stock.add_argument(
+        "--ask-stock",
+        action="store_true",
+        help="in place of --baseline: run on stock asyncio what is not passed here, or missing",
+    )
     arg(
         "--retries",
         type=int,
@@ -129,13 +135,45 @@ def run_again(runner: Runner, run: ModuleRun, retries: int) -> None:
                 run.results[ident] = new
 
 
-def run_modules(runner: Runner, modules: list[str]) -> Iterator[ModuleRun]:
-    def one(name: str) -> ModuleRun:
+class Stock:
+    """Stock asyncio: what does it do with the tests that a candidate does not pass?"""
+
+    def __init__(self, runner: Runner, modules: list[str]) -> None:
+        options = argparse.Namespace(**{**vars(runner.options), "candidate": "asyncio"})
+        layer = stock_layer(runner.layer)
+        self.runner = Runner(options, layer, runner.workdir, runner.api)
+        self.plans = self.runner.list_modules(modules)
+
+    def results(self, run: ModuleRun) -> Results:
+        """Of all tests of the module but those that the candidate passes or that are left out."""
+        passed = {i for i, result in run.results.items() if result["class"] == "pass"}
+        doubtful = [i for i in self.plans[run.name] if i not in passed and i not in run.excluded]
+        if not doubtful:
+            return {}
+        theirs = self.runner.run_module(run.name, doubtful)
+        classify(theirs)
+        if theirs.cannot:
+            raise CannotRun(f"stock asyncio: {theirs.cannot}")
+        run_again(self.runner, theirs, self.runner.options.retries)
+        return theirs.results
+
+
+def stock_layer(layer: str) -> str:
+    return "tasks" if layer == "installed" else layer  # the same, for stock
+
+
+def run_modules(
+    runner: Runner, modules: list[str], base: Results | Stock | None
+) -> Iterator[tuple[ModuleRun, Results | None]]:
+    """Each module's run, and what stock asyncio makes of its tests, if that is known."""
+
+    def one(name: str) -> tuple[ModuleRun, Results | None]:
         run = runner.run_module(name)
         classify(run)
-        if not run.cannot:
-            run_again(runner, run, runner.options.retries)
-        return run
+        if run.cannot:
+            return run, None
+        run_again(runner, run, runner.options.retries)
+        return run, base.results(run) if isinstance(base, Stock) else base
 
     pool = ThreadPoolExecutor(max(1, runner.options.jobs))
     try:
@@ -167,16 +205,18 @@ def run_all(options: argparse.Namespace) -> bool:
     any_bad = False
     with tempfile.TemporaryDirectory(prefix="conf-") as workdir:
         for layer in layers:
-            base = None
-            if baseline is not None:
-                stock_layer = "tasks" if layer == "installed" else layer  # the same, for stock
-                base = baseline["layers"].get(stock_layer, {}).get("tests", {})
-            report = LayerReport(layer, rules, base, whole=not options.patterns)
+            report = LayerReport(layer, rules, whole=not options.patterns)
             runner = Runner(options, layer, workdir, api)
-            for run in run_modules(runner, modules_of(layer, wanted)):
+            modules = modules_of(layer, wanted)
+            base: Results | Stock | None = None
+            if baseline is not None:
+                base = baseline["layers"].get(stock_layer(layer), {}).get("tests", {})
+            elif options.ask_stock:
+                base = Stock(runner, modules)
+            for run, theirs in run_modules(runner, modules, base):
                 if run.cannot:
                     raise CannotRun(f"layer {layer}: {run.cannot}")
-                report.take(run)
+                report.take(run, theirs)
             any_bad |= report.finish(options.verbose)
             json_report["layers"][layer] = report.data
             add(grand, report.total)
@@ -198,7 +238,7 @@ def main(argv: list[str]) -> int:
         signal.signal(signum, stop)
     try:
         return 1 if run_all(options) else 0
-    except CannotRun as exc:
+    except (CannotRun, CannotList) as exc:
         print(f"\nCANNOT RUN {exc}", file=sys.stderr)
         return 2
 

@@ -174,6 +174,22 @@ def select(module: Any, request: dict[str, Any], emit: Emit) -> list[Any]:
     return todo
 
 
+def list_tests(request: dict[str, Any], emit: Emit) -> int:
+    """Emit the plan of each module as stock asyncio has it."""
+    for name in request["modules"]:
+
+        def told(name: str = name, **event: Any) -> None:
+            emit(module=name, **event)
+
+        try:
+            module = importlib.import_module(full_module(name))
+        except unittest.SkipTest:
+            told(ids=[])
+        else:
+            select(module, request, told)
+    return 0
+
+
 def run(request: dict[str, Any], emit: Emit) -> int:
     isolated = isolate(request["netns"])
     # A shell may have started us with these ignored (nohup, &).
@@ -236,7 +252,7 @@ def main(request_file: str) -> int:
             out.write(json.dumps(event) + "\n")
             out.flush()
 
-        code = run(request, emit)
+        code = list_tests(request, emit) if "modules" in request else run(request, emit)
     # Threads that a failed test left behind may keep the process alive.
     faulthandler.dump_traceback_later(10, exit=True)
     return code

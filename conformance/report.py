@@ -4,7 +4,7 @@ import fnmatch
 import re
 from typing import Any, NamedTuple
 
-from conformance.runner import ModuleRun
+from conformance.runner import ModuleRun, Results
 
 BAD = ("fail", "error", "timeout", "crash", "notrun")
 KEYS = ("passed", "failed", "errors", "skipped")
@@ -46,7 +46,7 @@ def classify(run: ModuleRun) -> None:
         res["class"] = "untouched" if idle else res["status"]
 
 
-def compare(run: ModuleRun, base: dict[str, Any], whole: bool) -> None:
+def compare(run: ModuleRun, base: Results, whole: bool) -> None:
     """Fail what stock passed and the candidate skipped, left untouched or lost."""
     module = run.name + "."
     for ident, old in base.items():
@@ -87,12 +87,9 @@ def counts_line(c: Counts) -> str:
 class LayerReport:
     """Takes the module runs of one layer in order, prints them, and ends in `data` (for --json)."""
 
-    def __init__(
-        self, layer: str, rules: list[Rule], base: dict[str, Any] | None, whole: bool
-    ) -> None:
+    def __init__(self, layer: str, rules: list[Rule], whole: bool) -> None:
         self.layer = layer
         self.rules = rules
-        self.base = base
         self.whole = whole
         self.total: Counts = dict.fromkeys(KEYS, 0)
         self.data: dict[str, Any] = {"tests": {}, "modules": {}, "excluded": {}}
@@ -113,12 +110,12 @@ class LayerReport:
                     "in; the tests that need it fail)"
                 )
 
-    def take(self, run: ModuleRun) -> None:
+    def take(self, run: ModuleRun, base: Results | None) -> None:
         if "install" not in self.data:
             self.print_install(run)
             self.data["install"] = run.info
-        if self.base is not None:
-            compare(run, self.base, self.whole)
+        if base is not None:
+            compare(run, base, self.whole)
         for ident, res in run.results.items():
             self.apply_rules(ident, res)
             if res.get("flaky"):

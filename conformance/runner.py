@@ -25,6 +25,8 @@ BOOT = (
     "from conformance.child import main; sys.exit(main(sys.argv[2]))"
 )
 
+Results = dict[str, dict[str, Any]]  # by the test's id: status, message, ...
+
 STOP: list[int] = []  # not empty: the parent was told to end
 
 
@@ -39,7 +41,7 @@ class ModuleRun:
 
     layer: str
     name: str
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    results: Results = field(default_factory=dict)
     plan: list[str] | None = None
     excluded: dict[str, str] = field(default_factory=dict)
     fixtures: list[dict[str, Any]] = field(default_factory=list)  # setUpClass and the like
@@ -63,6 +65,10 @@ class ModuleRun:
             "seconds": seconds,
             "made": made,
         }
+
+
+class CannotList(Exception):
+    """The tests of stock asyncio could not be listed."""
 
 
 @dataclass
@@ -168,6 +174,35 @@ class Runner:
             with open(kept, "ab") as dst, open(logname, "rb") as src:
                 dst.write(src.read())
         return ChildEnd(read_events(out), timed_out, code, tail)
+
+    def list_modules(self, names: list[str]) -> dict[str, list[str]]:
+        """Which tests each module has with stock asyncio, without those that are left out."""
+        request = {
+            "layer": self.layer,
+            "modules": names,
+            "patterns": self.options.patterns,
+            "only": None,
+            "done": [],
+            "no_exclusions": self.options.no_exclusions,
+            "path": self.options.path,
+        }
+        fd, out = tempfile.mkstemp(suffix=".jsonl", dir=self.workdir)
+        os.close(fd)
+        with open(out + ".req", "w") as f:
+            json.dump({**request, "out": out}, f)
+        done = subprocess.run(
+            [sys.executable, "-c", BOOT, ROOT, out + ".req"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=tempfile.mkdtemp(dir=self.workdir),
+            timeout=self.options.timeout,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        plans = {ev["module"]: ev["ids"] for ev in read_events(out)}
+        if plans.keys() != set(names):
+            raise CannotList("stock asyncio's tests: " + done.stdout.decode(errors="replace"))
+        return plans
 
     def run_module(self, name: str, only: list[str] | None = None) -> ModuleRun:
         run = ModuleRun(self.layer, name)

@@ -22,7 +22,7 @@ import platform
 import sysconfig
 from typing import Any
 
-from ..contenders import BASELINE, CONTENDERS, LIMITS, NETWORK_CONTENDERS, WHEEL
+from ..contenders import BASELINE, CONTENDERS, LIMITS, NETWORK_CONTENDERS, OBSERVED, WHEEL
 
 UNITS = {
     "time": ("s", "CPU time per operation", 1e6, "us"),
@@ -55,7 +55,7 @@ def host() -> dict[str, str]:
 
 
 def columns(result: dict[str, Any]) -> list[str]:
-    order = (*CONTENDERS, WHEEL, *NETWORK_CONTENDERS[len(CONTENDERS) :])
+    order = (*CONTENDERS, *OBSERVED, WHEEL, *NETWORK_CONTENDERS[len(CONTENDERS) :])
     return [name for name in order if name in result["contenders"]]
 
 

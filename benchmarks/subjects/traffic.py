@@ -112,6 +112,14 @@ SCENARIOS = {
             "process", "exec true, wait", "wait", "process", ((0, 1), (0, 10)), limits=C_LIMIT
         ),
         Scenario(
+            "process_three_pipes",
+            "exec true, three pipes",
+            "three_pipes",
+            "process",
+            ((0, 1), (0, 10)),
+            limits=C_LIMIT,
+        ),
+        Scenario(
             "process_pipes",
             "exec cat, communicate",
             "communicate",

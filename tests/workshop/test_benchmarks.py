@@ -176,6 +176,32 @@ def test_tables_compare_with_asyncio_and_with_the_limits():
     ]
 
 
+@pytest.mark.parametrize(
+    "name, question",
+    [
+        ("ctask-traced", "ctask._ctask._trace_stop(True) is None"),
+        ("ctask-watched", "'ctask.watch' not in [t.name for t in threading.enumerate()]"),
+    ],
+)
+def test_observed_contenders_run_observed(script, name, question):
+    source = f"""
+        import asyncio, sys, threading
+        import ctask
+        sys.path.append({str(ROOT)!r})
+        from benchmarks import contenders
+
+        run, version = contenders.runner({name!r})
+        observed = []
+
+        async def main():
+            observed.append(not ({question}))
+
+        run(main())
+        assert observed == [True], observed
+        """
+    script(source, bare=True)
+
+
 class TestGuard:
     """What the guard compares, when it fails, and when it says that it cannot know."""
 
@@ -821,3 +847,31 @@ class TestLatency:
             assert cells["asyncio"]["samples"] > 0, row
             assert 0 <= cells["asyncio"]["p50"] <= cells["asyncio"]["worst"] < 60
         assert found["contenders"]["asyncio"]["loop"].startswith("asyncio.")
+
+
+# ---- the README's chart ----
+
+
+def test_the_readme_shows_what_the_page_says():
+    from benchmarks.drawing import readme
+
+    assert readme.CHART.read_text() == readme.draw(readme.PAGE.read_text())
+
+
+def test_the_chart_is_of_real_programs_once_the_page_has_them():
+    from benchmarks.drawing.readme import panels
+
+    page = """\
+| Program's CPU time per request | asyncio, us |       uvloop | ctask |
+| ------------------------------ | ----------: | -----------: | ----: |
+| redis-py                       |      100.00 | 70.00 (0.70) |     - |
+| geometric mean                 |       1.000 |        0.700 |     - |
+
+| Requests per second of real time | asyncio | uvloop | ctask |
+| -------------------------------- | ------: | -----: | ----: |
+| redis-py                         |   1,000 |  1,300 |     - |
+"""
+    assert [panel.rows for panel in panels(page)] == [
+        {"redis-py": {"uvloop": 0.7}},
+        {"redis-py": {"uvloop": 1.3}},
+    ]
