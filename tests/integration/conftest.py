@@ -17,12 +17,22 @@ import signal
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE, Certificates, Load, Process, environment, find_program
+from support import (
+    PATIENCE,
+    Certificates,
+    Load,
+    Process,
+    environment,
+    find_program,
+    free_port,
+    unprivileged,
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -141,3 +151,57 @@ def directory() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def certificates(public_directory) -> Certificates:
     return Certificates(public_directory)
+
+
+# ---- PostgreSQL ----
+
+
+@pytest.fixture(scope="session")
+def postgresql(public_directory, certificates) -> Iterator[types.SimpleNamespace]:
+    """A PostgreSQL with a user `us`: its `port` on localhost, with and without TLS, and its `home`,
+    the directory of its Unix socket.
+    """
+    programs = "/usr/lib/postgresql/*/bin/"
+    user = unprivileged("postgres", public_directory)
+    home = public_directory / "postgres"
+    home.mkdir(mode=0o700)
+    key = home / "key.pem"
+    shutil.copyfile(certificates.key, key)
+    key.chmod(0o600)
+    if user:
+        for path in (home, key):
+            shutil.chown(path, user["user"], user["group"])
+    initdb = find_program("initdb", "postgresql", programs + "initdb")
+    made = subprocess.run(
+        [initdb, "-D", home / "data", "-U", "us", "-A", "trust", "-E", "UTF8", "--no-sync"],
+        capture_output=True,
+        text=True,
+        env=environment(LC_ALL="C"),
+        **user,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    port = free_port()
+    settings = {
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": home,
+        "fsync": "off",
+        "ssl": "on",
+        "ssl_cert_file": certificates.chain,
+        "ssl_key_file": key,
+    }
+    process = Process(
+        [
+            find_program("postgres", "postgresql", programs + "postgres"),
+            *("-D", home / "data", "-p", port),
+            *(f"--{name}={value}" for name, value in settings.items()),
+        ],
+        env=environment(LC_ALL="C"),
+        **user,
+    )
+    try:
+        process.expect("ready to accept connections")
+        yield types.SimpleNamespace(port=port, home=home)
+    finally:
+        process.popen.send_signal(signal.SIGQUIT)  # at once, but it tidies up behind it
+        process.popen.wait()
+        process.kill()

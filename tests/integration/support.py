@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ FACTORY = "asyncio:SelectorEventLoop" if STOCK else "ctask:new_event_loop"
 LOOP_TYPE = "asyncio.unix_events._UnixSelectorEventLoop" if STOCK else "ctask._loop.EventLoop"
 
 PATIENCE = 30  # seconds that any one thing may take
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    """For a test of what pyproject.toml has no release of for the newest Python."""
+    missing = sys.version_info >= (3, 15) and find_spec(package) is None
+    return pytest.mark.skipif(missing, reason=f"{package} has no release for this Python")
 
 
 # ---- processes ----

@@ -1,4 +1,4 @@
-"""asyncpg, on a PostgreSQL server of our own."""
+"""asyncpg, on the PostgreSQL server of this run."""
 
 from __future__ import annotations
 
@@ -8,69 +8,22 @@ import decimal
 import io
 import json
 import os
-import shutil
-import signal
-import subprocess
 import types
 
 import asyncpg
 import pytest
-from support import Process, environment, find_program, free_port, unprivileged
-
-PROGRAMS = "/usr/lib/postgresql/*/bin/"
+from support import free_port
 
 
 @pytest.fixture(scope="module")
-def server(public_directory, certificates):
-    """Where a PostgreSQL listens, as options of asyncpg.connect()."""
-    user = unprivileged("postgres", public_directory)
-    home = public_directory / "postgres"
-    home.mkdir(mode=0o700)
-    key = home / "key.pem"
-    shutil.copyfile(certificates.key, key)
-    key.chmod(0o600)
-    if user:
-        for path in (home, key):
-            shutil.chown(path, user["user"], user["group"])
-    initdb = find_program("initdb", "postgresql", PROGRAMS + "initdb")
-    made = subprocess.run(
-        [initdb, "-D", home / "data", "-U", "us", "-A", "trust", "-E", "UTF8", "--no-sync"],
-        capture_output=True,
-        text=True,
-        env=environment(LC_ALL="C"),
-        **user,
+def server(postgresql, certificates):
+    """Where PostgreSQL listens, as options of asyncpg.connect()."""
+    common = {"port": postgresql.port, "user": "us", "database": "postgres", "timeout": 30}
+    return types.SimpleNamespace(
+        tcp={"host": "127.0.0.1", "ssl": False, **common},
+        unix={"host": str(postgresql.home), **common},
+        tls={"host": "localhost", "ssl": certificates.for_client(), **common},
     )
-    assert made.returncode == 0, made.stdout + made.stderr
-    port = free_port()
-    settings = {
-        "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": home,
-        "fsync": "off",
-        "ssl": "on",
-        "ssl_cert_file": certificates.chain,
-        "ssl_key_file": key,
-    }
-    process = Process(
-        [
-            find_program("postgres", "postgresql", PROGRAMS + "postgres"),
-            *("-D", home / "data", "-p", port),
-            *(f"--{name}={value}" for name, value in settings.items()),
-        ],
-        env=environment(LC_ALL="C"),
-        **user,
-    )
-    common = {"port": port, "user": "us", "database": "postgres", "timeout": 30}
-    try:
-        process.expect("ready to accept connections")
-        yield types.SimpleNamespace(
-            tcp={"host": "127.0.0.1", "ssl": False, **common},
-            unix={"host": str(home), **common},
-            tls={"host": "localhost", "ssl": certificates.for_client(), **common},
-        )
-    finally:
-        process.popen.send_signal(signal.SIGQUIT)  # at once, but it tidies up behind it
-        process.popen.wait()
-        process.kill()
 
 
 @pytest.fixture(params=["tcp", "unix", "tls"])

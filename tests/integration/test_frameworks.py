@@ -12,11 +12,13 @@ import shlex
 import signal
 import sys
 import sysconfig
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
-from support import PATIENCE, STOCK, free_port
+from support import PATIENCE, STOCK, free_port, needs
 
 pytestmark = pytest.mark.skipif(STOCK, reason="about ctask itself")
 
@@ -77,8 +79,17 @@ class Page:
 
     def ask(self, port: int | None = None) -> str:
         url = f"http://127.0.0.1:{port or self.port}/"
-        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-            return answer.read().decode()
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+                    return answer.read().decode()
+            except urllib.error.URLError as error:
+                # Some servers say that they are ready before they listen.
+                if not isinstance(error.reason, ConnectionRefusedError):
+                    raise
+                assert time.monotonic() < deadline, error
+                time.sleep(0.05)
 
     def serve(self, ready: str, *more: str) -> None:
         """Start the next command, a server; it answers, and ends when it is told to."""
@@ -107,6 +118,12 @@ def test_asyncio(page):
     assert page.run() == "<class 'ctask._loop.EventLoop'>\n"
 
 
+def test_uvloop(page):
+    if sys.version_info >= (3, 14):
+        page.commands[0] = page.commands[0].replace("python", "python -W ignore", 1)
+    assert page.run() == "<class 'ctask._loop.EventLoop'>\n" * 5
+
+
 def test_uvicorn(page):
     page.serve("Uvicorn running", "--port", str(page.port))
     page.serve("Uvicorn running")
@@ -118,16 +135,27 @@ def test_fastapi(page):
 
 def test_django(page):
     page.serve("Uvicorn running", "--port", str(page.port))
+    page.serve("development server at")
     assert page.run() == "<class 'ctask._loop.EventLoop'>\n"
 
 
 def test_hypercorn(page):
-    page.serve("Running on")
     page.serve("Running on", "--bind", f"127.0.0.1:{page.port}")
     page.serve("Running on")
 
 
+@needs("granian")
+def test_granian(page):
+    page.serve("Started worker")
+
+
+@needs("daphne")
+def test_daphne(page):
+    page.serve("Listening on TCP")
+
+
 def test_gunicorn(page):
+    page.serve("Booting worker", "--bind", f"127.0.0.1:{page.port}")
     page.serve("Application startup complete", "--bind", f"127.0.0.1:{page.port}")
     page.serve("Booting worker", "--bind", f"127.0.0.1:{page.port}")
 
@@ -172,10 +200,13 @@ def test_dask(page):
 
 
 SCALING = (DOCS / "scaling.md").read_text()
+# examples/interpreters.py has a test of its own, in tests/workshop.
+INTERPRETERS = re.compile(r"^## One process.*?(?=^## )", re.MULTILINE | re.DOTALL)
+SERVERS, _, DASK = INTERPRETERS.sub("", SCALING).partition("## Several machines: Dask")
 
 
 def test_scaling(directory, start):
-    section = Section(SCALING.replace("scheduler-node", "127.0.0.1"))
+    section = Section(DASK.replace("scheduler-node", "127.0.0.1"))
     section.files |= SECTIONS["test_dask"].files
     page = Page(section, directory, start)
     page.begin().expect("Scheduler at:")
@@ -189,7 +220,7 @@ def test_scaling(directory, start):
 
 @pytest.mark.parametrize("command", ["uvicorn", "dask worker"])
 def test_options_of_the_scaling_page_exist(command, directory, start):
-    text = SCALING.partition("## Several machines: Dask")[2 if command == "dask worker" else 0]
+    text = DASK if command == "dask worker" else SERVERS
     page = Page(Section(""), directory, start)
     page.commands.append(f"{command} --help")
     known = page.run()
