@@ -86,9 +86,9 @@ class Process:
             if found := re.search(pattern, line):
                 return found
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Return the exit status (negative: the signal's number)."""
-        status = self.popen.wait(PATIENCE)
+        status = self.popen.wait(seconds)
         self._pump.join(PATIENCE)
         return status
 
