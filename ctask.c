@@ -25,6 +25,7 @@
 #include "handles/clock.h"
 #include "tasks/done.h"
 #include "loop/blocking.h"
+#include "loop/child.h"
 #include "loop/loop.h"
 #include "loop/loops.h"
 #include "loop/observer.h"
@@ -70,6 +71,7 @@
 #include "loop/ready.c"
 #include "loop/schedule.c"
 #include "loop/watch.c"
+#include "loop/child.c"
 #include "loop/wake.c"
 #include "loop/counters.c"
 #include "loop/moments.c"
@@ -549,6 +551,7 @@ module_exec(PyObject *module)
         iterate_setup,
         schedule_setup,
         watch_setup,
+        child_setup,
         wake_setup,
         counters_setup,
         watchdog_setup,

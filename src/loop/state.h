@@ -10,7 +10,9 @@
     X(Task)                   \
     X(_check_callback)        \
     X(_check_thread)          \
+    X(_process_exited)        \
     X(_read_ready)            \
+    X(_status_taken)          \
     X(_write_ready)           \
     X(call_exception_handler) \
     X(coro)                   \
@@ -20,8 +22,10 @@
     X(handle)                 \
     X(message)                \
     X(name)                   \
+    X(pidfd_open)             \
     X(slow_callback_duration) \
-    X(source_traceback)
+    X(source_traceback)       \
+    X(waitpid)
 
 #define LOOP_IMPORTS(X)                                                            \
     X(stock_Loop, "asyncio.unix_events", "SelectorEventLoop")                      \
@@ -29,9 +33,12 @@
     X(tasks_module, "asyncio", "tasks")                                            \
     X(format_handle, "asyncio.base_events", "_format_handle")                      \
     X(partial, "functools", "partial")                                             \
+    X(os_module, "asyncio.unix_events", "os")                                      \
     X(logger, "asyncio.log", "logger")
 
-#define LOOP_TYPES(X) X(LoopType)
+#define LOOP_TYPES(X) \
+    X(LoopType)       \
+    X(ChildType)
 
 /* create_task_code: what it had when it was last looked at, NULL at first (schedule.c). */
 #define LOOP_OBJECTS(X)  \

@@ -242,6 +242,28 @@ watch_wake(LoopObj *loop, PyObject *fut)
     return future_wake(loop->st, fut, Py_None) < 0 ? -1 : 0;
 }
 
+/* Have a handle run whenever the descriptor is ready on that side.  `file`: what it was registered by, or NULL. */
+static int
+add_handle(LoopObj *loop, int fd, uint32_t side, PyObject *file, HandleObj *handle)
+{
+    if (fd < loop->poll.n_slots && loop->poll.slots[fd].owner != NULL) {
+        watch_evict(loop, fd); // its transport is closing, or has lost it
+    }
+    int err = watch_side(loop, fd, side);
+    if (err < 0) {
+        (void)poll_raise(err);
+        return -1;
+    }
+    PyObject *before = NULL;
+    if (file != NULL) {
+        before = loop->poll.slots[fd].file;
+        loop->poll.slots[fd].file = Py_NewRef(file);
+    }
+    int status = slot_set(loop, fd, side, (PyObject *)handle, NULL, 0);
+    Py_XDECREF(before);
+    return status;
+}
+
 static PyObject *
 watch_add(LoopObj *loop, const char *method, uint32_t side, PyObject *const *args, Py_ssize_t nargs,
           PyObject *kwnames)
@@ -259,26 +281,23 @@ watch_add(LoopObj *loop, const char *method, uint32_t side, PyObject *const *arg
     if (handle == NULL) {
         return NULL;
     }
-    if (fd < loop->poll.n_slots && loop->poll.slots[fd].owner != NULL) {
-        watch_evict(loop, fd); // its transport is closing, or has lost it
-    }
-    int err = watch_side(loop, fd, side);
-    if (err < 0) {
-        Py_DECREF(handle);
-        return poll_raise(err);
-    }
-    PyObject *before = NULL;
-    if (!PyLong_Check(call.lead[0])) {
-        before = loop->poll.slots[fd].file;
-        loop->poll.slots[fd].file = Py_NewRef(call.lead[0]);
-    }
-    int status = slot_set(loop, fd, side, (PyObject *)handle, NULL, 0);
-    Py_XDECREF(before);
-    if (status < 0) {
+    if (add_handle(loop, fd, side, PyLong_Check(call.lead[0]) ? NULL : call.lead[0], handle) < 0) {
         Py_DECREF(handle);
         return NULL;
     }
     return (PyObject *)handle;
+}
+
+PART int
+watch_callback(LoopObj *loop, int fd, PyObject *callback)
+{
+    HandleObj *handle = handle_create(loop, callback, NULL, 0, NULL, loop->debug);
+    if (handle == NULL) {
+        return -1;
+    }
+    int status = add_handle(loop, fd, POLL_READ, NULL, handle);
+    Py_DECREF(handle);
+    return status;
 }
 
 /* The number under which an object is registered, also if it has been closed since and has none any more; of one
@@ -299,6 +318,28 @@ registered_fd(LoopObj *loop, PyObject *obj)
     return -1;
 }
 
+/* End what add_handle() began.  1, or 0 if nobody's handle waits for that side; -1 with an exception. */
+static int
+remove_handle(LoopObj *loop, int fd, uint32_t side)
+{
+    poll_state *poll = &loop->poll;
+    if (fd >= poll->n_slots || *slot_of(&poll->slots[fd], side) == NULL || watch_owner(loop, fd) != NULL) {
+        return 0; // a transport's own watching is not for others to end
+    }
+    if (fd >= poll->n_slots) {
+        return 0; // closed by what watch_owner() let go of
+    }
+    /* A descriptor that the kernel no longer knows has nothing left to change. */
+    (void)poll_watch(poll, fd, poll->slots[fd].events & ~side);
+    return slot_set(loop, fd, side, NULL, NULL, 0) < 0 ? -1 : 1;
+}
+
+PART int
+watch_end_callback(LoopObj *loop, int fd)
+{
+    return loop->is_open ? remove_handle(loop, fd, POLL_READ) : 0;
+}
+
 static PyObject *
 watch_remove(LoopObj *loop, uint32_t side, PyObject *obj)
 {
@@ -313,19 +354,8 @@ watch_remove(LoopObj *loop, uint32_t side, PyObject *obj)
         PyErr_Clear();
         Py_RETURN_FALSE; // no such descriptor can have been added
     }
-    poll_state *poll = &loop->poll;
-    if (fd >= poll->n_slots || *slot_of(&poll->slots[fd], side) == NULL || watch_owner(loop, fd) != NULL) {
-        Py_RETURN_FALSE; // a transport's own watching is not for others to end
-    }
-    if (fd >= poll->n_slots) {
-        Py_RETURN_FALSE; // closed by what watch_owner() let go of
-    }
-    /* A descriptor that the kernel no longer knows has nothing left to change. */
-    (void)poll_watch(poll, fd, poll->slots[fd].events & ~side);
-    if (slot_set(loop, fd, side, NULL, NULL, 0) < 0) {
-        return NULL;
-    }
-    Py_RETURN_TRUE;
+    int removed = remove_handle(loop, fd, side);
+    return removed < 0 ? NULL : PyBool_FromLong(removed);
 }
 
 PyDoc_STRVAR(owner_doc,

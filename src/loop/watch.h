@@ -29,6 +29,9 @@ PART int watch_once(LoopObj *loop, int fd, uint32_t side, PyObject *owner, io_re
 PART int watch_wake(LoopObj *loop, PyObject *fut);
 /* End what `owner` watches on that side, and tell the kernel: before the descriptor is closed. */
 PART void watch_stop(LoopObj *loop, int fd, uint32_t side, PyObject *owner);
+/* add_reader(fd, callback) and remove_reader(fd) for a descriptor that is nobody else's.  -1 with an exception. */
+PART int watch_callback(LoopObj *loop, int fd, PyObject *callback);
+PART int watch_end_callback(LoopObj *loop, int fd);
 PART int watch_traverse(LoopObj *loop, visitproc visit, void *arg);
 PART void watch_clear(LoopObj *loop);
 
