@@ -344,6 +344,7 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
     getaddrinfo = _dns.getaddrinfo
     getnameinfo = _dns.getnameinfo
     _make_subprocess_transport = _process.make_subprocess_transport
+    subprocess_exec = _process.subprocess_exec
 
     if _tls is not None:
         _make_ssl_transport = _tls.make_ssl_transport
@@ -379,6 +380,7 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
 
 
 EventLoop._adopt_methods()
+_process.own_class = EventLoop
 _process.own_create_task = EventLoop.create_task
 
 

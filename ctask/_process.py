@@ -10,6 +10,7 @@ import asyncio
 import collections
 import contextlib
 import os
+import subprocess
 import sys
 import threading
 import types
@@ -24,9 +25,11 @@ from ctask import _spawn
 _ReadProto: Any = base_subprocess.ReadSubprocessPipeProto
 _WriteProto: Any = base_subprocess.WriteSubprocessPipeProto
 _Base: Any = unix_events._UnixSubprocessTransport  # type: ignore[attr-defined]
+_new = object.__new__
 
 
-# EventLoop.create_task, which _loop.py sets once the class has it.
+# EventLoop and its create_task, which _loop.py sets once there is the class.
+own_class: Any = None
 own_create_task: Any = None
 
 
@@ -42,6 +45,25 @@ _connect_read_pipe = asyncio.SelectorEventLoop.connect_read_pipe
 _connect_write_pipe = asyncio.SelectorEventLoop.connect_write_pipe
 
 
+class _MadeWhenAsked:
+    """An attribute that shows the Popen of a child that was started without one.
+
+    What the instance has of this name comes first.
+    """
+
+    def __init__(self, make: Any) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: Any, name: str) -> None:
+        self._name = name
+
+    def __get__(self, transport: Any, owner: Any = None) -> Any:
+        if transport is None:
+            return self
+        value = vars(transport)[self._name] = self._make(transport._popen())
+        return value
+
+
 class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
     """asyncio's, whose wait() ends with the child on every release, and never hangs.
 
@@ -50,12 +72,25 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
     that makes tasks or connects pipes in its own way.
     """
 
-    # asyncio's, whose types its stubs do not show.
-    _proc: Any
-    _returncode: Any
+    # What most never change.
+    _loop: Any = None
+    _pid: Any = None
+    _returncode: Any = None
+    _closed = _finished = False
+    _pending_calls: Any = None
+    _exit_waiters: Any = ()
     _pipes: dict[int, Any]
-    _pending_calls: Any
-    _exit_waiters: Any
+    # What subprocess_exec() waits for: a future, or only the loop's next turn.
+    _connected: asyncio.Future[None] | None = None
+    _connecting: asyncio.Task[Any] | None = None
+    _failure: BaseException | None = None
+    _waiting: set[asyncio.Future[int]] | None = None
+    # Of a child that was started without a Popen: what it would have been given, and the one that
+    # somebody asked for.
+    _args: Any = None
+    _made: Any = None
+    _proc: Any = _MadeWhenAsked(lambda popen: popen)
+    _extra: Any = _MadeWhenAsked(lambda popen: {} if popen is None else {"subprocess": popen})
 
     def __init__(
         self,
@@ -70,11 +105,6 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
         extra: Any = None,
         **kwargs: Any,
     ) -> None:
-        # What subprocess_exec() waits for: a future, or only the loop's next turn.
-        self._connected: asyncio.Future[None] | None = None
-        self._waiting: set[asyncio.Future[int]] = set()
-        self._connecting: asyncio.Task[Any] | None = None
-        self._failure: BaseException | None = None
         inherits = stdin is stdout is stderr is None
         if (
             loop._debug
@@ -98,13 +128,9 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
             )
             return
         self._extra = {} if extra is None else extra
-        self._closed = self._finished = False
-        self._protocol = protocol
         self._loop = loop
-        self._proc = self._pid = self._returncode = None
-        self._exit_waiters = ()
-        self._pending_calls = None
-        self._pipes = {}
+        self._protocol = protocol
+        self._pipes = pipes = {}
         try:
             self._start(args, shell, stdin, stdout, stderr, bufsize, **kwargs)
         except BaseException:
@@ -113,7 +139,6 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
         proc = self._proc
         self._pid = proc.pid
         self._extra["subprocess"] = proc
-        pipes = self._pipes
         if inherits:
             loop.call_soon(protocol.connection_made, self)
             return
@@ -146,7 +171,13 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
         bufsize: int,
         **kwargs: Any,
     ) -> None:
-        self._proc = _spawn.start(args, shell, stdin, stdout, stderr, bufsize, kwargs)
+        self._made = self._proc = _spawn.start(args, shell, stdin, stdout, stderr, bufsize, kwargs)
+
+    def _popen(self) -> Any:
+        """Return the child's Popen, which is made if there is none."""
+        if self._made is None and self._pid is not None:
+            self._made = _spawn.popen(self._args, self._pid, self._returncode)
+        return self._made
 
     def _process_exited(self, returncode: int) -> None:
         loop = self._loop
@@ -155,19 +186,23 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
             return
         assert self._returncode is None, self._returncode
         self._returncode = returncode
-        if self._proc.returncode is None:
-            self._proc.returncode = returncode
+        popen = self._made
+        if popen is not None and popen.returncode is None:
+            popen.returncode = returncode
         loop.call_soon(self._protocol.process_exited)
         self._try_finish()
 
     async def _wait(self) -> int:
         if self._returncode is None:
             waiter = self._loop.create_future()
+            if self._waiting is None:
+                self._waiting = set()
             self._waiting.add(waiter)
             try:
                 await waiter
-            finally:
+            except BaseException:
                 self._waiting.discard(waiter)
+                raise
         returncode: int = self._returncode
         return returncode
 
@@ -177,14 +212,19 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
         # Here, as this comes behind process_exited() and before connection_lost(), which up to
         # 3.13.0 had to come first: it never does when the pipes were not all connected, nor as
         # long as a grandchild has them.
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(self._returncode)
+        if self._waiting:
+            for waiter in self._waiting:
+                if not waiter.done():
+                    waiter.set_result(self._returncode)
+            self._waiting.clear()
         for proto in self._pipes.values():
             if proto is None or not proto.disconnected:
                 return
         self._finished = True
-        self._call(self._call_connection_lost, None)
+        if self._pending_calls is None:
+            self._loop.call_soon(self._call_connection_lost, None)
+        else:
+            self._call(self._call_connection_lost, None)
 
     async def _connect_pipes(self, waiter: Any) -> None:
         if self._closed:  # given up before this began
@@ -232,7 +272,7 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
         self._closed = True
         loop = self._loop
         # They cannot be told by a loop that is closed; their files go with them.
-        if loop is None or not loop.is_closed():
+        if self._pipes and (loop is None or not loop.is_closed()):
             for proto in self._pipes.values():
                 if proto is not None:
                     proto.pipe.close()
@@ -243,6 +283,18 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 self._proc.kill()
 
+    def _status_taken(self) -> int:
+        """Return what is known of an exit whose status somebody else took."""
+        # Popen has it if close() asked.
+        returncode: int | None = self.get_extra_info("subprocess").returncode
+        if returncode is None:
+            returncode = 255
+            logger.warning(
+                "child process pid %d exit status already read:  will report returncode 255",
+                self._pid,
+            )
+        return returncode
+
     def send_signal(self, signal: int) -> None:
         """Send a signal, unless the child has ended.  (asyncio.SubprocessTransport.send_signal)"""
         if self._proc is None or self._returncode is None:
@@ -250,7 +302,11 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
 
 
 class _Child:
-    """A child whose exit is waited for; refers to the pidfd, which is closed with it."""
+    """A child whose exit is waited for; refers to the pidfd, which is closed with it.
+
+    For loops that are not exactly ours, and where there is no pidfd; else there is what
+    _watch_child() makes.
+    """
 
     __slots__ = ("_loop", "_pidfd", "_transport")
 
@@ -292,14 +348,7 @@ class _Child:
                 os.waitpid(pid, 0)[1]
             )
         except ChildProcessError:
-            # Popen has it if transport.close() asked; otherwise somebody else took it.
-            returncode = transport.get_extra_info("subprocess").returncode
-            if returncode is None:
-                returncode = 255
-                logger.warning(
-                    "child process pid %d exit status already read:  will report returncode 255",
-                    pid,
-                )
+            returncode = transport._status_taken()
         # At once, on every version: the process number is free from now on, and nobody may send a
         # signal to whoever gets it next.
         transport._process_exited(returncode)
@@ -389,6 +438,12 @@ async def make_subprocess_transport(
         except BaseException:
             transport.close()
             raise
+    await _until_connected(transport)
+    return transport
+
+
+async def _until_connected(transport: Any) -> None:
+    """Wait for what a child's start waits for, and give it up if that fails."""
     try:
         if transport._failure is not None:
             raise transport._failure
@@ -396,13 +451,90 @@ async def make_subprocess_transport(
             await _turn()
         else:
             await transport._connected
-    except (SystemExit, KeyboardInterrupt):
-        raise
     except BaseException as exc:
-        transport._give_up()
-        # Not for a child that was not killed, which may run for ever; nor in a coroutine that was
-        # closed, which cannot wait.
-        if transport._may_be_killed() and not isinstance(exc, GeneratorExit):
-            await asyncio.shield(transport._wait())
+        await _give_up(transport, exc)
+        raise
+
+
+async def _give_up(transport: Any, exc: BaseException) -> None:
+    """End a child whose start has failed or was cancelled."""
+    if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+        return
+    transport._give_up()
+    # Not for a child that was not killed, which may run for ever; nor in a coroutine that was
+    # closed, which cannot wait.
+    if transport._may_be_killed() and not isinstance(exc, GeneratorExit):
+        await asyncio.shield(transport._wait())
+
+
+async def subprocess_exec(
+    self: Any,
+    protocol_factory: Any,
+    program: Any,
+    *args: Any,
+    stdin: Any = subprocess.PIPE,
+    stdout: Any = subprocess.PIPE,
+    stderr: Any = subprocess.PIPE,
+    **kwargs: Any,
+) -> Any:
+    """Start a program; return its transport and its protocol.  (asyncio.loop.subprocess_exec)
+
+    asyncio's, with what it calls for most children in one piece.
+    """
+    if kwargs or self._debug or type(self) is not own_class:
+        return await super(own_class, self).subprocess_exec(
+            protocol_factory, program, *args, stdin=stdin, stdout=stdout, stderr=stderr, **kwargs
+        )
+    protocol = protocol_factory()
+    command = (program, *args)
+    make = self._make_subprocess_transport
+    if (
+        getattr(make, "__func__", None) is not make_subprocess_transport
+        or _watcher_of_program(self) is not None
+    ):
+        return await make(protocol, command, False, stdin, stdout, stderr, 0), protocol
+    transport = None
+    if (
+        stdin is stdout is stderr is None
+        and self._task_factory is None
+        and own_class.create_task is own_create_task
+    ):
+        transport = _start_plain(self, protocol, command)
+    if transport is None:
+        transport = _UnixSubprocessTransport(
+            self, protocol, command, False, stdin, stdout, stderr, 0
+        )
+    try:
+        if not self._watch_child(transport, transport._pid):
+            _Child(self, transport)
+    except BaseException:
+        transport.close()
+        raise
+    if transport._connected is not None or transport._failure is not None:
+        await _until_connected(transport)
+        return transport, protocol
+    try:
+        await _turn()
+    except BaseException as exc:
+        await _give_up(transport, exc)
+        raise
+    return transport, protocol
+
+
+def _start_plain(loop: Any, protocol: Any, command: Any) -> Any:
+    """Start a child that inherits all; return its transport, None if it cannot be done so."""
+    transport: Any = _new(_UnixSubprocessTransport)
+    transport._loop = loop
+    transport._protocol = protocol
+    transport._args = command
+    transport._pipes = {}
+    try:
+        transport._pid = _spawn.start_plain(command)
+        if transport._pid is None:
+            transport._closed = True
+            return None
+        loop.call_soon(protocol.connection_made, transport)
+    except BaseException:
+        transport.close()
         raise
     return transport

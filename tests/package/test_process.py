@@ -396,6 +396,63 @@ def test_popen_object_and_audit_events_are_those_of_popen(run, loop, kwargs):
     run(main())
 
 
+@pytest.mark.parametrize("stdio", [None, PIPE])
+def test_popen_that_is_asked_for_late_is_that_of_the_child(run, loop, stdio):
+    async def main():
+        transport, _ = await loop.subprocess_exec(
+            asyncio.SubprocessProtocol,
+            *("/bin/sh", "-c", "exit 3"),
+            **dict.fromkeys(("stdin", "stdout", "stderr"), stdio),
+        )
+        assert await transport._wait() == 3
+        transport.close()
+        for _ in range(4):
+            await asyncio.sleep(0)
+        process = transport.get_extra_info("subprocess")
+        assert process is transport.get_extra_info("subprocess")
+        assert process.pid == transport.get_pid()
+        assert list(process.args) == ["/bin/sh", "-c", "exit 3"]
+        assert process.returncode == process.poll() == process.wait() == 3
+        assert transport.get_extra_info("other", 7) == 7
+
+    run(main())
+
+
+def test_popen_that_is_asked_for_while_the_child_runs_is_told_of_its_end(run, loop):
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/sleep", "60")
+        transport = process._transport
+        popen = transport._proc
+        assert popen is transport.get_extra_info("subprocess")
+        assert popen.poll() is None
+        process.kill()
+        assert await process.wait() == -9
+        assert popen.returncode == -9
+
+    run(main())
+
+
+def test_child_that_is_left_running_is_told_of(script):
+    done = script("""
+        NAMES = ("stdin", "stdout", "stderr")
+        warnings.simplefilter("always")
+        async def main():
+            return await asyncio.get_running_loop().subprocess_exec(
+                asyncio.SubprocessProtocol, "/bin/sleep", "60", **dict.fromkeys(NAMES))
+        with asyncio.Runner(loop_factory=impl.new_event_loop) as runner:
+            transport, _ = runner.run(main())
+        pid = transport.get_pid()
+        del transport, _, runner
+        gc.collect()
+        import subprocess
+        subprocess._cleanup()
+        print(pid)
+    """)
+    pid = int(done.out)
+    assert f"unclosed transport <_UnixSubprocessTransport pid={pid} running>" in done.err
+    assert f"subprocess {pid} is still running" in done.err
+
+
 FAILURES = {
     "no such program": {"args": ["/no/such/program"]},
     "no such name": {"args": ["no-such-program"]},
@@ -576,6 +633,37 @@ def test_loop_that_makes_tasks_or_connects_pipes_in_its_own_way(impl):
             runner.run(main())
     assert seen.count("_connect_pipes") == 1
     assert seen.count("read") == 1
+
+
+def test_loop_that_starts_and_watches_in_its_own_way(impl):
+    seen = []
+
+    class Mine(impl.EventLoop):
+        async def _make_subprocess_transport(self, *args, **kwargs):
+            seen.append("start")
+            return await super()._make_subprocess_transport(*args, **kwargs)
+
+        def _add_reader(self, *args):
+            seen.append("add")
+            return super()._add_reader(*args)
+
+    async def main(loop):
+        if type(loop) is not Mine:
+            make = loop._make_subprocess_transport
+
+            async def mine(*args, **kwargs):
+                seen.append("start")
+                return await make(*args, **kwargs)
+
+            loop._make_subprocess_transport = mine
+        process = await asyncio.create_subprocess_exec("/bin/true")
+        assert await process.wait() == 0
+
+    for kind in (Mine, impl.EventLoop):
+        with asyncio.Runner(loop_factory=kind) as runner:
+            runner.run(main(runner.get_loop()))
+    assert seen.count("start") == 2
+    assert STOCK or seen.count("add") == 1
 
 
 @pytest.mark.ctask_only  # asyncio hangs up to 3.13.0
@@ -967,8 +1055,9 @@ def test_signals_to_a_child_that_has_ended_are_dropped(run, monkeypatch, keeper)
 
 
 @pytest.mark.ctask_only  # asyncio does not close its pidfd
-def test_closing_the_loop_closes_what_watched_a_child(impl):
-    loop = impl.new_event_loop()
+@pytest.mark.parametrize("derived", [False, True])
+def test_closing_the_loop_closes_what_watched_a_child(impl, derived):
+    loop = type("Loop", (impl.EventLoop,), {})() if derived else impl.new_event_loop()
 
     async def main():
         return await loop.subprocess_exec(
