@@ -9,7 +9,10 @@
 #include "loop/watch.h"
 #include "tasks/futures.h"
 
-/* The number behind a descriptor or an object with fileno(), with the messages of the selectors module. */
+#define NO_DESCRIPTOR (-2) // the number of none
+
+/* The number behind a descriptor or an object with fileno(), with the messages of the selectors module.  -1 if there is
+   none, with what was raised: ValueError or somebody's own; NO_DESCRIPTOR with ValueError or OverflowError. */
 static int
 descriptor_of(PyObject *obj, ctask_state *st)
 {
@@ -39,12 +42,12 @@ descriptor_of(PyObject *obj, ctask_state *st)
     if (fd < 0 && !(overflow > 0)) {
         PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
         Py_DECREF(number);
-        return -1;
+        return NO_DESCRIPTOR;
     }
     if (overflow > 0 || fd > INT_MAX) {
         PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
         Py_DECREF(number);
-        return -1;
+        return NO_DESCRIPTOR;
     }
     Py_DECREF(number);
     return (int)fd;
@@ -301,21 +304,32 @@ watch_callback(LoopObj *loop, int fd, PyObject *callback)
 }
 
 /* The number under which an object is registered, also if it has been closed since and has none any more; of one
-   that is not registered its number, -1 with ValueError if it has none. */
+   that is not registered what descriptor_of() says. */
 static int
 registered_fd(LoopObj *loop, PyObject *obj)
 {
-    int fd = descriptor_of(obj, loop->st);
-    if (LIKELY(fd >= 0) || !PyErr_ExceptionMatches(PyExc_ValueError) || PyLong_Check(obj)) {
-        return fd;
+    int found = descriptor_of(obj, loop->st);
+    if (LIKELY(found >= 0) || !PyErr_ExceptionMatches(PyExc_ValueError) || PyLong_Check(obj)) {
+        return found;
     }
-    for (fd = 0; fd < loop->poll.n_slots; fd++) {
+    for (int fd = 0; fd < loop->poll.n_slots; fd++) {
         if (loop->poll.slots[fd].file == obj) {
             PyErr_Clear();
             return fd;
         }
     }
-    return -1;
+    return found;
+}
+
+/* Whether such a number is too large for a descriptor: then there was nothing to find, and that is no error. */
+static int
+is_too_large(int fd)
+{
+    if (fd != NO_DESCRIPTOR || !PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        return 0;
+    }
+    PyErr_Clear();
+    return 1;
 }
 
 /* End what add_handle() began.  1, or 0 if nobody's handle waits for that side; -1 with an exception. */
@@ -348,11 +362,7 @@ watch_remove(LoopObj *loop, uint32_t side, PyObject *obj)
     }
     int fd = registered_fd(loop, obj);
     if (fd < 0) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
-            return NULL;
-        }
-        PyErr_Clear();
-        Py_RETURN_FALSE; // no such descriptor can have been added
+        return is_too_large(fd) ? Py_NewRef(Py_False) : NULL;
     }
     int removed = remove_handle(loop, fd, side);
     return removed < 0 ? NULL : PyBool_FromLong(removed);
@@ -368,7 +378,7 @@ Loop_owner(PyObject *self, PyObject *obj)
     LoopObj *loop = (LoopObj *)self;
     int fd = descriptor_of(obj, loop->st);
     if (fd < 0) {
-        if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        if (fd != NO_DESCRIPTOR) {
             return NULL;
         }
         PyErr_Clear();
@@ -389,11 +399,7 @@ Loop_watched(PyObject *self, PyObject *obj)
     LoopObj *loop = (LoopObj *)self;
     int fd = registered_fd(loop, obj);
     if (fd < 0) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
-            return NULL;
-        }
-        PyErr_Clear();
-        Py_RETURN_NONE;
+        return is_too_large(fd) ? Py_NewRef(Py_None) : NULL;
     }
     poll_slot none = {0};
     poll_slot *slot = fd < loop->poll.n_slots ? &loop->poll.slots[fd] : &none;

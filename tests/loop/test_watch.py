@@ -187,6 +187,32 @@ def test_objects_without_a_descriptor(loop):
                 method(obj, *([print] if method.__name__.startswith("add") else []))
 
 
+def test_an_overflow_in_fileno_is_not_taken_for_a_number_that_is_too_large(loop):
+    class Overflows:
+        def fileno(self):
+            raise OverflowError("its own")
+
+    selector = loop._selector
+    for ask in (loop._remove_reader, loop._remove_writer, selector.get_key, selector.get_map().get):
+        with pytest.raises(OverflowError, match="its own"):
+            ask(Overflows())
+
+
+@BOTH
+@pytest.mark.parametrize("error", [ValueError, OverflowError])
+def test_fileno_that_fails_once_fails_the_call(loop, pair, side, error):
+    class Once(Named):
+        def fileno(self):
+            fd, self.fd = self.fd, pair[0].fileno()
+            if fd is None:
+                raise error("once")
+            return fd
+
+    for method in methods(loop, side):
+        with pytest.raises(error, match="Invalid file object" if error is ValueError else "once"):
+            method(Once(None), *([print] if method.__name__.startswith("add") else []))
+
+
 def test_a_file_the_kernel_cannot_poll_is_refused_and_not_known(loop, tmp_path):
     with open(tmp_path / "file", "w") as file:
         for add, remove in (methods(loop, "reader"), methods(loop, "writer")):
