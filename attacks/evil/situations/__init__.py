@@ -18,6 +18,7 @@ from . import (
     imports,
     io,
     loop,
+    observe,
     steps,
     streams,
     sync,
@@ -30,5 +31,5 @@ SITUATIONS: dict[str, list[Callable[[World], Any]]] = {
     f"{room.__name__.rpartition('.')[2]}{DIRECTED}": room.SITUATIONS
     for room in (handles, tasks, loop, coro, combinators, sync, io, streams, tls, imports)
 }
-for room, more in (("tasks", steps), ("coro", frames)):
+for room, more in (("tasks", steps), ("coro", frames), ("loop", observe)):
     SITUATIONS[f"{room}{DIRECTED}"] += more.SITUATIONS

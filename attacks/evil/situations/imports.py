@@ -9,6 +9,7 @@ import builtins
 import importlib.util
 import socket
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -52,12 +53,13 @@ def collections(world: World) -> None:
     """Where C asks for memory (3.11)."""
     collecting(world, execute)
     tasks = sys.modules["asyncio.tasks"]
-    with patched(sys.modules["asyncio"], "tasks", world.Last()):
-        sys.modules["asyncio.tasks"] = world.Last()
-        try:
-            collecting(world, execute)
-        finally:
-            sys.modules["asyncio.tasks"] = tasks
+    for other in (world.Last(), types.SimpleNamespace(**vars(tasks))):
+        with patched(sys.modules["asyncio"], "tasks", other):
+            sys.modules["asyncio.tasks"] = other
+            try:
+                collecting(world, execute)
+            finally:
+                sys.modules["asyncio.tasks"] = tasks
 
 
 SITUATIONS: list[Callable[[World], Any]] = [
