@@ -10,14 +10,12 @@ static PyObject *
 stream_extra_dict(StreamObj *s)
 {
     TransportObj *t = &s->base;
-    if (t->extra == NULL && (t->extra = PyDict_New()) == NULL) {
-        return NULL;
-    }
-    if (!PyDict_Check(t->extra)) {
+    PyObject *extra = LIKELY(t->extra != NULL) ? Py_NewRef(t->extra) : keep_first(&t->extra, PyDict_New());
+    if (extra != NULL && !PyDict_Check(extra)) {
         PyErr_SetString(PyExc_TypeError, "the transport's _extra is no dict");
-        return NULL;
+        Py_CLEAR(extra);
     }
-    return Py_NewRef(t->extra);
+    return extra;
 }
 
 /* ---- addresses ---- */

@@ -5,6 +5,7 @@ import asyncio
 import collections
 import contextlib
 import gc
+import socket
 import sys
 
 import pytest
@@ -119,7 +120,7 @@ def test_the_event_of_join_is_asked_for_while_it_is_made(monkeypatch):
     assert queue._finished is asked[0] is queue._finished
 
 
-@pytest.mark.parametrize("what", ["_getters", "_putters", "_children"])
+@pytest.mark.parametrize("what", ["_getters", "_putters", "_children", "_extra"])
 def test_a_collection_asks_for_what_is_being_made(run, loop, what):
     """Up to 3.11 memory that is asked for may start one."""
 
@@ -131,8 +132,11 @@ def test_a_collection_asks_for_what_is_being_made(run, loop, what):
             asked.append(getattr(obj, what))
 
     async def make():
+        if what == "_extra":
+            return loop._make_socket_transport(ours, asyncio.Protocol())
         return asyncio.gather(loop.create_future()) if what == "_children" else asyncio.Queue()
 
+    ours, theirs = socket.socketpair()
     obj = run(make())
     asked = []
     before = gc.get_threshold()
@@ -147,6 +151,11 @@ def test_a_collection_asks_for_what_is_being_made(run, loop, what):
         gc.set_threshold(*before)
     gc.collect()
     assert asked[0] is asked[1] is getattr(obj, what)
+    if what == "_extra":
+        obj.abort()
+        run(asyncio.sleep(0))
+    ours.close()
+    theirs.close()
 
 
 @pytest.mark.parametrize(
