@@ -359,9 +359,11 @@ ascompleted_fill_queue(AsCompletedObj *all, PyObject *queue)
         return -1;
     }
     for (Py_ssize_t i = 0; status == 0 && i < PyList_GET_SIZE(items); i++) {
-        PyObject *res = PyObject_CallMethodOneArg(queue, st->str.put_nowait, PyList_GET_ITEM(items, i));
+        PyObject *item = Py_NewRef(PyList_GET_ITEM(items, i)); /* the collector shows the list to anybody */
+        PyObject *res = PyObject_CallMethodOneArg(queue, st->str.put_nowait, item);
         status = res == NULL ? -1 : 0;
         Py_XDECREF(res);
+        Py_DECREF(item);
     }
     Py_DECREF(items);
     waiter_list *waiters = &all->waiters;

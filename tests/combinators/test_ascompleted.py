@@ -891,6 +891,39 @@ def test_the_queue_is_asked_for_while_it_is_made(run, loop, as_completed, monkey
 
 
 @has_class
+@pytest.mark.ctask_only
+def test_what_is_put_into_the_queue_is_taken_away_meanwhile(run, loop, as_completed, monkeypatch):
+    """The collector shows the list in which it waits to anybody."""
+
+    class Puts:
+        def __get__(self, queue, kind=None):
+            for found in gc.get_objects():
+                if type(found) is list and len(found) == 1 and found[0] is ref():
+                    found.clear()
+            with pytest.raises(StopIteration):
+                next(iterator).send(None)
+            if ref() is None:
+                raise LookupError("the queue would get what is no more")
+            return put.append
+
+    async def body():
+        nonlocal iterator, ref
+        future = loop.create_future()
+        iterator, ref = as_completed([future]), weakref.ref(future)
+        future.set_result(1)
+        del future
+        await turns(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(queue, "put_nowait", Puts())
+            assert iterator._done.empty()
+        assert [future.result() for future in put] == [1]
+
+    (queue, *_) = [cls for cls in asyncio.Queue.__mro__ if "put_nowait" in vars(cls)]
+    iterator, ref, put = None, None, []
+    run(body())
+
+
+@has_class
 def test_more_are_left_than_there_can_be(run, loop, as_completed):
     async def body():
         future = loop.create_future()
