@@ -16,6 +16,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import ctask
@@ -25,6 +26,7 @@ from .tasks import Driven
 from .tools import (
     Truth,
     acting,
+    collecting,
     cycle,
     descriptor,
     failing,
@@ -236,6 +238,62 @@ def gathered_and_dropped(world: World) -> None:
     playing(world, alone(), 3)
 
 
+def results_go(world: World) -> None:
+    """A child does not give its result when others have given theirs, which nobody else has."""
+    wrong = raising(lambda: ValueError(world.Last()))
+    none = lambda: None  # noqa: E731
+
+    async def play(given: bool) -> Any:
+        children = [
+            Strange(world, exception=none, result=world.Last),
+            Strange(world, exception=none, result=wrong),
+        ]
+        outer = asyncio.gather(*children, return_exceptions=given)
+        outer.add_done_callback(guarded(world))
+        for child in children:
+            ended(child, 0, world)
+        return await outer
+
+    for given in (False, True):
+        playing(world, play(given), 4)
+
+
+def collections(world: World) -> None:
+    """Where C asks for memory (3.11)."""
+
+    def gathering() -> Any:
+        asyncio._set_running_loop(world.loop)
+        try:
+            return asyncio.gather(*[world.loop.create_future() for _ in range(3)])
+        finally:
+            asyncio._set_running_loop(None)
+
+    def last_done() -> Callable[[], Any]:
+        outer = gathering()
+        children = [*gathering_children(outer)]
+        callback = children[0]._callbacks[0][0]
+        for child in children:
+            child.set_result(world.Last())
+            call = partial(callback, child)
+            if child is not children[-1]:
+                call()
+        world.undo.append(outer.cancel)
+        return call
+
+    def gathering_children(outer: Any) -> list[Any]:
+        return [obj for obj in gc.get_referents(outer) if isinstance(obj, asyncio.Future)]
+
+    collecting(world, lambda: partial(getattr, gathering(), "_children"))
+    collecting(world, last_done)
+
+    def shielding() -> Callable[[], Any]:
+        inner = world.loop.create_future()
+        world.undo.extend((partial(inner.set_result, 1), inner.__init__, world.loop.close))
+        return partial(asyncio.shield, inner)
+
+    collecting(world, shielding)
+
+
 def done_already(world: World) -> None:
     """It has ended when the others are asked, who raise, or give what is no exception."""
 
@@ -293,6 +351,38 @@ def shielded(world: World) -> None:
                 ended(future, world.rng.randrange(3), world)
 
     playing(world, others(), 3)
+
+
+def shielded_by_evil_tasks(world: World) -> None:
+    """From 3.14 on who shields is noted beside others, for which it is asked for its hash; and the
+    variables which the shield's context has are those of nobody else then.
+    """
+
+    class Task(asyncio.Task):
+        def __hash__(self) -> int:
+            var.set(None)
+            world.act()
+            if armed:
+                raise ValueError(world.Last())
+            return id(self)
+
+    async def shields(inner: Any) -> None:
+        var.set(world.Last())
+        with world.quietly():
+            outer = asyncio.shield(inner)
+            outer.add_done_callback(guarded(world))
+
+    armed: list[int] = []
+    for _ in range(3):
+        inner = world.loop.create_future()
+        world.undo.extend((inner.cancel, lambda inner=inner: inner.__init__(loop=world.loop)))
+        playing(world, world.waits(inner), 2)
+        with world.quietly():
+            Task(shields(inner), loop=world.loop)
+        armed.append(1)
+        turns(world, 2)
+        with world.quietly():
+            inner.cancel()
 
 
 def timer_loops(world: World) -> Iterator[Any]:
@@ -493,14 +583,18 @@ def completed_elsewhere(world: World) -> None:
     for name in ("__init__", "put_nowait", "_init", "__setattr__"):
         for cls in stock:
             if name in vars(cls) or name == "__setattr__":
-                with patched(cls, name, acting(world, vars(cls)[name])):
-                    for each in found:
-                        with world.quietly():
-                            each._done  # noqa: B018
-                with patched(cls, name, failing(world)):
-                    for each in found:
-                        with world.quietly():
-                            each._done  # noqa: B018
+                for value in (acting(world, getattr(cls, name)), failing(world)):
+                    more = [playing(world, make(), 2).result() for _ in range(2)]
+                    with world.quietly():
+                        next(iter(more[0]._todo)).set_result(world.Last())
+                        turns(world, 1)
+                    with patched(cls, name, value):
+                        for each in more:
+                            with world.quietly():
+                                each._done  # noqa: B018
+    for each in found:
+        with world.quietly():
+            each._done  # noqa: B018
     other = ctask.new_event_loop()
 
     async def use() -> None:
@@ -912,12 +1006,51 @@ def meddled(world: World) -> None:
                 loop.close()
 
 
+def lists_of_what_is_done(world: World) -> None:
+    """Who is asked to put it into a queue takes it away, also from the list that C has made."""
+
+    class Puts:
+        def __get__(self, obj: Any, kind: Any = None) -> Any:
+            for found in gc.get_objects():
+                if type(found) is list and found and any(each is guard for each in marked(found)):
+                    found.clear()
+            for each in found_iterator:
+                with world.quietly():
+                    each.send(None)
+            world.act()
+            return acting(world, lambda item: world.Last())
+
+    def marked(found: list[Any]) -> list[Any]:
+        return [getattr(each, "guard", None) for each in found if isinstance(each, Strange)]
+
+    guard = world.Last()
+    queue = [cls for cls in asyncio.Queue.__mro__ if cls.__module__ == "asyncio.queues"][-1]
+
+    async def play() -> None:
+        nonlocal found_iterator
+        futures = [Strange(world) for _ in range(3)]
+        found = asyncio.as_completed(futures)
+        for future in futures:
+            future.guard = guard
+            ended(future, 0, world)
+        futures.clear()
+        del future
+        await asyncio.sleep(0)
+        found_iterator = iter(found)
+        with patched(queue, "put_nowait", Puts()):
+            found._done  # noqa: B018
+
+    found_iterator: Any = iter(())
+    playing(world, play(), 3)
+
+
 SITUATIONS: list[Callable[[World], Any]] = [
     waited_for,
     gathered,
     gathered_and_dropped,
     done_already,
     shielded,
+    shielded_by_evil_tasks,
     on_timer_loops,
     completed,
     taken,
@@ -929,4 +1062,7 @@ SITUATIONS: list[Callable[[World], Any]] = [
     in_time,
     late_classes,
     meddled,
+    results_go,
+    collections,
+    lists_of_what_is_done,
 ]

@@ -1,7 +1,7 @@
 """What a coroutine in C shows and keeps; a new extension module over other functions."""
 
 # mypy: ignore-errors
-# ruff: noqa: B023, F821
+# ruff: noqa: B007, B023, F821
 # (Attributes that types do not know are what this is about; each call is made in its turn.)
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import pickle
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..objects import Evil, World
 from .tasks import Driven
-from .tools import acting, descriptor, failing, haunted, patched
+from .tools import acting, collecting, descriptor, failing, guarded, haunted, patched
 
 
 class Function:
@@ -207,6 +208,50 @@ def frames_of_others(world: World) -> None:
         asyncio._set_running_loop(world.loop)
         looked_at(world, asyncio.wait([world.loop.create_future()]))
     asyncio._set_running_loop(None)
+
+
+def ended_as_they_are_looked_at(world: World) -> None:
+    """Who is asked what a coroutine awaits ends it, and nobody else has what it waited for."""
+
+    class Meta(type):
+        def __getattribute__(cls, name: str) -> Any:
+            if name == "acquire" and held:
+                held.pop().close()
+                world.act()
+                if how == 0:
+                    raise KeyboardInterrupt(world.Last())
+                if how == 1:
+                    raise ValueError(world.Last())
+            return type.__getattribute__(cls, name)
+
+    held: list[Any] = []
+    for how in range(3):
+        owner = Meta("Lock", (asyncio.Lock,), {})()
+        owner._locked = True
+        asyncio._set_running_loop(world.loop)
+        coroutine = owner.__aenter__()
+        with world.quietly():
+            coroutine.send(None).add_done_callback(guarded(world))
+        asyncio._set_running_loop(None)
+        held.append(coroutine)
+        with world.quietly():
+            coroutine.cr_await  # noqa: B018
+
+
+def collections(world: World) -> None:
+    """Where C asks for memory (3.11)."""
+
+    def looked_at() -> Callable[[], Any]:
+        coroutine = asyncio.sleep(5)
+        asyncio._set_running_loop(world.loop)
+        coroutine.send(None)
+        asyncio._set_running_loop(None)
+        world.undo.append(coroutine.close)
+        return partial(getattr, coroutine.cr_frame, "f_locals")
+
+    collecting(world, looked_at)
+    kind = type("Lock", (asyncio.Lock,), {"__slots__": ("more",)})
+    collecting(world, lambda: kind)
 
 
 def results_kept(world: World) -> None:
@@ -467,4 +512,6 @@ SITUATIONS: list[Callable[[World], Any]] = [
     emptied,
     other_makers,
     awaited_twice,
+    ended_as_they_are_looked_at,
+    collections,
 ]

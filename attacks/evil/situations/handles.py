@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import builtins
+import contextvars
+import gc
 import signal
 import sys
 import threading
@@ -21,6 +24,7 @@ from typing import Any
 import ctask
 
 from ..objects import Evil, World
+from .frames import new_module
 from .tools import (
     Proxy,
     Truth,
@@ -34,6 +38,7 @@ from .tools import (
     overridden,
     patched,
     turns,
+    unseen,
 )
 
 SLOTS = ("_args", "_callback", "_cancelled", "_context", "_loop", "_repr", "_source_traceback")
@@ -348,8 +353,6 @@ def waited_for_by_a_thread(world: World) -> None:
 
 def contexts(world: World) -> None:
     """Contexts whose variables are the last to hold something evil."""
-    import contextvars
-
     variable = contextvars.ContextVar[Any]("variable")
 
     def enter() -> None:
@@ -381,6 +384,43 @@ def contexts(world: World) -> None:
     contextvars.copy_context().run(enter)
 
 
+def the_context_below_changes(world: World) -> None:
+    """The variables with which a loop began to run are others when a context is given back; the
+    contexts that wait to be used again are the last to have the old ones.
+    """
+    variable = contextvars.ContextVar[Any]("variable")
+
+    class Sets:
+        """What goes after a callback goes in the context in which the loop runs."""
+
+        def __del__(self) -> None:
+            variable.set(world.Last())
+
+    def ignored(*args: Any) -> None:
+        pass
+
+    async def waits() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        world.loop.stop()
+
+    def play(handles: list[Any]) -> None:
+        variable.set(world.Last())
+        for _ in range(6):
+            future = world.loop.create_future()
+            future.add_done_callback(ignored)
+            future.set_result(None)
+        del future
+        world.loop.call_soon(ignored, Sets())
+        contextvars.Context().run(world.loop.create_task, waits())
+        handles.append(contextvars.Context().run(world.loop.call_later, 0, ignored))
+        world.loop.run_forever()
+
+    for _ in range(2):
+        with world.quietly():
+            contextvars.Context().run(play, [])
+
+
 def retired_and_seen(world: World) -> None:
     """A handle that has run is about to wait for its next use: the collector shows it, others come
     first.
@@ -410,6 +450,25 @@ def collections(world: World) -> None:
     """Where C asks for memory (3.11)."""
 
     collecting(world, lambda: partial(world.loop.call_soon, int, *range(30)))
+
+    def by_a_thread() -> None:
+        """One that has no context yet."""
+
+        def run() -> None:
+            try:
+                with world.quietly():
+                    world.loop.call_soon(int)
+            finally:
+                done.release()
+
+        done = _thread.allocate_lock()
+        done.acquire()
+        _thread.start_new_thread(run, ())
+        done.acquire()
+
+    kept = [contextvars.Context() for _ in range(600)]
+    collecting(world, lambda: by_a_thread)
+    del kept
 
 
 def timers_of_others(world: World) -> None:
@@ -519,6 +578,81 @@ def locked_by_threads(world: World) -> None:
         handle._run()
 
 
+def gates(world: World) -> None:
+    """From 3.14 on: the lock at which others wait for the thread that runs a handle is evil, is
+    released by others, and goes with the handle.
+    """
+    if sys.version_info < (3, 14):
+        return
+
+    class Gate:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            world.act()
+
+        def acquire(self) -> Any:
+            world.act()
+            self.lock.acquire(timeout=0.005)
+            return world.Last()
+
+        def release(self) -> Any:
+            world.act()
+            with world.quietly():
+                self.lock.release()
+            if world.rng.random() < 0.5:
+                raise ValueError(world.Last())
+            return world.Last()
+
+        def __del__(self) -> None:
+            world.act()
+
+    def locks(handle: Any) -> list[Any]:
+        return [found for found in gc.get_referents(handle) if hasattr(found, "acquire")]
+
+    def open_them(handle: Any) -> None:
+        for lock in locks(handle):
+            with world.quietly():
+                lock.release()
+
+    def play(make: Callable[..., Any], meddle: Callable[[Any], None]) -> None:
+        began, end = threading.Event(), threading.Event()
+
+        def run() -> None:
+            began.set()
+            end.wait(0.5)
+            meddle(handle)
+
+        def waits() -> None:
+            with world.quietly():
+                handle.cancelled()
+
+        handle = make(run, (), world.loop)
+        world.undo.append(lambda: handle.__init__(int, (), world.loop))
+        threads = [threading.Thread(target=target) for target in (handle._run, waits)]
+        threads.append(threading.Timer(0.02, end.set))
+        try:
+            for thread in threads:
+                thread.start()
+                began.wait(0.5)
+            with world.quietly():
+                handle.cancel()
+        finally:
+            end.set()
+            for thread in threads:
+                thread.join(1)
+
+    with patched(_thread, "allocate_lock", Gate):
+        module = new_module(world, lambda name: False)
+    play(module._ThreadSafeHandle, lambda handle: None)
+    play(ctask._ctask._ThreadSafeHandle, open_them)
+    handle = ctask._ctask._ThreadSafeHandle(int, (), world.loop)
+    handle._lock = unseen(world)
+    cycle(world, handle)
+    handle._args = (handle,)
+    del handle
+    world.collect()
+
+
 SITUATIONS: list[Callable[[World], Any]] = [
     dropped_calls,
     forgotten_calls,
@@ -547,4 +681,6 @@ SITUATIONS: list[Callable[[World], Any]] = [
     timers_of_others,
     spoiled_while_it_runs,
     locked_by_threads,
+    the_context_below_changes,
+    gates,
 ]

@@ -19,7 +19,7 @@ import ctask
 from ..objects import World
 from ..scenes.things import Key
 from .tasks import Driven
-from .tools import acting, guarded, overridden, patched, playing, turns
+from .tools import acting, collecting, guarded, overridden, patched, playing, turns
 
 var = contextvars.ContextVar[Any]("var", default=None)
 
@@ -564,6 +564,7 @@ def awaited_by(world: World) -> None:
             return 1
 
         def __eq__(self, other: object) -> bool:
+            var.set(None)
             world.act()
             if world.rng.random() < 0.3:
                 raise ValueError(world.Last())
@@ -606,6 +607,17 @@ def awaited_by(world: World) -> None:
         asyncio.gather(world.loop.create_future())
 
 
+def collections(world: World) -> None:
+    """Where C asks for memory (3.11)."""
+
+    def registered() -> Callable[[], Any]:
+        tasks = [world.loop.create_task(asyncio.sleep(1)) for _ in range(3)]
+        world.undo.append(tasks.clear)
+        return ctask._ctask._registered_tasks
+
+    collecting(world, registered)
+
+
 SITUATIONS: list[Callable[[World], Any]] = [
     started_anew,
     anew_in_a_step,
@@ -619,4 +631,5 @@ SITUATIONS: list[Callable[[World], Any]] = [
     contexts,
     without_a_context,
     awaited_by,
+    collections,
 ]

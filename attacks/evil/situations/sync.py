@@ -17,7 +17,17 @@ import ctask
 
 from ..objects import Evil, World
 from .combinators import Strange, raising, round_and_round, strange
-from .tools import acting, cycle, descriptor, failing, overridden, patched, playing, turns
+from .tools import (
+    acting,
+    collecting,
+    cycle,
+    descriptor,
+    failing,
+    overridden,
+    patched,
+    playing,
+    turns,
+)
 
 
 class Given:
@@ -540,6 +550,22 @@ def failing_hooks(world: World) -> None:
                         call()
 
 
+def collections(world: World) -> None:
+    """Where C asks for memory (3.11)."""
+
+    def waited_for() -> Callable[[], Any]:
+        event = asyncio.Event()
+        asyncio._set_running_loop(world.loop)
+        waiting = [event.wait() for _ in range(3)]
+        for coroutine in waiting:
+            coroutine.send(None)
+        asyncio._set_running_loop(None)
+        world.undo.extend(coroutine.close for coroutine in waiting)
+        return lambda: (event._waiters, waiting)
+
+    collecting(world, waited_for)
+
+
 SITUATIONS: list[Callable[[World], Any]] = [
     other_futures,
     woken,
@@ -550,4 +576,5 @@ SITUATIONS: list[Callable[[World], Any]] = [
     values,
     let_go,
     failing_hooks,
+    collections,
 ]

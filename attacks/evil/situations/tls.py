@@ -18,11 +18,12 @@ from typing import Any
 
 import ctask
 
-from ..connections import Key, do, sockets, tell
+from ..connections import Key, do, sockets, stream, tell
 from ..objects import Evil, Number, World
 from ..scenes.secure import Wire, contexts
+from .frames import new_module
 from .io import handler
-from .tools import acting, collecting, cycle, failing, patched, turns
+from .tools import acting, collecting, cycle, failing, patched, turns, unseen
 
 BIO = ssl.MemoryBIO
 
@@ -95,10 +96,11 @@ def made(
     below: Callable[[str], Any] = nobody,
     loop: Any = None,
     waiter: Any = None,
+    kind: Any = ctask.SSLProtocol,
 ) -> Any:
     """A connection, after its handshake if the session is as it should be."""
     context = type("Context", (), {"wrap_bio": lambda self, *args, **more: Session(session)})()
-    tls = ctask.SSLProtocol(loop or world.loop, app, context, waiter, False, "evil")
+    tls = kind(loop or world.loop, app, context, waiter, False, "evil")
     do(world, tls.connection_made, Below(below))
     return tls
 
@@ -291,27 +293,34 @@ def interrupted(world: World) -> None:
 
 
 def contexts_change(world: World) -> None:
-    """A connection that is made again meanwhile has another context: the first one goes."""
+    """A connection that is made again by a callback has another context: the first one, which has
+    something evil, goes when the callback has returned.
+    """
     variable = contextvars.ContextVar[Any]("variable")
 
     class Again(Dies):
-        def connection_made(self, transport: Any) -> None:
-            self.transport = transport
-
         def data_received(self, data: bytes) -> None:
             tell(world, self.tls, "connection_lost", None)
-            contextvars.Context().run(tell, world, self.tls, "connection_made", Below(waits))
+            below = stream(world, asyncio.Protocol(), begun=False)[0]
+            contextvars.Context().run(tell, world, self.tls, "connection_made", below)
+            world.undo.append(below.abort)
+            world.loop._ready.clear()
+            world.act()
             variable.set(world.Last())
 
-    app = Again(world)
-    read: list[bytes] = []
-    tls = made(world, app, session=lambda name: read.pop() if name == "read" and read else None)
-    app.tls = tls
-    read.append(b"evil")
-    fed(world, tls)
-    read.append(b"evil")
-    contextvars.Context().run(fed, world, tls)
-    turns(world)
+    for _ in range(2):
+        app = Again(world)
+        read: list[bytes] = []
+
+        def ask(name: str, read: list[bytes] = read) -> Any:
+            return read.pop() if name == "read" and read else None
+
+        app.tls = made(world, app, session=ask)
+        world.loop._ready.clear()
+        read.append(b"evil")
+        fed(world, app.tls)
+        del app.tls
+        turns(world)
 
 
 def protocols_change(world: World) -> None:
@@ -395,6 +404,7 @@ def odd_numbers(world: World) -> None:
 
 def lost_by_who_is_asked(world: World) -> None:
     """The last who holds the connection is the method that runs: whoever is asked loses it."""
+    module = new_module(world, lambda name: False)  # in which ssl's classes are not known yet
     calls: list[tuple[str, str, tuple[Any, ...]]] = [
         ("is_closing", "is_closing", ()),
         ("_force_close", "_force_close", (None,)),
@@ -410,8 +420,10 @@ def lost_by_who_is_asked(world: World) -> None:
 
         def lose(held: list[Any] = held) -> Any:
             if held:
-                tell(world, held.pop(), "connection_lost", None)
-                tell(world, held.pop(), "close")
+                lost = held.pop(), held.pop()
+                tell(world, lost[0], "connection_lost", None)
+                tell(world, lost[1], "close")
+                del lost
                 world.act()
             return None
 
@@ -420,12 +432,14 @@ def lost_by_who_is_asked(world: World) -> None:
                 self.bio = BIO()
 
             def __getattr__(self, name: str, lose: Any = lose) -> Any:
-                lose()
+                if name == "pending":
+                    lose()
                 return getattr(self.bio, name)
 
         ask = lambda name, asked=asked, lose=lose: lose() if name == asked else None  # noqa: E731
+        kind: Any = module.SSLProtocol if asked == "pending" else ctask.SSLProtocol
         with patched(ssl, "MemoryBIO", Bio if asked == "pending" else BIO):
-            tls = made(world, Dies(world), session=ask, below=ask)
+            tls = made(world, Dies(world), session=ask, below=ask, kind=kind)
         transport = tls._app_transport
         held.extend((transport, tls))
         world.keep(weakref.ref(tls, lambda ref: world.act()))
@@ -458,6 +472,12 @@ def left_open(world: World) -> None:
         cycle(world, tls, tls._app_transport, app)
         app.tls = tls
         del tls, app
+        world.collect()
+        wrap = type("Context", (), {"wrap_bio": lambda self, *args, **more: Session(nobody)})
+        app = type("Holds", (asyncio.Protocol,), {})()
+        app.tls = ctask.SSLProtocol(world.loop, app, wrap(), unseen(world), False, "evil")
+        cycle(world, app.tls)
+        del app
         world.collect()
 
 
@@ -497,8 +517,56 @@ def ended_while_it_pauses(world: World) -> None:
     turns(world)
 
 
+def lost_while_it_sends(world: World) -> None:
+    """The stream below asks for a pause, and is lost: the connection was the last to hold it."""
+    client, server = contexts(world)
+    weak: list[Any] = []
+
+    class Loses(asyncio.Protocol):
+        def pause_writing(self) -> None:
+            below, tls = weak[0](), weak[1]()
+            tell(world, tls, "connection_lost", None)
+            tell(world, below, "_call_connection_lost", None)
+            del below, tls
+            world.act()
+
+    mine, theirs = sockets()
+    loop = world.loop
+    one = loop.create_task(
+        loop.create_connection(asyncio.Protocol, sock=mine, ssl=client, server_hostname="localhost")
+    )
+    other = loop.create_task(loop.connect_accepted_socket(asyncio.Protocol, theirs, ssl=server))
+    turns(world, 14)
+    del mine
+    with world.quietly():
+        transport, _ = one.result()
+        world.keep(other.result()[0])
+        other.result()[0].pause_reading()
+        below = transport._ssl_protocol._transport
+        weak[:] = [weakref.ref(below), weakref.ref(transport._ssl_protocol)]
+        below.evil = world.Last()
+        below.set_protocol(Loses())
+        del below, one, other
+        for _ in range(9):
+            transport.write(b"x" * 300_000)
+    turns(world)
+
+
 def collections(world: World) -> None:
     """Where C asks for memory (3.11)."""
+
+    class Disowned:
+        """Its sessions are said to be others'."""
+
+        def wrap_bio(self, *args: Any, **more: Any) -> Any:
+            session = context.wrap_bio(*args, **more)
+            session._sslobj.owner = self.owner = Disowned()
+            return session
+
+    def disowned() -> Callable[[], Any]:
+        args = (world.loop, asyncio.Protocol(), Disowned(), None, False, "evil")
+        return partial(ctask.SSLProtocol, *args)
+
     context = ssl.create_default_context()
 
     def connection() -> Callable[[], Any]:
@@ -509,6 +577,7 @@ def collections(world: World) -> None:
         return partial(connection()().connection_made, Wire(world))
 
     collecting(world, connection)
+    collecting(world, disowned)
     collecting(world, begun)
     collecting(world, lambda: partial(made, world, asyncio.Protocol()))
 
@@ -535,6 +604,7 @@ SITUATIONS: list[Callable[[World], Any]] = [
     lost_by_who_is_asked,
     left_open,
     ended_while_it_pauses,
+    lost_while_it_sends,
     collections,
     logged,
 ]

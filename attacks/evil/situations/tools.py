@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -145,6 +146,15 @@ def cycle(world: World, *objects: Any) -> None:
     ring.append(ring)
 
 
+def unseen(world: World) -> Any:
+    """Evil at its end, which comes when a cycle is broken: the collector does not know of it, and
+    would have ended all else before.
+    """
+    code = compile("", "evil", "exec")
+    world.keep(weakref.ref(code, lambda ref: world.act()))
+    return code
+
+
 def failing(world: World) -> Any:
     """Raises what takes something evil along."""
 
@@ -179,18 +189,24 @@ def collecting(world: World, prepared: Callable[[], Callable[[], Any]]) -> None:
             prepared()()
         return
 
+    def keep(number: int) -> None:
+        """What the interpreter keeps to be used again is not asked for."""
+        kept.extend((tuple([size] * size), [], {}) for size in range(1, 5) for _ in range(number))
+
     def collects(phase: str, info: dict[str, int]) -> None:
         world.act()
-        kept.extend((tuple([size] * size), [], {}) for size in range(1, 5) for _ in range(20))
+        kept.append(info)
+        keep(20)
 
-    # What the interpreter keeps to be used again is not asked for.
-    kept = [(tuple([size] * size), [], {}) for size in range(1, 5) for _ in range(2100)]
+    kept: list[Any] = []
+    keep(2100)
     usual = gc.get_threshold()
     gc.callbacks.append(collects)
     try:
         for number in range(8):
             gc.set_threshold(0)
             call, quiet, odd = prepared(), world.quietly(), []
+            keep(20)
             world.litter()
             with quiet:
                 gc.set_threshold(1 + number % 4)
