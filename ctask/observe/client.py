@@ -61,7 +61,8 @@ def _ask_on(sock: socket.socket, pid: int, **question: Any) -> dict[str, Any]:
         line = b""
     if not line.endswith(b"\n"):
         gone = not os.path.exists(f"/proc/{pid}")
-        raise AskError(f"process {pid} {'ended' if gone else 'hung up'} while it was asked")
+        how = "ended while it was asked" if gone else "hung up while it was asked: ask again"
+        raise AskError(f"process {pid} {how}")
     return _check_answer(pid, line)
 
 
@@ -100,7 +101,7 @@ def _check_user(pid: int) -> None:
     try:
         uid = os.stat(f"/proc/{pid}").st_uid
     except OSError:
-        raise AskError(f"no process {pid}") from None
+        raise AskError(f"no process {pid}: pgrep -f NAME finds the number") from None
     if uid != os.geteuid():
         name = _user_name(uid)
         raise AskError(f"process {pid} is {name}'s: ask as that user, as by sudo -u {name}")
@@ -162,11 +163,8 @@ def _how_to_start(pid: int, environ: dict[str, str]) -> str:
     how = environ.get("CTASK_INSPECT", "")
     if how.startswith("SIG"):
         return f"process {pid} opens itself when it gets {how}: kill -{how[3:]} {pid}"
-    uses = "cannot be asked"
+    uses, start = "cannot be asked", "start it with CTASK_INSPECT=1 in the environment"
     with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", errors="replace") as file:
         if "/_ctask." not in file.read():
-            uses = "does not use ctask"
-    return (
-        f"process {pid} {uses}: start it with CTASK_INSPECT=1 in the environment, "
-        "or have it call ctask.inspect()"
-    )
+            uses, start = "does not use ctask", "start it by CTASK_INSPECT=1 python -m ctask ..."
+    return f"process {pid} {uses}: {start}, or have it call ctask.inspect()"

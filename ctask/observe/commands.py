@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable
 
 from ctask.observe import show
 from ctask.observe.client import AskError, ask, trace
@@ -24,8 +24,18 @@ INTERVAL = 1.0
 
 def run(command: str, args: list[str]) -> int:
     """Run one of the commands, and return the exit status."""
-    if command == "trace":
-        return _trace(args)
+    try:
+        return _trace(args) if command == "trace" else _look(command, args)
+    except AskError as error:
+        print(f"ctask {command}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # as in `ctask stacks PID | head`
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _look(command: str, args: list[str]) -> int:
     usage = f"usage: ctask {command} [--json] [--tasks N] PID"
     as_json = "--json" in args
     rest = [arg for arg in args if arg != "--json"]
@@ -42,22 +52,28 @@ def run(command: str, args: list[str]) -> int:
     if len(rest) != 1 or not rest[0].isdecimal() or not most.isdecimal():
         print(usage, file=sys.stderr)
         return 2
-    pid = int(rest[0])
-    try:
-        if command == "top":
-            _top(pid, as_json, int(most))
-        else:
-            _once(command, pid, as_json, int(most))
-        sys.stdout.flush()
-    except AskError as error:
-        print(f"ctask {command}: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # as in `ctask stacks PID | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    if sys.stdout is None:
+        raise AskError("standard output is closed")
+    if command == "top":
+        _top(int(rest[0]), as_json, int(most))
+    else:
+        _once(command, int(rest[0]), as_json, int(most))
     return 0
+
+
+def _say(lines: Iterable[str]) -> None:
+    """Print lines.  Raises BrokenPipeError, and AskError if that cannot be done otherwise."""
+    out = sys.stdout
+    try:
+        for line in lines:
+            print(line, file=out)
+        out.flush()
+    except OSError as error:
+        # What could not be written is not tried once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise AskError(f"standard output cannot be written to: {error.strerror}") from None
 
 
 def _trace(args: list[str]) -> int:
@@ -83,34 +99,30 @@ def _trace(args: list[str]) -> int:
     try:
         with open_output(path) as file:
             write(trace(options.pid, options.seconds), file, path)
-    except (AskError, KeyboardInterrupt) as error:
+    except (AskError, KeyboardInterrupt):
         if not existed:
             os.unlink(path)
-        if isinstance(error, KeyboardInterrupt):
-            return 130
-        print(f"ctask trace: {error}", file=sys.stderr)
-        return 1
+        raise
     except OSError as error:
-        print(f"ctask trace: {cannot_write(path, error)}", file=sys.stderr)
-        return 1
-    print(path)
+        raise AskError(cannot_write(path, error)) from None
+    if sys.stdout is not None:
+        _say([path])
     return 0
 
 
 def _once(command: str, pid: int, as_json: bool, most: int) -> None:
     answer = ask(pid, deadlocks=True, most=most)
     if as_json:
-        print(json.dumps(answer))
+        _say([json.dumps(answer)])
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     lines = show.ps(answer, width) if command == "ps" else getattr(show, command)(answer)
-    _print(lines)
+    _say_names(lines)
 
 
-def _print(lines: Any) -> None:
+def _say_names(lines: Iterable[str]) -> None:
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    for line in lines:
-        print(line)
+    _say(lines)
 
 
 def _top(pid: int, as_json: bool, most: int) -> None:
@@ -122,12 +134,13 @@ def _top(pid: int, as_json: bool, most: int) -> None:
             time.sleep(INTERVAL)
         answer = ask(pid, most=most)
         if as_json:
-            print(json.dumps(answer))
+            _say([json.dumps(answer)])
+        elif moving:
+            size = shutil.get_terminal_size()
+            sys.stdout.write("\x1b[H\x1b[J")
+            _say_names(show.top(before, answer, size.columns, size.lines))
         else:
-            if moving:
-                sys.stdout.write("\x1b[H\x1b[J")
-            _print(show.top(before, answer))
-            sys.stdout.flush()
+            _say_names(show.top(before, answer))
         if not moving:
             return
         before = answer

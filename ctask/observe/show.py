@@ -3,7 +3,6 @@
 import contextlib
 import linecache
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -48,6 +47,13 @@ class Answer:
         self.tasks: dict[int, Task] = {
             task["id"]: task for loop in self.loops for task in loop["tasks"]
         }
+        # Of those that run now: a loop has it if it is blocked.
+        self.stacks: dict[int, list[dict[str, Any]]] = {
+            task["id"]: loop["stack"]
+            for loop in self.loops
+            for task in loop["tasks"]
+            if task["state"] == "running"
+        }
         self.folder = ""
         with contextlib.suppress(OSError):
             self.folder = os.readlink(f"/proc/{answer['pid']}/cwd") + os.sep
@@ -72,9 +78,10 @@ class Answer:
         return f"{file}:{frame['line']}"
 
     def own_place(self, task: Task) -> str:
-        """Where the program's own code waits, and not asyncio's below it."""
-        frames = [frame for frame in task["frames"] if not _is_below(frame["file"])]
-        return self.place((frames or task["frames"])[-1]) if task["frames"] else ""
+        """Where the program's own code waits or runs, and not asyncio's below it."""
+        all_frames = self.stacks.get(task["id"]) or task["frames"]
+        frames = [frame for frame in all_frames if not _is_below(frame["file"])]
+        return self.place((frames or all_frames)[-1]) if all_frames else ""
 
     def waits_for(self, task: Task) -> str:
         """What a task waits for, in words."""
@@ -285,12 +292,16 @@ def _lines(frames: Iterable[dict[str, Any]]) -> Iterator[str]:
 # ---- top ----
 
 
-def top(before: dict[str, Any] | None, answer: dict[str, Any]) -> Iterator[str]:
-    """How busy the loops are, and how many tasks wait where, for what, and how long at most."""
-    size = shutil.get_terminal_size()
+def top(
+    before: dict[str, Any] | None, answer: dict[str, Any], width: int = 0, height: int = 0
+) -> Iterator[str]:
+    """How busy the loops are, and how many tasks wait where, for what, and how long at most.
+
+    Cut to the width and the height of a terminal if they are given.
+    """
     view = Answer(answer)
     yield from view.head()
-    yield from _rates(before, answer, size.columns)
+    yield from _rates(before, answer, width)
     groups: dict[tuple[str, ...], list[Task]] = {}
     for task in view.tasks.values():
         what = clean(task["waits_for"]["what"]) if task["waits_for"] else view.waits_for(task)
@@ -300,15 +311,15 @@ def top(before: dict[str, Any] | None, answer: dict[str, Any]) -> Iterator[str]:
     rows = [("TASKS", "LONGEST", "COROUTINE", "STATE", "AT", "WAITS FOR")]
     for (coroutine, state, place, what), tasks in sorted(
         groups.items(), key=lambda group: -len(group[1])
-    )[: max(5, size.lines - 9)]:
+    )[: max(5, height - 9) if height else None]:
         longest = max((task["since"] or 0.0 for task in tasks), default=0.0)
         rows.append((str(len(tasks)), seconds(longest), coroutine, state, place, what))
     if len(rows) > 1:
         yield ""
-        yield from table(rows, size.columns, right=(0, 1), ends=(2, 4))
+        yield from table(rows, width, right=(0, 1), ends=(2, 4))
 
 
-def _rates(before: dict[str, Any] | None, answer: dict[str, Any], columns: int) -> Iterator[str]:
+def _rates(before: dict[str, Any] | None, answer: dict[str, Any], width: int) -> Iterator[str]:
     earlier = {loop["id"]: loop for loop in before["loops"]} if before else {}
     for loop in answer["loops"]:
         now, then = loop["counters"], earlier.get(loop["id"], {}).get("counters")
@@ -332,16 +343,16 @@ def _rates(before: dict[str, Any] | None, answer: dict[str, Any], columns: int) 
                 f"timers {now['timers']}",
                 f"connections {now['transports']}",
             ],
-            columns,
+            width,
         )
 
 
-def _wrapped(parts: Iterable[str], columns: int) -> Iterator[str]:
-    """Lines of whole parts; those after the first are indented."""
+def _wrapped(parts: Iterable[str], width: int) -> Iterator[str]:
+    """Lines of whole parts, one if there is no width; those after the first are indented."""
     line = ""
     for part in parts:
         longer = f"{line}   {part}" if line else part
-        if line and len(longer) > columns:
+        if line and width and len(longer) > width:
             yield line
             longer = f"     {part}"
         line = longer

@@ -95,7 +95,7 @@ def test_in_80_columns_each_column_shows_something(answer):
     for one in loop["tasks"]:
         one["coroutine"] = "RequestResponseCycle.run_asgi"
         one["frames"][0]["file"] = "/srv/shop/site-packages/uvicorn/protocols/http/server.py"
-    for lines in list(show.ps(answer, 80)), list(show.top(None, answer)):
+    for lines in list(show.ps(answer, 80)), list(show.top(None, answer, 80)):
         start = next(
             n for n, line in enumerate(lines) if line.startswith(("NAME", " TASKS", "TASKS"))
         )
@@ -182,6 +182,30 @@ def test_top_counts_those_that_wait_alike(answer):
     assert ["10", "1.2", "min", "worker", "waiting", "/srv/app.py:2", "sleep()"] in rows
 
 
+def test_nothing_is_cut_where_there_is_no_terminal(answer, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    (loop,) = answer["loops"]
+    name = "a_coroutine_with_a_name_that_is_long"
+    loop["tasks"] += [task(number, f"{name}_{number}") for number in range(50, 100)]
+    text = "\n".join(show.top(None, answer))
+    assert all(f"{name}_{number} " in text for number in range(50, 100))
+    assert "sleep()" in text
+
+
+def test_where_a_task_runs_that_blocks_the_loop(answer):
+    (loop,) = answer["loops"]
+    loop["tasks"][1].update(state="running", waits_for=None)
+    loop["stack"] = [
+        {"name": "first", "file": "/srv/app.py", "line": 2},
+        {"name": "query", "file": "/srv/app.py", "line": 77},
+    ]
+    loop["blocked"] = 0.5
+    for lines in show.ps(answer), show.top(None, answer):
+        (line,) = [line for line in lines if "(runs)" in line]
+        assert "/srv/app.py:77" in line
+
+
 def test_top_says_how_busy_the_loop_was(answer):
     keys = ("callbacks", "tasks", "ready", "timers", "transports", "bytes_in", "bytes_out")
     before = json.loads(json.dumps(answer))
@@ -194,14 +218,13 @@ def test_top_says_how_busy_the_loop_was(answer):
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
-def test_top_breaks_how_busy_the_loop_was_between_its_figures(answer, columns, monkeypatch):
-    monkeypatch.setenv("COLUMNS", str(columns))
+def test_top_breaks_how_busy_the_loop_was_between_its_figures(answer, columns):
     keys = ("callbacks", "tasks", "ready", "timers", "transports", "bytes_in", "bytes_out")
     before = json.loads(json.dumps(answer))
     before["loops"][0]["counters"] = {**dict.fromkeys(keys, 0), "ran": 0, "waited": 0}
     answer["when"] += 2.0
     answer["loops"][0]["counters"] = {**dict.fromkeys(keys, 123456789), "ran": 1000, "waited": 0}
-    text = "\n".join(show.top(before, answer))
+    text = "\n".join(show.top(before, answer, columns))
     lines = text[text.index("busy") :].partition("\n\n")[0].splitlines()
     assert max(map(len, lines)) <= columns
     figures = [figure for line in lines for figure in line.strip().split("   ")]
@@ -273,10 +296,35 @@ asyncio.run(main())
             pass
 
 
+def test_an_output_that_cannot_be_written_is_one_line(place, monkeypatch):
+    monkeypatch.setenv("CTASK_INSPECT", "1")
+    code = "import time; print(flush=True); time.sleep(60)"
+    program = subprocess.Popen(
+        [sys.executable, "-m", "ctask", "-c", code], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        program.stdout.readline()
+        for command in "ps", "stacks", "top":
+            asks = [sys.executable, "-m", "ctask", command, str(program.pid)]
+            with open("/dev/full", "w") as full:
+                done = subprocess.run(asks, stdout=full, stderr=subprocess.PIPE, text=True)
+            said = "standard output cannot be written to: No space left on device"
+            assert (done.returncode, done.stderr) == (1, f"ctask {command}: {said}\n")
+            shell = ["sh", "-c", 'exec "$@" >&-', "sh", *asks]
+            done = subprocess.run(shell, stderr=subprocess.PIPE, text=True)
+            said = "standard output is closed"
+            assert (done.returncode, done.stderr) == (1, f"ctask {command}: {said}\n")
+    finally:
+        program.kill()
+        with program:
+            pass
+
+
 def test_no_process(capsys):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    assert failure(capsys, "ps", str(dead.pid)) == f"ctask ps: no process {dead.pid}"
+    line = failure(capsys, "ps", str(dead.pid))
+    assert line == f"ctask ps: no process {dead.pid}: pgrep -f NAME finds the number"
 
 
 def test_no_socket(capsys, place):
@@ -285,7 +333,8 @@ def test_no_socket(capsys, place):
     assert "cannot be asked" in line  # it uses ctask
     other = subprocess.Popen(["sleep", "50"])
     try:
-        assert "does not use ctask" in failure(capsys, "stacks", str(other.pid))
+        line = failure(capsys, "stacks", str(other.pid))
+        assert "does not use ctask: start it by CTASK_INSPECT=1 python -m ctask" in line
     finally:
         other.kill()
         other.wait()

@@ -239,7 +239,9 @@ def test_one_that_is_interrupted_has_what_there_is(here, monkeypatch):
 
 
 def test_no_process(capsys):
-    assert failure(capsys, 2**22 + 1) == f"ctask trace: no process {2**22 + 1}"
+    assert failure(capsys, 2**22 + 1) == (
+        f"ctask trace: no process {2**22 + 1}: pgrep -f NAME finds the number"
+    )
 
 
 def test_one_without_a_socket(capsys, tmp_path, monkeypatch):
