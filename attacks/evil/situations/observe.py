@@ -263,16 +263,16 @@ def partials(world: World) -> None:
             made._release()
 
 
-def collections(world: World) -> None:
+def collections_while_measured(world: World) -> None:
     """Where C asks for memory to tell what it has seen (3.11)."""
-    with traced(world):
-        measured(world)
-        collecting(world, lambda: world.loop._histograms)
+    measured(world)
+    collecting(world, lambda: world.loop._histograms)
 
+
+def collections_as_a_trace_ends(world: World) -> None:
     def prepared() -> Callable[[], Any]:
         with contextlib.suppress(RuntimeError):
             _ctask._trace_start(MEMORY)
-        world.loop.create_task(world.coroutine())
         world.loop.call_soon(guarded(world))
         turns(world, 1)
         lists: list[Any] = [[] for _ in range(90)]  # those that are there to be used again
@@ -494,7 +494,8 @@ SITUATIONS: list[Callable[[World], Any]] = [
     ring_goes_round,
     wake_ups_by_hand,
     partials,
-    collections,
+    collections_while_measured,
+    collections_as_a_trace_ends,
     others_observed,
     others_observed,
     files_that_fail,
