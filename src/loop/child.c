@@ -119,7 +119,13 @@ open_pidfd(ctask_state *st, PyObject *pid)
     PyObject *opened = PyObject_CallMethodOneArg(st->os_module, st->str.pidfd_open, pid);
     long pidfd = opened == NULL ? -1 : PyLong_AsLong(opened);
     Py_XDECREF(opened);
-    return pidfd < 0 || pidfd > INT_MAX ? -1 : (int)pidfd;
+    if (pidfd >= 0 && pidfd <= INT_MAX) {
+        return (int)pidfd;
+    }
+    if (!PyErr_Occurred()) { // a program's own function gave it
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %ld", pidfd);
+    }
+    return -1;
 }
 
 PyDoc_STRVAR(watch_child_doc,

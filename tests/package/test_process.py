@@ -764,6 +764,14 @@ def test_thread_waits_where_there_is_no_pidfd(run, monkeypatch, number):
     run(main())
 
 
+@pytest.mark.ctask_only
+@pytest.mark.parametrize("number", [-1, -5, 1 << 40])
+def test_a_pidfd_that_is_no_descriptor_is_an_error(loop, monkeypatch, number):
+    monkeypatch.setattr(os, "pidfd_open", lambda pid: number)
+    with pytest.raises(ValueError, match=f"Invalid file descriptor: {number}"):
+        loop._watch_child(object(), os.getpid())
+
+
 def test_status_that_somebody_else_took(impl, run, logs):
     if impl.name == "asyncio" and sys.version_info < (3, 12):
         pytest.skip("a thread of asyncio's has taken it by then")
