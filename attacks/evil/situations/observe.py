@@ -9,6 +9,7 @@ from __future__ import annotations
 import _asyncio
 import asyncio
 import contextlib
+import contextvars
 import functools
 import importlib.util
 import os
@@ -394,6 +395,75 @@ def handles_that_cannot_be_cancelled(world: World) -> None:
         del one
 
 
+# ---- children ----
+
+
+def children(world: World) -> None:
+    """The pidfd of a child, and its status, are asked of functions that are evil."""
+    made = world.loop
+    var = contextvars.ContextVar[Any]("var", default=None)
+
+    class Transport:
+        def _process_exited(self, returncode: Any) -> Any:
+            world.act()
+            return world.Last()
+
+        def _status_taken(self) -> Any:
+            world.act()
+            return world.Last()
+
+        def __del__(self) -> None:
+            world.act()
+
+    class Waited:
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Any:
+            world.act()
+            return Index(world, 0)
+
+    class Leaves:
+        """The handle that is replaced has the new one taken away, and its context go."""
+
+        def __bool__(self) -> bool:
+            var.set(None)
+            made._remove_reader(descriptors[-1])
+            world.act()
+            return world.rng.random() < 0.5
+
+    one, other = socket.socketpair()
+    other.send(b"evil")
+    world.keep(one)
+    world.keep(other)
+    descriptors: list[int] = []
+
+    def opened(pid: Any) -> Any:
+        world.act()
+        descriptors.append(os.dup(one.fileno()))
+        return Index(world, descriptors[-1]) if world.rng.random() < 0.5 else descriptors[-1]
+
+    def watched(pid: Any) -> Any:
+        number = opened(pid)
+        made._add_reader(descriptors[-1], guarded(world))._cancelled = Leaves()
+        return number
+
+    def closed(pid: Any) -> Any:
+        made.close()
+        return opened(pid)
+
+    wrong = raising(world, ChildProcessError), raising(world, OSError), failing(world)
+    for opens in (opened, watched, *wrong, lambda pid: Index(world, -5), closed):
+        for reaps in (lambda *args: Waited(), *wrong, lambda *args: (0, Index(world, 256))):
+            with patched(os, "pidfd_open", opens), patched(os, "waitpid", reaps):
+                with world.quietly():
+                    var.set(world.Last())
+                    made._watch_child(Transport(), world.Last())
+                turns(world, 1)
+                if world.rng.random() < 0.2:
+                    world.collect()
+
+
 # ---- watchdogs ----
 
 
@@ -500,6 +570,7 @@ SITUATIONS: list[Callable[[World], Any]] = [
     others_observed,
     files_that_fail,
     handles_that_cannot_be_cancelled,
+    children,
     watchdogs,
     called_bare,
 ]
