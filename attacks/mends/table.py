@@ -370,9 +370,9 @@ MENDS = (
         (
             Edit(
                 WATCH,
-                "    for (fd = 0; fd < loop->poll.n_slots; fd++) {\n        if "
+                "    for (int fd = 0; fd < loop->poll.n_slots; fd++) {\n        if "
                 "(loop->poll.slots[fd].file == obj) {",
-                "    for (fd = 0; 0;) {\n        if (loop->poll.slots[fd].file == obj) {",
+                "    for (int fd = 0; 0;) {\n        if (loop->poll.slots[fd].file == obj) {",
             ),
         ),
         (*TRANSPORTS, "--only", "socks"),
