@@ -33,7 +33,7 @@ OPTIONS = {
 REPORTS = {
     "transports": (re.compile(r"---- 1: program \d+-(\d+)"), 1, "programs"),
     "programs": (re.compile(r"==== seed (\d+)"), 0, "programs"),
-    "evil": (re.compile(r"  --case \w+:\d+\.(\d+):"), 1, "programs"),
+    "evil": (re.compile(r"  --case [\w-]+:\d+\.(\d+):"), 1, "programs"),
     "interrupts": (re.compile(r"  --first (\d+): "), 1, "times 500 signals"),
     "soak": (re.compile(r"  --scenario (?=\w)()"), 0, "scenario"),
     "faults": (re.compile(r"  --case ()"), 0, "case"),

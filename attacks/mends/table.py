@@ -612,6 +612,24 @@ MENDS = (
         ("evil", "--program", "combinators", "--count", "600"),
     ),
     Mend(
+        "ascompleted_queue_emptied",
+        "crashes",
+        (
+            Edit(
+                "src/combinators/ascompleted_iterator.c",
+                "PyObject *item = Py_NewRef(PyList_GET_ITEM(items, i));",
+                "PyObject *item = PyList_GET_ITEM(items, i);",
+            ),
+            Edit(
+                "src/combinators/ascompleted_iterator.c",
+                "        Py_XDECREF(res);\n        Py_DECREF(item);\n    }\n    Py_DECREF(items);",
+                "        Py_XDECREF(res);\n    }\n    Py_DECREF(items);",
+            ),
+        ),
+        ("evil", "--program", "combinators-directed", "--steps", "13", "--count", "25"),
+        since=(3, 13),
+    ),
+    Mend(
         "core_evil: a_source_traceback_evil",
         "crashes",
         (
