@@ -4,6 +4,7 @@
    where there is no pidfd.  It knows of transports only that they have _process_exited() and _status_taken(). */
 
 #include "loop/child.h"
+#include "handles/work.h"
 #include "loop/watch.h"
 
 #include <sys/wait.h>
