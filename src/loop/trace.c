@@ -7,7 +7,7 @@
 
    Places are labels (labels.c).  Nothing here keeps a task alive: a record has at most the name of a task that is done.
    Nothing here runs Python code but trace_begin(), for a partial, and the functions of the module; memory comes from
-   malloc(), so that no collection begins in between. */
+   the system, so that no collection begins in between. */
 
 #include "loop/trace.h"
 
@@ -15,6 +15,8 @@
 #include "loop/labels.h"
 #include "tasks/done.h"
 #include "tasks/tasks.h"
+
+#include <sys/mman.h>
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
@@ -63,7 +65,8 @@ typedef struct {
 #define MAX_LOOPS UINT16_MAX // the last number is no loop's
 
 struct trace {
-    trace_record *records; // owned; a ring
+    trace_record *records; // a ring in what is mapped
+    void *mapped; // owned
     trace_record *next; // where the next is written
     trace_record *limit; // the end of the ring
     size_t capacity;
@@ -574,6 +577,35 @@ trace_leave(LoopObj *loop)
 
 /* ---- begin and end ---- */
 
+#define LARGE_PAGE ((size_t)2 << 20)
+
+/* Memory of which the kernel gives what is used, in large pages where it has them: to touch a page for the first time
+   costs as much as to write its records, and one of 4 KiB has 85 of them. */
+static int
+map_ring(struct trace *trace)
+{
+    size_t size = trace->capacity * sizeof(trace_record);
+    trace->mapped = mmap(NULL, size + LARGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (trace->mapped == MAP_FAILED) {
+        trace->mapped = NULL;
+        return -1;
+    }
+    uintptr_t start = ((uintptr_t)trace->mapped + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
+    trace->records = (trace_record *)start;
+#ifdef MADV_HUGEPAGE
+    (void)madvise(trace->records, size, MADV_HUGEPAGE); // of a smaller ring it makes nothing large
+#endif
+    return 0;
+}
+
+static void
+unmap_ring(struct trace *trace)
+{
+    if (trace->mapped != NULL) {
+        (void)munmap(trace->mapped, trace->capacity * sizeof(trace_record) + LARGE_PAGE);
+    }
+}
+
 static void
 trace_free(struct trace *trace)
 {
@@ -586,7 +618,7 @@ trace_free(struct trace *trace)
         }
     }
     labels_free(&trace->labels);
-    free(trace->records);
+    unmap_ring(trace);
     free(trace->threads);
     free(trace);
 }
@@ -640,8 +672,7 @@ trace_start(PyObject *module, PyObject *size)
     trace->capacity = bytes / (Py_ssize_t)sizeof(trace_record) > LEAST_RECORDS
                           ? (size_t)bytes / sizeof(trace_record)
                           : LEAST_RECORDS;
-    trace->records = calloc(trace->capacity, sizeof(trace_record)); // of which the kernel gives what is used
-    if (trace->records == NULL || labels_init(&trace->labels) < 0) {
+    if (map_ring(trace) < 0 || labels_init(&trace->labels) < 0) {
         trace_free(trace);
         return PyErr_NoMemory();
     }
