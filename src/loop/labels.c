@@ -101,11 +101,18 @@ new_label(struct labels *labels, uint64_t hash, const label_link *links, int n)
     return label;
 }
 
-PART uint32_t
+static uint32_t
 label_of_chain(struct labels *labels, uint64_t hash, const label_link *links, int n)
 {
     uint32_t label = find_slot(labels->slots, labels->shift, hash)->label;
     return label != 0 ? label : new_label(labels, hash, links, n);
+}
+
+PART uint32_t
+label_of_new_link(struct labels *labels, uint64_t hash, PyObject *object, const char *name, int offset)
+{
+    label_link link = {.object = object, .name = name, .offset = offset};
+    return label_of_chain(labels, hash, &link, 1);
 }
 
 PART int
@@ -209,7 +216,9 @@ label_of_method(struct labels *labels, PyTypeObject *type, const char *name)
 {
     return label_of_link(labels,
                          label_mix(label_mix_kind(LABEL_IS_FUNCTION, type), name),
-                         (label_link){.object = (PyObject *)type, .name = name, .offset = LABEL_IS_FUNCTION});
+                         (PyObject *)type,
+                         name,
+                         LABEL_IS_FUNCTION);
 }
 
 PART uint32_t

@@ -41,9 +41,9 @@ PART void labels_free(struct labels *labels);
 /* A list: of each label a list of (what it is, name, file, line). */
 PART PyObject *labels_show(const struct labels *labels);
 
-/* The label with that hash, which is made if there is none; out of line. */
-PART __attribute__((noinline)) uint32_t label_of_chain(struct labels *labels, uint64_t hash,
-                                                       const label_link *links, int n);
+/* The label with that hash and one link, which is made if there is none; out of line. */
+PART __attribute__((noinline)) uint32_t label_of_new_link(struct labels *labels, uint64_t hash,
+                                                          PyObject *object, const char *name, int offset);
 
 /* One address more.  Where it matters what it is the address of, `what` is among them. */
 static inline uint64_t
@@ -66,11 +66,12 @@ label_at_once(const struct labels *labels, uint64_t hash)
     return LIKELY(slot->hash == hash) ? slot->label : 0;
 }
 
+/* (The link's fields by themselves: a struct would be put together in memory, to be read by nobody.) */
 static inline uint32_t
-label_of_link(struct labels *labels, uint64_t hash, label_link link)
+label_of_link(struct labels *labels, uint64_t hash, PyObject *object, const char *name, int offset)
 {
     uint32_t label = label_at_once(labels, hash);
-    return LIKELY(label != 0) ? label : label_of_chain(labels, hash, &link, 1);
+    return LIKELY(label != 0) ? label : label_of_new_link(labels, hash, object, name, offset);
 }
 
 /* All of these are 0 if there are too many labels, or no memory; no exception is set. */
@@ -82,13 +83,13 @@ PART uint32_t label_of_coroutine(struct labels *labels, ctask_state *st, PyObjec
 static inline uint32_t
 label_of_code(struct labels *labels, PyObject *code)
 {
-    return label_of_link(labels, label_mix_kind(0, code), (label_link){.object = code});
+    return label_of_link(labels, label_mix_kind(0, code), code, NULL, 0);
 }
 
 static inline uint32_t
 label_of_object(struct labels *labels, PyObject *object, int what)
 {
-    return label_of_link(labels, label_mix_kind(what, object), (label_link){.object = object, .offset = what});
+    return label_of_link(labels, label_mix_kind(what, object), object, NULL, what);
 }
 
 static inline uint32_t
