@@ -17,6 +17,7 @@ _RECORD = struct.Struct("=QQQQIIIHBB")
 ENDS = ("waits", "yields", "returned", "raised", "cancelled", "runs on", "not seen to its end")
 WAITS, YIELDS, RETURNED, RAISED, CANCELLED, RUNS_ON, UNSEEN = range(7)
 _OWNS = 0x80
+_NUMBERED = 0x40
 _NOBODY = 0xFFFF
 _MASK = 0xFFFFFFFF
 
@@ -112,8 +113,12 @@ class Timeline:
         if kind == OVERTAKE:
             self._overtake(pushed, tail, extra, serial)
             return
-        name = self.facts["names"][extra] if end & _OWNS else None
-        end &= ~_OWNS
+        name = ""
+        if end & _OWNS:
+            name = self.facts["names"][extra]
+        elif end & _NUMBERED:
+            name = f"Task-{extra}"
+        end &= ~(_OWNS | _NUMBERED)
         span = Span(kind, loop, start, max(0, self._time(ended) - start), 0, label, end, extra)
         if kind in (STEP, EAGER) and serial:
             span.task = serial
@@ -121,7 +126,7 @@ class Timeline:
             task.spans.append(len(self.spans))
             if RETURNED <= end <= CANCELLED:
                 span.extra = 0
-                task.end, task.name = end, name or ""
+                task.end, task.name = end, name
                 task.coroutine = self.labels[label][0][1] if label else ""
         if kind in (STEP, CALLBACK):
             span.waker = pushed.pop(position, -1)

@@ -58,7 +58,7 @@ def end() -> Raw | None:
             "version": ctask.__version__,
             "python": sys.version.partition(" ")[0],
             "when": time.time(),
-            "names": [f"Task-{name}" if type(name) is int else text(name) for name in names],
+            "names": [text(name) for name in names],
             "labels": [
                 [[kind, text(name), text(file), line] for kind, name, file, line in links]
                 for links in labels

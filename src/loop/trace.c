@@ -44,7 +44,8 @@ enum {
     ENDED_CANCELLED,
     ENDED_NOT, // it ran on when the trace ended
     ENDED_UNSEEN, // it had begun before the trace, and ended about then
-    ENDED_OWNS = 0x80, // beside one of these: `extra` is the task's name, owned; a str or an int
+    ENDED_OWNS = 0x80, // beside one of these: `extra` is the task's name, owned; a str
+    ENDED_NUMBERED = 0x40, // beside one of these: `extra` is the number that the task is named after
 };
 
 typedef struct {
@@ -158,8 +159,13 @@ note_done(struct trace *trace, ctask_state *st, TaskObj *task, trace_record *rec
                   : task->exception != NULL       ? ENDED_RAISED
                                                   : ENDED_RETURNED;
     record->extra = 0;
-    if (task->name != NULL && (PyLong_CheckExact(task->name) || PyUnicode_CheckExact(task->name))) {
-        record->extra = (uint64_t)(uintptr_t)Py_NewRef(task->name);
+    PyObject *name = task->name;
+    if (name != NULL && PyLong_CheckExact(name)) {
+        record->extra = PyLong_AsUnsignedLongLongMask(name);
+        record->end |= ENDED_NUMBERED;
+    }
+    else if (name != NULL && PyUnicode_CheckExact(name)) {
+        record->extra = (uint64_t)(uintptr_t)Py_NewRef(name);
         record->end |= ENDED_OWNS;
     }
     record->label = label_of_coroutine(&trace->labels, st, task->coro);
