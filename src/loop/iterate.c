@@ -74,6 +74,9 @@ poll_events(LoopObj *loop, PyThreadState *ts)
     int64_t timeout = 0;
     if (ring_length(&loop->ready) > 0) {
         if (LIKELY(loop->poll.watched == 0)) {
+            if (UNLIKELY(loop->observer != NULL) && must_breathe(ts)) {
+                trace_pause(loop);
+            }
             return breathe(ts); // the kernel has nothing to tell
         }
     }
@@ -196,6 +199,9 @@ begin_run(LoopObj *loop)
     if (outer == 0) {
         loop->counters.running_since = clock_nanoseconds();
         watchdog_loop_works(loop);
+    }
+    if (UNLIKELY(loop->observer != NULL)) {
+        trace_pause(loop);
     }
     return outer;
 }

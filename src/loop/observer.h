@@ -32,7 +32,7 @@ typedef struct {
     struct trace *trace; // borrowed from the module's state; NULL unless the loop is traced
     trace_slice *running; // borrowed; what runs, NULL if nothing does
     trace_slice first; // what ran when the trace began; `running` points to it until that has ended
-    uint64_t began; // ticks: when what ran last ended, or the trace began
+    uint64_t began; // ticks: when what ran last ended, or the trace began; 0 if something else ran since
     uint64_t polls_since; // ticks; 0 while the kernel is not asked
     uint64_t number; // of the trace: there may have been another
     uint32_t told; // up to where in the ready queue it is known who pushed

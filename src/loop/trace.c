@@ -244,6 +244,15 @@ write_told(LoopObj *loop, loop_trace *t)
 }
 
 PART void
+trace_pause(LoopObj *loop)
+{
+    loop_trace *t = traced(loop);
+    if (t != NULL) {
+        t->began = 0;
+    }
+}
+
+PART void
 trace_turn(LoopObj *loop)
 {
     loop_trace *t = traced_on(loop);
@@ -251,7 +260,9 @@ trace_turn(LoopObj *loop)
         return;
     }
     t->trace->threads[t->loop] = loop->draining->thread_id;
-    t->began = ticks_now(t->trace);
+    if (t->began == 0) {
+        t->began = ticks_now(t->trace);
+    }
     if (t->told != (uint32_t)loop->ready.tail) {
         write_told(loop, t);
     }
@@ -415,7 +426,7 @@ trace_polled(LoopObj *loop, uint64_t ended, int events)
                                 .loop = t->loop,
                                 .kind = KIND_POLL});
     t->polls_since = 0;
-    t->began = now;
+    t->began = 0;
 }
 
 /* One entry of its own. */
@@ -439,6 +450,7 @@ trace_timer(LoopObj *loop, double late)
     loop_trace *t = traced(loop);
     if (t != NULL) {
         write_push(t, KIND_TIMER, loop->ready.tail, late > 0 && late < 1e9 ? (uint64_t)(late * 1e9) : 0);
+        t->began = 0;
         if (t->told == (uint32_t)loop->ready.tail) {
             t->told++; // it will be
         }

@@ -12,6 +12,8 @@ PART void trace_end(LoopObj *loop, trace_slice *slice, int failed);
 /* All of these are for a loop that has an observer, which need not be traced. */
 /* What is ready is run from now on. */
 PART void trace_turn(LoopObj *loop);
+/* Something else than the loop's own work runs, or did: no time of what is run next. */
+PART void trace_pause(LoopObj *loop);
 /* The kernel is asked; has answered, at trace_now(); and what it told of is in the ready queue. */
 PART void trace_poll(LoopObj *loop);
 PART uint64_t trace_now(LoopObj *loop);

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import gc
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -339,6 +341,60 @@ def test_measuring_goes_on_beside_it():
     traced(main)
 
 
+# ---- what is nobody's time ----
+
+
+def longest(seen, *kinds):
+    return max(span.duration for span in seen.spans if span.kind in kinds) / 1e9
+
+
+def test_what_runs_between_two_runs_of_a_loop_is_no_part_of_the_second():
+    loop = ctask.new_event_loop()
+    trace.begin()
+    for _ in range(2):
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        time.sleep(0.2)
+    raw = trace.end()
+    loop.close()
+    seen = Timeline(raw.records, raw.facts)
+    assert longest(seen, STEP, CALLBACK) < 0.1 < 0.3 < seen.duration / 1e9
+
+
+def test_nor_is_what_runs_between_two_single_iterations():
+    loop = ctask.new_event_loop()
+    trace.begin()
+    for _ in range(2):
+        loop.call_soon(int)
+        loop._run_once()
+        time.sleep(0.2)
+    raw = trace.end()
+    loop.close()
+    assert longest(Timeline(raw.records, raw.facts), STEP, CALLBACK) < 0.1
+
+
+def test_a_signal_handler_between_two_turns_is_no_part_of_the_second():
+    def again(n):
+        if n:
+            loop.call_soon(again, n - 1)
+            loop.call_soon(_thread.interrupt_main, signal.SIGUSR1)  # handled before the next turn
+        else:
+            loop.stop()
+
+    old = signal.signal(signal.SIGUSR1, lambda number, frame: time.sleep(0.1))
+    loop = ctask.new_event_loop()
+    try:
+        loop.call_soon(again, 2)
+        trace.begin()
+        loop.run_forever()
+        raw = trace.end()
+    finally:
+        loop.close()
+        signal.signal(signal.SIGUSR1, old)
+    seen = Timeline(raw.records, raw.facts)
+    assert longest(seen, STEP, CALLBACK) < 0.05 < 0.1 < seen.duration / 1e9
+
+
 # ---- the ring ----
 
 
@@ -471,6 +527,25 @@ def test_from_another_thread_while_the_loop_is_blocked():
     seen = Timeline(raw.records, raw.facts)
     assert task_named(seen, "after").end == RETURNED
     assert seen.spans[0].end == UNSEEN
+
+
+def test_of_two_threads_that_begin_at_once_one_is_refused():
+    def begin():
+        together.wait()
+        try:
+            trace.begin(memory=64 << 20)
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    for _ in range(5):
+        refused, together = [], threading.Barrier(2)
+        threads = [threading.Thread(target=begin) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        trace.drop()
+        assert refused == ["the process is traced already: that trace has to end first"]
 
 
 def test_begun_and_ended_again_and_again_within_steps_and_callbacks():
