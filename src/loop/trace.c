@@ -596,9 +596,10 @@ trace_leave(LoopObj *loop)
 /* ---- begin and end ---- */
 
 #define LARGE_PAGE ((size_t)2 << 20)
+#define SMALL_PAGE ((size_t)4 << 10) // the smallest of any machine
 
-/* Memory of which the kernel gives what is used, in large pages where it has them: to touch a page for the first time
-   costs as much as to write its records, and one of 4 KiB has 85 of them. */
+/* Memory in large pages where the kernel has them, and all of it at once: to touch a page for the first time costs as much
+   as to write its records, and a large one's 100 us would be blamed on what is traced. */
 static int
 map_ring(struct trace *trace)
 {
@@ -613,6 +614,9 @@ map_ring(struct trace *trace)
 #ifdef MADV_HUGEPAGE
     (void)madvise(trace->records, size, MADV_HUGEPAGE); // of a smaller ring it makes nothing large
 #endif
+    for (size_t i = 0; i < size; i += SMALL_PAGE) {
+        ((volatile char *)trace->records)[i] = 0;
+    }
     return 0;
 }
 
@@ -666,6 +670,37 @@ trace_forget(ctask_state *st)
     }
 }
 
+/* NULL if there is no memory.  The lock is not held meanwhile: pages that nobody had yet take milliseconds. */
+static struct trace *
+trace_new(size_t bytes)
+{
+    struct trace *trace = calloc(1, sizeof(struct trace));
+    if (trace == NULL) {
+        return NULL;
+    }
+    trace->capacity = bytes / sizeof(trace_record);
+    if (trace->capacity < LEAST_RECORDS) {
+        trace->capacity = LEAST_RECORDS;
+    }
+    int status;
+    Py_BEGIN_ALLOW_THREADS status = map_ring(trace);
+    Py_END_ALLOW_THREADS if (status < 0 || labels_init(&trace->labels) < 0)
+    {
+        trace_free(trace);
+        return NULL;
+    }
+    trace->next = trace->records;
+    trace->limit = trace->records + trace->capacity;
+    return trace;
+}
+
+static PyObject *
+raise_traced(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "the process is traced already: that trace has to end first");
+    return NULL;
+}
+
 PyDoc_STRVAR(trace_start_doc,
 "_trace_start($module, size, /)\n--\n\n"
 "Begin to trace all loops, with so many bytes for the records.\n\n"
@@ -680,22 +715,16 @@ trace_start(PyObject *module, PyObject *size)
         return NULL;
     }
     if (st->loop.trace != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the process is traced already: that trace has to end first");
-        return NULL;
+        return raise_traced();
     }
-    struct trace *trace = bytes > MOST_BYTES ? NULL : calloc(1, sizeof(struct trace));
+    struct trace *trace = bytes > MOST_BYTES ? NULL : trace_new(bytes > 0 ? (size_t)bytes : 0);
     if (trace == NULL) {
         return PyErr_NoMemory();
     }
-    trace->capacity = bytes / (Py_ssize_t)sizeof(trace_record) > LEAST_RECORDS
-                          ? (size_t)bytes / sizeof(trace_record)
-                          : LEAST_RECORDS;
-    if (map_ring(trace) < 0 || labels_init(&trace->labels) < 0) {
+    if (st->loop.trace != NULL) { // another thread was faster
         trace_free(trace);
-        return PyErr_NoMemory();
+        return raise_traced();
     }
-    trace->next = trace->records;
-    trace->limit = trace->records + trace->capacity;
     trace->number = ++st->loop.traces;
     trace->no_ticks = has_no_ticks();
     trace->began_clock = clock_nanoseconds();
