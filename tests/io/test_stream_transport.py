@@ -211,11 +211,20 @@ def test_what_was_written_is_sent_before_a_nested_run_of_the_loop_waits(loop, li
     transport, peer = link(Recorder())
     unsent = []
 
-    def look():
-        loop.stop()
+    def ask():
         if peer.family != socket.AF_UNIX:
             waiting = fcntl.ioctl(transport.get_extra_info("socket").fileno(), 0x894B, bytes(4))
             unsent.append(waiting)  # SIOCOUTQNSD
+
+    def look():
+        loop.stop()
+        ask()
+
+    try:
+        ask()
+    except OSError:  # as in qemu's user emulation
+        pytest.skip("nobody tells what is not sent yet")
+    unsent.clear()
 
     def write_and_run():
         transport.write(b"request")

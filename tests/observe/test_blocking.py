@@ -13,13 +13,17 @@ import threading
 import time
 
 import pytest
-from helpers.threads import sleeps_of
+from helpers.threads import sleeps_of, tells_system_calls
 
 import ctask
 
 pytestmark = pytest.mark.ctask_only
 
 THRESHOLD = 0.05
+
+told_by_the_kernel = pytest.mark.skipif(
+    not tells_system_calls(), reason="the kernel does not tell, or it tells of another processor's"
+)
 
 
 class Told(queue.Queue):
@@ -93,6 +97,7 @@ def line_of(function, text):
 # ---- what is told ----
 
 
+@told_by_the_kernel
 def test_a_step_that_sleeps(loop, watched, told):
     before = time.monotonic()
     report = told.of(
@@ -169,6 +174,7 @@ def test_another_thread_that_keeps_the_interpreter_lock(stepping, watched, told)
     assert report.cause == "interpreter lock"
 
 
+@told_by_the_kernel
 def test_a_lock_of_threads(stepping, watched, told):
     lock = threading.Lock()
 
@@ -181,6 +187,7 @@ def test_a_lock_of_threads(stepping, watched, told):
     assert report.blame.source == "lock.acquire(timeout=seconds)"
 
 
+@told_by_the_kernel
 def test_a_system_call(stepping, watched, told):
     import select
 
@@ -205,6 +212,7 @@ def test_a_callback_that_is_no_tasks(loop, watched, told):
     assert report.blame.function == "block"
 
 
+@told_by_the_kernel
 @pytest.mark.parametrize("debug", [False, True])
 def test_a_callback_in_c(loop, watched, told, debug):
     def run(seconds):
@@ -305,6 +313,7 @@ def test_it_is_logged(loop, stepping, told, caplog):
 # ---- the text ----
 
 
+@told_by_the_kernel
 def test_the_text_has_the_line_to_blame_first(loop, watched, told):
     report = told.of(
         lambda seconds: loop.run_until_complete(loop.create_task(step(block, seconds), name="T"))
