@@ -88,9 +88,10 @@ def test_a_destroyed_interpreter_leaves_no_memory(script):
     out = script(
         IN_ANOTHER,
         f"""
+        import os
         def resident():
             with open("/proc/self/statm") as file:
-                return int(file.read().split()[1]) * 4
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
         code = "import asyncio, {name}; {name}.run(asyncio.sleep(0.001))"
         run_in_another(code)
         run_in_another(code)
