@@ -37,6 +37,7 @@
 #include "combinators/ensure.h"
 #include "io/datagram_parts.h"
 #include "io/pipe_parts.h"
+#include "io/process.h"
 #include "io/sock_parts.h"
 #include "io/stream.h"
 #include "streams/streams.h"
@@ -113,6 +114,8 @@
 #include "io/pipe_write.c"
 #include "io/pipe_read.c"
 #include "io/pipe.c"
+#include "io/spawn.c"
+#include "io/process.c"
 #include "io/server.c"
 #include "io/datagram_send.c"
 #include "io/datagram_receive.c"
@@ -573,6 +576,7 @@ module_exec(PyObject *module)
         core_setup,
         socketobj_setup,
         sock_setup,
+        process_setup,
         sleep_setup,
         queues_setup,
         lock_setup,

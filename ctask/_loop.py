@@ -380,8 +380,7 @@ class EventLoop(_ctask.Loop, asyncio.SelectorEventLoop):
 
 
 EventLoop._adopt_methods()
-_process.own_class = EventLoop
-_process.own_create_task = EventLoop.create_task
+_process.set_class(EventLoop)
 
 
 class _Selector:

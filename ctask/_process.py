@@ -13,22 +13,19 @@ import os
 import subprocess
 import sys
 import threading
-import types
 import warnings
 from asyncio import base_subprocess, unix_events
 from asyncio.log import logger
-from collections.abc import Generator
 from typing import Any
 
-from ctask import _spawn
+from ctask import _ctask, _spawn
+from ctask._ctask import sleep
 
 _ReadProto: Any = base_subprocess.ReadSubprocessPipeProto
 _WriteProto: Any = base_subprocess.WriteSubprocessPipeProto
 _Base: Any = unix_events._UnixSubprocessTransport  # type: ignore[attr-defined]
-_new = object.__new__
 
-
-# EventLoop and its create_task, which _loop.py sets once there is the class.
+# EventLoop and its create_task: set_class(), once there is the class.
 own_class: Any = None
 own_create_task: Any = None
 
@@ -64,12 +61,13 @@ class _MadeWhenAsked:
         return value
 
 
-class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
+class _UnixSubprocessTransport(_ctask._ChildTransport, _Base):  # type: ignore[misc]
     """asyncio's, whose wait() ends with the child on every release, and never hangs.
 
     Its pipes are connected at once, and its protocol is told in the loop's next turn.  asyncio's
     task that does so is made where it could be seen: by a task factory, in debug mode, or by a loop
-    that makes tasks or connects pipes in its own way.
+    that makes tasks or connects pipes in its own way.  What each child runs through is in C
+    (src/io/process.c): the methods of _ChildTransport.
     """
 
     # What most never change.
@@ -84,7 +82,7 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
     _connected: asyncio.Future[None] | None = None
     _connecting: asyncio.Task[Any] | None = None
     _failure: BaseException | None = None
-    _waiting: set[asyncio.Future[int]] | None = None
+    _waiting: list[asyncio.Future[int]] | None = None
     # Of a child that was started without a Popen: what it would have been given, and the one that
     # somebody asked for.
     _args: Any = None
@@ -179,53 +177,6 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
             self._made = _spawn.popen(self._args, self._pid, self._returncode)
         return self._made
 
-    def _process_exited(self, returncode: int) -> None:
-        loop = self._loop
-        if loop._debug or self._pending_calls is not None:
-            super()._process_exited(returncode)
-            return
-        assert self._returncode is None, self._returncode
-        self._returncode = returncode
-        popen = self._made
-        if popen is not None and popen.returncode is None:
-            popen.returncode = returncode
-        loop.call_soon(self._protocol.process_exited)
-        self._try_finish()
-
-    async def _wait(self) -> int:
-        if self._returncode is None:
-            waiter = self._loop.create_future()
-            if self._waiting is None:
-                self._waiting = set()
-            self._waiting.add(waiter)
-            try:
-                await waiter
-            except BaseException:
-                self._waiting.discard(waiter)
-                raise
-        returncode: int = self._returncode
-        return returncode
-
-    def _try_finish(self) -> None:
-        if self._returncode is None:
-            return
-        # Here, as this comes behind process_exited() and before connection_lost(), which up to
-        # 3.13.0 had to come first: it never does when the pipes were not all connected, nor as
-        # long as a grandchild has them.
-        if self._waiting:
-            for waiter in self._waiting:
-                if not waiter.done():
-                    waiter.set_result(self._returncode)
-            self._waiting.clear()
-        for proto in self._pipes.values():
-            if proto is None or not proto.disconnected:
-                return
-        self._finished = True
-        if self._pending_calls is None:
-            self._loop.call_soon(self._call_connection_lost, None)
-        else:
-            self._call(self._call_connection_lost, None)
-
     async def _connect_pipes(self, waiter: Any) -> None:
         if self._closed:  # given up before this began
             return
@@ -265,11 +216,8 @@ class _UnixSubprocessTransport(_Base):  # type: ignore[misc]
                 # A transport that was being connected closes it first.
                 self._loop.call_soon(file.close)
 
-    def close(self) -> None:
-        """Close the pipes and kill the child if it runs.  (asyncio.SubprocessTransport.close)"""
-        if self._closed:
-            return
-        self._closed = True
+    def _close_running(self) -> None:
+        """Close the pipes and kill the child if it runs: what close() does besides saying so."""
         loop = self._loop
         # They cannot be told by a loop that is closed; their files go with them.
         if self._pipes and (loop is None or not loop.is_closed()):
@@ -355,14 +303,14 @@ class _Child:
 
 
 if sys.version_info >= (3, 14):
+    _NO_WATCHER: Any = unix_events._PidfdChildWatcher  # type: ignore[attr-defined]
 
     def _watcher_of_program(loop: Any) -> Any:
         watcher: Any = loop._watcher  # type: ignore[attr-defined]
-        default = unix_events._PidfdChildWatcher  # type: ignore[attr-defined]
-        return None if type(watcher) is default else watcher
+        return None if type(watcher) is _NO_WATCHER else watcher
 
 else:
-    _Policy: Any = asyncio.DefaultEventLoopPolicy
+    _NO_WATCHER = asyncio.DefaultEventLoopPolicy.get_child_watcher
     _DEFAULT_WATCHERS = (
         type(None),
         unix_events.PidfdChildWatcher,
@@ -374,7 +322,7 @@ else:
         # the exits of all children, or that somebody has written, is the program's choice.
         policy: Any = asyncio.get_event_loop_policy()
         if (
-            type(policy).get_child_watcher is _Policy.get_child_watcher
+            type(policy).get_child_watcher is _NO_WATCHER
             and type(policy._watcher) in _DEFAULT_WATCHERS
         ):
             return None
@@ -389,12 +337,6 @@ else:
 
 
 _NOTHING = contextlib.nullcontext()
-
-
-@types.coroutine
-def _turn() -> Generator[None, None, None]:
-    """Let the loop run what is ready."""
-    yield
 
 
 async def make_subprocess_transport(
@@ -448,7 +390,7 @@ async def _until_connected(transport: Any) -> None:
         if transport._failure is not None:
             raise transport._failure
         if transport._connected is None:
-            await _turn()
+            await sleep(0)
         else:
             await transport._connected
     except BaseException as exc:
@@ -481,6 +423,15 @@ async def subprocess_exec(
 
     asyncio's, with what it calls for most children in one piece.
     """
+    if stdin is stdout is stderr is None and not kwargs:
+        started = self._start_child(protocol_factory, (program, *args))
+        if started is not None:
+            try:
+                await sleep(0)
+            except BaseException as exc:
+                await _give_up(started[0], exc)
+                raise
+            return started
     if kwargs or self._debug or type(self) is not own_class:
         return await super(own_class, self).subprocess_exec(
             protocol_factory, program, *args, stdin=stdin, stdout=stdout, stderr=stderr, **kwargs
@@ -493,17 +444,7 @@ async def subprocess_exec(
         or _watcher_of_program(self) is not None
     ):
         return await make(protocol, command, False, stdin, stdout, stderr, 0), protocol
-    transport = None
-    if (
-        stdin is stdout is stderr is None
-        and self._task_factory is None
-        and own_class.create_task is own_create_task
-    ):
-        transport = _start_plain(self, protocol, command)
-    if transport is None:
-        transport = _UnixSubprocessTransport(
-            self, protocol, command, False, stdin, stdout, stderr, 0
-        )
+    transport = _UnixSubprocessTransport(self, protocol, command, False, stdin, stdout, stderr, 0)
     try:
         if not self._watch_child(transport, transport._pid):
             _Child(self, transport)
@@ -514,27 +455,25 @@ async def subprocess_exec(
         await _until_connected(transport)
         return transport, protocol
     try:
-        await _turn()
+        await sleep(0)
     except BaseException as exc:
         await _give_up(transport, exc)
         raise
     return transport, protocol
 
 
-def _start_plain(loop: Any, protocol: Any, command: Any) -> Any:
-    """Start a child that inherits all; return its transport, None if it cannot be done so."""
-    transport: Any = _new(_UnixSubprocessTransport)
-    transport._loop = loop
-    transport._protocol = protocol
-    transport._args = command
-    transport._pipes = {}
-    try:
-        transport._pid = _spawn.start_plain(command)
-        if transport._pid is None:
-            transport._closed = True
-            return None
-        loop.call_soon(protocol.connection_made, transport)
-    except BaseException:
-        transport.close()
-        raise
-    return transport
+def set_class(cls: Any) -> None:
+    """Have children of this class's loops started in one piece: it is EventLoop."""
+    global own_class, own_create_task
+    own_class, own_create_task = cls, cls.create_task
+    if _spawn.PARTS is not None:
+        _ctask._set_child_parts(
+            cls,
+            cls._make_subprocess_transport,
+            _UnixSubprocessTransport,
+            _Child,
+            _watcher_of_program,
+            _NO_WATCHER,
+            asyncio,
+            *_spawn.PARTS,
+        )

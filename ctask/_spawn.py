@@ -3,8 +3,8 @@
 start() returns the Popen that the call would have returned: the same attributes, the same audit
 events, the same errors, and the child made by the same function of the standard library.  It goes
 its own way only for what programs ask for most, and only while subprocess is as the standard
-library has it.  For what is asked for most of all, start_plain(), the Popen is made once somebody
-asks for it, by popen().  Called by _process.py; it knows nothing of loops.
+library has it.  What is asked for most of all is started in C, with PARTS, and its Popen is made
+once somebody asks for it, by popen().  Called by _process.py; it knows nothing of loops.
 """
 
 import builtins
@@ -16,8 +16,6 @@ import subprocess
 import sys
 from io import FileIO
 from typing import Any
-
-from ctask._ctask import _type_version
 
 _module: Any = subprocess
 _Popen: Any = subprocess.Popen
@@ -71,43 +69,20 @@ _VFORK = hasattr(subprocess, "_USE_VFORK")
 _NO_ENDS = (-1, -1, -1)
 # May Popen() use posix_spawn(), though it closes descriptors?
 _SPAWNS = getattr(subprocess, "_HAVE_POSIX_SPAWN_CLOSEFROM", False) and _ATTRIBUTES is not None
-_posix_spawn = getattr(os, "posix_spawn", None)
-_version = -1  # of the class, when it was last looked at
 
 
 def _look_at_popen() -> bool:
     """Is it the standard library's?  If so, its version says so from now on."""
-    global _version
-    if _methods(_Popen) != _METHODS:
-        return False
-    _version = _type_version(_Popen) or -1
-    return True
+    return bool(_methods(_Popen) == _METHODS)
 
 
-def start_plain(args: tuple[Any, ...]) -> int | None:
-    """Start a child that inherits all and is given nothing, as Popen(args) would by posix_spawn().
-
-    Returns its pid, or None if start() has to do it.  Raises what Popen() raises.
-    """
-    executable = args[0]
-    if (
-        not _SPAWNS
-        or type(executable) is not str
-        or "/" not in executable
-        or _module.Popen is not _Popen
-        or (_type_version(_Popen) != _version and not _look_at_popen())
-        or os.posix_spawn is not _posix_spawn
-        or not (_module._USE_POSIX_SPAWN and _module._HAVE_POSIX_SPAWN_CLOSEFROM)
-    ):
-        return None
-    if _module._active:
-        _module._cleanup()
-    arguments = list(args)
-    sys.audit("subprocess.Popen", executable, arguments, None, None)
-    pid: int = os.posix_spawn(
-        executable, arguments, None, setsigdef=_RESTORED, file_actions=_CLOSE_FROM
-    )
-    return pid
+# For EventLoop._start_child(), which starts a child that inherits all and is given nothing as
+# Popen() would by posix_spawn().  None where Popen() would not.
+PARTS = (
+    (subprocess, os, _Popen, os.posix_spawn, _look_at_popen, _RESTORED, _CLOSE_FROM)
+    if _SPAWNS
+    else None
+)
 
 
 def popen(args: Any, pid: int, returncode: int | None) -> Any:

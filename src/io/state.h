@@ -5,43 +5,71 @@
 
 #include "base/compat.h"
 
-#define IO_NAMES(X)            \
-    X(_attach)                 \
-    X(_call_connection_lost)   \
-    X(_detach)                 \
-    X(_ensure_fd_no_transport) \
-    X(_start_serving)          \
-    X(buffer_updated)          \
-    X(connection_lost)         \
-    X(connection_made)         \
-    X(data)                    \
-    X(data_received)           \
-    X(datagram_received)       \
-    X(eof_received)            \
-    X(error_received)          \
-    X(exc_info)                \
-    X(get_buffer)              \
-    X(get_extra_info)          \
-    X(gettimeout)              \
-    X(is_closing)              \
-    X(pause_writing)           \
-    X(peername)                \
-    X(pipe)                    \
-    X(protocol)                \
-    X(resume_writing)          \
-    X(socket)                  \
-    X(sockname)                \
-    X(transport)               \
+#define IO_NAMES(X)                \
+    X(Popen)                       \
+    X(_HAVE_POSIX_SPAWN_CLOSEFROM) \
+    X(_USE_POSIX_SPAWN)            \
+    X(_active)                     \
+    X(_args)                       \
+    X(_attach)                     \
+    X(_call)                       \
+    X(_call_connection_lost)       \
+    X(_cleanup)                    \
+    X(_close_running)              \
+    X(_closed)                     \
+    X(_detach)                     \
+    X(_ensure_fd_no_transport)     \
+    X(_exit_waiters)               \
+    X(_made)                       \
+    X(_make_subprocess_transport)  \
+    X(_pending_calls)              \
+    X(_pid)                        \
+    X(_pipes)                      \
+    X(_proc)                       \
+    X(_protocol)                   \
+    X(_returncode)                 \
+    X(_start_serving)              \
+    X(_waiting)                    \
+    X(_watcher)                    \
+    X(get_child_watcher)           \
+    X(get_event_loop_policy)       \
+    X(buffer_updated)              \
+    X(connection_lost)             \
+    X(connection_made)             \
+    X(data)                        \
+    X(data_received)               \
+    X(datagram_received)           \
+    X(disconnected)                \
+    X(eof_received)                \
+    X(error_received)              \
+    X(exc_info)                    \
+    X(file_actions)                \
+    X(get_buffer)                  \
+    X(get_extra_info)              \
+    X(gettimeout)                  \
+    X(is_closing)                  \
+    X(pause_writing)               \
+    X(peername)                    \
+    X(pipe)                        \
+    X(posix_spawn)                 \
+    X(process_exited)              \
+    X(protocol)                    \
+    X(resume_writing)              \
+    X(returncode)                  \
+    X(setsigdef)                   \
+    X(socket)                      \
+    X(sockname)                    \
+    X(transport)                   \
     X(write)
-
-#define IO_IMPORTS(X)                                                     \
-    X(stock_DatagramTransport, "asyncio.transports", "DatagramTransport") \
-    X(stock_Transport, "asyncio.transports", "_FlowControlMixin")         \
-    X(stock_ReadTransport, "asyncio.transports", "ReadTransport")         \
-    X(BufferedProtocol, "asyncio.protocols", "BufferedProtocol")          \
-    X(TransportSocket, "asyncio.trsock", "TransportSocket")               \
-    X(base_socket_type, "_socket", "socket")                              \
-    X(Server, "asyncio.base_events", "Server")                            \
+#define IO_IMPORTS(X)                                                          \
+    X(stock_DatagramTransport, "asyncio.transports", "DatagramTransport")      \
+    X(stock_ChildTransport, "asyncio.unix_events", "_UnixSubprocessTransport") \
+    X(stock_Transport, "asyncio.transports", "_FlowControlMixin")              \
+    X(stock_ReadTransport, "asyncio.transports", "ReadTransport")              \
+    X(BufferedProtocol, "asyncio.protocols", "BufferedProtocol")               \
+    X(TransportSocket, "asyncio.trsock", "TransportSocket")                    \
+    X(base_socket_type, "_socket", "socket")                                   \
+    X(Server, "asyncio.base_events", "Server")                                 \
     X(SendfileMode, "asyncio.constants", "_SendfileMode")
 
 #define IO_TYPES(X)  \
@@ -49,10 +77,14 @@
     X(AcceptorType)  \
     X(ReadPipeType)  \
     X(WritePipeType) \
+    X(ProcessType)   \
     X(DatagramType)
 
-/* socket_names: the socket module's globals. */
+/* socket_names: the socket module's globals.  child_parts: what starts children (process.c), NULL if nothing does. */
 #define IO_OBJECTS(X) \
+    X(child_parts)    \
+    X(spawn_recipe)   \
+    X(spawn_kwnames)  \
     X(socket_names)   \
     X(socket_type)    \
     X(stock_get_extra_info)
@@ -74,6 +106,7 @@ struct io_state {
         unsigned int version; // tp_version_tag of StreamType for which `own` holds
         char own; // nobody has replaced write() or is_closing() of the class
     } streams;
+    unsigned int popen_version; // tp_version_tag of subprocess.Popen when it was last looked at
     const struct sink_kind *sinks[2]; // of protocols (sink.h); NULL: no more
     int server_knows_clients; // 3.13+: Server._attach() takes the transport
 };

@@ -7,6 +7,7 @@
 #include "handles/work.h"
 #include "loop/watch.h"
 
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,10 +27,32 @@ returncode_of(int status)
     return WIFEXITED(status) ? WEXITSTATUS(status) : WIFSIGNALED(status) ? -WTERMSIG(status) : status;
 }
 
-/* os.waitpid(pid, 0), for programs that have put their own in its place.  NULL with an exception. */
+/* The process number, if the system can be called at once: os.`name` is posix's own.  0 if not. */
+static pid_t
+direct_pid(ctask_state *st, PyObject *pid, PyObject *name, PyObject *posixs)
+{
+    int overflow = 0;
+    long number = PyLong_CheckExact(pid) ? PyLong_AsLongAndOverflow(pid, &overflow) : 0;
+    if (number <= 0 || number > INT_MAX || posixs == NULL) {
+        return 0;
+    }
+    PyObject *function = PyObject_GetAttr(st->os_module, name);
+    Py_XDECREF(function);
+    if (function == NULL) {
+        PyErr_Clear(); // who calls it says so
+    }
+    return function == posixs ? (pid_t)number : 0;
+}
+
+/* os.waitpid(pid, 0), also if a program has put its own in its place.  NULL with an exception. */
 static PyObject *
 child_reap(ctask_state *st, PyObject *pid)
 {
+    pid_t direct = direct_pid(st, pid, st->str.waitpid, st->posix_waitpid);
+    int ended;
+    if (LIKELY(direct > 0 && waitpid(direct, &ended, WNOHANG) == direct)) {
+        return PyLong_FromLong(returncode_of(ended));
+    }
     PyObject *zero = PyLong_FromLong(0), *args[] = {st->os_module, pid, zero};
     PyObject *waited = zero == NULL ? NULL : PyObject_VectorcallMethod(st->str.waitpid, args, 3, NULL);
     PyObject *status = waited == NULL ? NULL : PySequence_GetItem(waited, 1);
@@ -117,6 +140,11 @@ static PyType_Spec Child_spec = {
 static int
 open_pidfd(ctask_state *st, PyObject *pid)
 {
+    pid_t direct = direct_pid(st, pid, st->str.pidfd_open, st->posix_pidfd_open);
+    int fd = direct > 0 ? (int)syscall(SYS_pidfd_open, direct, 0) : -1;
+    if (LIKELY(fd >= 0)) {
+        return fd;
+    }
     PyObject *opened = PyObject_CallMethodOneArg(st->os_module, st->str.pidfd_open, pid);
     long pidfd = opened == NULL ? -1 : PyLong_AsLong(opened);
     Py_XDECREF(opened);
@@ -129,6 +157,33 @@ open_pidfd(ctask_state *st, PyObject *pid)
     return -1;
 }
 
+PART int
+child_watch(LoopObj *loop, PyObject *transport, PyObject *pid)
+{
+    if (loop_check_open(loop) < 0) {
+        return -1;
+    }
+    ChildObj *child = PyObject_GC_New(ChildObj, loop->st->ChildType);
+    if (child == NULL) {
+        return -1;
+    }
+    child->loop = (LoopObj *)Py_NewRef(loop);
+    child->transport = Py_NewRef(transport);
+    child->pid = Py_NewRef(pid);
+    child->pidfd = open_pidfd(loop->st, pid);
+    PyObject_GC_Track(child);
+    int status = -1;
+    if (child->pidfd >= 0) {
+        status = watch_callback(loop, child->pidfd, (PyObject *)child) < 0 ? -1 : 1;
+    }
+    else if (PyErr_ExceptionMatches(PyExc_OSError)) {
+        PyErr_Clear();
+        status = 0;
+    }
+    Py_DECREF(child);
+    return status;
+}
+
 PyDoc_STRVAR(watch_child_doc,
 "_watch_child($self, transport, pid, /)\n--\n\n"
 "Have transport._process_exited(returncode) called when the child ends; return False if there is no pidfd of it.\n\n"
@@ -137,33 +192,12 @@ PyDoc_STRVAR(watch_child_doc,
 static PyObject *
 Loop_watch_child(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    LoopObj *loop = (LoopObj *)self;
     if (nargs != 2) {
         PyErr_SetString(PyExc_TypeError, "_watch_child() takes a transport and a process number");
         return NULL;
     }
-    if (loop_check_open(loop) < 0) {
-        return NULL;
-    }
-    ChildObj *child = PyObject_GC_New(ChildObj, loop->st->ChildType);
-    if (child == NULL) {
-        return NULL;
-    }
-    child->loop = (LoopObj *)Py_NewRef(loop);
-    child->transport = Py_NewRef(args[0]);
-    child->pid = Py_NewRef(args[1]);
-    child->pidfd = open_pidfd(loop->st, args[1]);
-    PyObject_GC_Track(child);
-    PyObject *result = NULL;
-    if (child->pidfd >= 0) {
-        result = watch_callback(loop, child->pidfd, (PyObject *)child) < 0 ? NULL : Py_NewRef(Py_True);
-    }
-    else if (PyErr_ExceptionMatches(PyExc_OSError)) {
-        PyErr_Clear();
-        result = Py_NewRef(Py_False);
-    }
-    Py_DECREF(child);
-    return result;
+    int status = child_watch((LoopObj *)self, args[0], args[1]);
+    return status < 0 ? NULL : PyBool_FromLong(status);
 }
 
 static PyMethodDef child_methods[] = {
@@ -171,30 +205,31 @@ static PyMethodDef child_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(type_version_doc,
-"_type_version($module, cls, /)\n--\n\n"
-"A number that a class has as long as nobody changes it; 0 if it has none just now.");
-
-static PyObject *
-type_version(PyObject *Py_UNUSED(module), PyObject *cls)
+/* os.`name`, if it is the system's. */
+static int
+find_posixs(ctask_state *st, PyObject **slot, const char *name)
 {
-    if (!PyType_Check(cls)) {
-        PyErr_SetString(PyExc_TypeError, "a class is needed");
-        return NULL;
+    PyObject *found = PyObject_GetAttrString(st->os_module, name);
+    if (found == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        return 0;
     }
-    return PyLong_FromUnsignedLong(((PyTypeObject *)cls)->tp_version_tag);
+    if (PyCFunction_CheckExact(found) && strcmp(((PyCFunctionObject *)found)->m_ml->ml_name, name) == 0) {
+        *slot = Py_NewRef(found);
+    }
+    Py_DECREF(found);
+    return 0;
 }
-
-static PyMethodDef child_functions[] = {
-    {"_type_version", type_version, METH_O, type_version_doc},
-    {NULL, NULL, 0, NULL},
-};
 
 PART int
 child_setup(PyObject *module, ctask_state *st)
 {
-    if (PyModule_AddFunctions(module, child_functions) < 0 ||
-        add_type(module, NULL, &st->ChildType, &Child_spec, NULL) < 0) {
+    if (add_type(module, NULL, &st->ChildType, &Child_spec, NULL) < 0 ||
+        find_posixs(st, &st->posix_waitpid, "waitpid") < 0 ||
+        find_posixs(st, &st->posix_pidfd_open, "pidfd_open") < 0) {
         return -1;
     }
     return add_methods(st->LoopType, child_methods);

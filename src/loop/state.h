@@ -40,10 +40,13 @@
     X(LoopType)       \
     X(ChildType)
 
-/* create_task_code: what it had when it was last looked at, NULL at first (schedule.c). */
+/* posix_*: what os had of them when the module was loaded, NULL if that was not the system's (child.c).
+   create_task_code: what it had when it was last looked at, NULL at first (schedule.c). */
 #define LOOP_OBJECTS(X)  \
     X(stock_create_task) \
     X(create_task_code)  \
+    X(posix_pidfd_open)  \
+    X(posix_waitpid)     \
     X(tasks_names)
 
 #define LOOP_FREELISTS(X)

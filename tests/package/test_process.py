@@ -342,6 +342,8 @@ def hook(name, args):
     seen = EVENTS.get(threading.get_ident())
     if seen is not None and name in ("subprocess.Popen", "os.posix_spawn", "os.fork", "open"):
         seen.append((name, args[1:] if name == "open" else args))  # not the descriptor
+        if threading.get_ident() in CHANGING and name in ("subprocess.Popen", "os.posix_spawn"):
+            args[1][-1] = "exit 5" if name == "subprocess.Popen" else "exit 6"
 
 
 ARGUMENTS = {
@@ -451,6 +453,100 @@ def test_child_that_is_left_running_is_told_of(script):
     pid = int(done.out)
     assert f"unclosed transport <_UnixSubprocessTransport pid={pid} running>" in done.err
     assert f"subprocess {pid} is still running" in done.err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [[], ["x", "", "a b"], ["\u00e9", "\u65e5\u672c", "\udcff"], ["y"] * 200, [b"\xff"]],
+    ids=len,
+)
+def test_arguments_arrive_as_they_were_given(run, tmp_path, args):
+    path = tmp_path / "out"
+    line = f'for a; do printf "%s\\n" "$a"; done >{path}'
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/sh", "-c", line, "sh", *args)
+        assert await process.wait() == 0
+
+    run(main())
+    assert path.read_bytes() == b"".join(os.fsencode(arg) + b"\n" for arg in args)
+
+
+def test_a_child_without_pipes_has_default_signals_and_no_descriptor(run, tmp_path):
+    path = tmp_path / "out"
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
+    line = f"grep SigIgn /proc/self/status >{path}; test -e /proc/self/fd/77 && echo 77 >>{path}"
+
+    async def main():
+        inherited, other = os.pipe()
+        os.dup2(inherited, 77)
+        process = await asyncio.create_subprocess_exec("/bin/sh", "-c", line)
+        for fd in (inherited, other, 77):
+            os.close(fd)
+        assert await process.wait() == 1
+
+    run(main())
+    (ignored,) = path.read_text().splitlines()
+    assert int(ignored.split()[1], 16) & 1 << signal.SIGPIPE - 1 == 0
+
+
+def test_an_audit_hook_may_change_what_is_run(run, loop):
+    """Before posix_spawn() has the arguments, as with Popen; then no more."""
+
+    async def main():
+        with events_of(loop) as events:
+            CHANGING.add(threading.get_ident())
+            try:
+                process = await asyncio.create_subprocess_exec("/bin/sh", "-c", "exit 4")
+            finally:
+                CHANGING.clear()
+            assert events
+        assert await process.wait() == 5
+
+    run(main())
+
+
+CHANGING = set()
+
+
+@pytest.mark.ctask_only
+def test_a_child_that_inherits_all_runs_no_python_of_ctask_but_its_start(run):
+    names = []
+
+    def note(frame, event, arg):
+        if event == "call" and os.sep + "ctask" + os.sep in frame.f_code.co_filename:
+            names.append(frame.f_code.co_name)
+
+    async def main():
+        await (await asyncio.create_subprocess_exec("/bin/true")).wait()
+        sys.setprofile(note)
+        try:
+            process = await asyncio.create_subprocess_exec("/bin/true")
+            assert await process.wait() == 0
+            del process
+            await asyncio.sleep(0)
+        finally:
+            sys.setprofile(None)
+
+    run(main())
+    if sys.version_info >= (3, 13):  # before, Popen() does not use posix_spawn()
+        assert set(names) <= {"subprocess_exec"}
+    ended = {"_process_exited", "_try_finish", "_call_connection_lost", "_wait", "close", "__del__"}
+    assert not ended & set(names)
+
+
+def test_one_wait_is_cancelled_and_others_are_told(run):
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/sleep", "60")
+        waits = [asyncio.ensure_future(process.wait()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waits[1].cancel()
+        await asyncio.sleep(0)
+        assert waits[1].cancelled()
+        process.kill()
+        assert await asyncio.gather(waits[0], waits[2], process.wait()) == [-9, -9, -9]
+
+    run(main())
 
 
 FAILURES = {

@@ -19,6 +19,7 @@ from . import (
     io,
     loop,
     observe,
+    process,
     steps,
     streams,
     sync,
@@ -31,5 +32,5 @@ SITUATIONS: dict[str, list[Callable[[World], Any]]] = {
     f"{room.__name__.rpartition('.')[2]}{DIRECTED}": room.SITUATIONS
     for room in (handles, tasks, loop, coro, combinators, sync, io, streams, tls, imports)
 }
-for room, more in (("tasks", steps), ("coro", frames), ("loop", observe)):
+for room, more in (("tasks", steps), ("coro", frames), ("loop", observe), ("io", process)):
     SITUATIONS[f"{room}{DIRECTED}"] += more.SITUATIONS
