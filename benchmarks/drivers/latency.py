@@ -15,7 +15,6 @@ import os
 import statistics
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from typing import Any
 from .. import contenders, native
 from ..drawing import progress, report
 from . import real
-from .network import Address, Unable, answer_of, cores, ended, told
+from .network import Address, Unable, answer_of, cores, ended, told, within
 
 LOADS = {
     "idle": "nothing else to do",
@@ -139,22 +138,8 @@ def said(server: subprocess.Popen[str], errors: Path, limit: float) -> dict[str,
     """What the server says next. One that says nothing for so long is killed. Raises Unable,
     Absent.
     """
-    hanging = threading.Event()
-
-    def kill() -> None:
-        hanging.set()
-        server.kill()
-
-    watch = threading.Timer(limit, kill)
-    watch.start()
-    try:
+    with within(server, limit):
         return answer_of(server, errors)
-    except Unable:
-        if hanging.is_set():
-            raise Unable(f"nothing within {limit:g} s") from None
-        raise
-    finally:
-        watch.cancel()
 
 
 @contextmanager

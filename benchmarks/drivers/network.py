@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -158,6 +159,29 @@ def started(
     if name == "c-limit":
         return limit_server(scenario, place)
     return python_server(name, scenario, place, directory, environment)
+
+
+@contextmanager
+def within(process: subprocess.Popen[str], limit: float) -> Iterator[None]:
+    """For a block that reads from a process, which is killed after so many seconds. Raises Unable
+    then.
+    """
+    hanging = threading.Event()
+
+    def kill() -> None:
+        hanging.set()
+        process.kill()
+
+    watch = threading.Timer(limit, kill)
+    watch.start()
+    try:
+        yield
+    except Unable:
+        if hanging.is_set():
+            raise Unable(f"nothing within {limit:g} s") from None
+        raise
+    finally:
+        watch.cancel()
 
 
 def told(process: subprocess.Popen[str], limit: float) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from typing import Any
 
 from .. import contenders, native
 from ..drawing import progress
-from .network import Unable, cores, summarise
+from .network import Unable, cores, summarise, within
 
 ROUNDS, QUICK_ROUNDS = 5, 2
 WARM_UP, SECONDS = 0.5, 3.0
@@ -176,11 +176,12 @@ def process(name: str, program: Program, place: str, quick: bool, core: int) -> 
 
         def answer() -> dict[str, Any]:
             assert worker.stdout
-            line = worker.stdout.readline()
-            if not line:
-                errors.seek(0)
-                told = (errors.read().strip().splitlines() or [""])[-1]
-                raise Unable(f"ended with status {worker.wait()}: {told}")
+            with within(worker, LIMIT):
+                line = worker.stdout.readline()
+                if not line:
+                    errors.seek(0)
+                    told = (errors.read().strip().splitlines() or [""])[-1]
+                    raise Unable(f"ended with status {worker.wait()}: {told}")
             said: dict[str, Any] = json.loads(line)
             if "absent" in said:
                 raise contenders.Absent(said["absent"])

@@ -849,6 +849,25 @@ class TestLatency:
         assert found["contenders"]["asyncio"]["loop"].startswith("asyncio.")
 
 
+def test_a_program_that_says_nothing_is_no_reason_to_wait(monkeypatch):
+    from benchmarks.drivers import network, real
+
+    def silent(arguments, **options):
+        code = "import time; print('{}', flush=True); time.sleep(600)"
+        return subprocess.Popen([sys.executable, "-c", code], stdout=-1, text=True, **options)
+
+    monkeypatch.setattr(real.contenders, "start", silent)
+    core = network.cores()[0]
+    program = real.PROGRAMS["redis"]
+    with real.process("asyncio", program, "", True, core) as (process, answer):
+        monkeypatch.setattr(real, "LIMIT", 30)
+        assert answer() == {}
+        monkeypatch.setattr(real, "LIMIT", 0.5)
+        with pytest.raises(network.Unable, match=r"nothing within 0\.5 s"):
+            answer()
+    assert process.returncode == -9
+
+
 # ---- the README's chart ----
 
 
