@@ -694,9 +694,11 @@ MENDS = (
         "processes",
         (
             Edit(
-                PROCESS,
-                "        for waiter in self._waiting:\n",
-                "        for waiter in () if self._pipes else self._waiting:\n",
+                "src/io/process.c",
+                "        status = process_tell_waiting(st, self, returncode);\n"
+                "        done = status < 0 ? -1 : process_is_disconnected(st, self);\n",
+                "        done = process_is_disconnected(st, self);\n"
+                "        status = done == 1 ? process_tell_waiting(st, self, returncode) : 0;\n",
             ),
         ),
         ("tests", "package/test_process.py", "-k", "grandchild"),
