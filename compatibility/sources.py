@@ -12,8 +12,7 @@ from pathlib import Path
 from compatibility.libraries import Library
 
 APT_SOURCE = (
-    "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
-    "http://deb.debian.org/debian trixie main\n"
+    "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} trixie main\n"
 )
 
 
@@ -63,6 +62,16 @@ def from_index(library: Library, python: Path, directory: Path) -> Path:
     return directory / name
 
 
+def debians_mirror() -> str:
+    """The one that the system's own packages come from."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
+    for mirror in told.split():
+        if mirror.rstrip("/").endswith("/debian"):
+            return mirror
+    raise CannotRun("apt knows no mirror of Debian")
+
+
 def from_debian(package: str, version: str, directory: Path) -> Path:
     """The original source, in a directory of apt's own: the system's lists stay as they are."""
     upstream = version.rpartition("-")[0]
@@ -73,7 +82,7 @@ def from_debian(package: str, version: str, directory: Path) -> Path:
     state = directory / "apt"
     for part in ("lists/partial", "archives/partial"):
         (state / part).mkdir(parents=True, exist_ok=True)
-    (state / "sources.list").write_text(APT_SOURCE)
+    (state / "sources.list").write_text(APT_SOURCE.format(mirror=debians_mirror()))
     options = {
         "Dir::Etc::sourcelist": state / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
