@@ -30,8 +30,8 @@ SERVERS = {
 # The column of "One request at a time" whose figures can be compared on any machine.
 SHARED = "one core for both"
 
-WIDTH, LEFT, RIGHT = 760, 190, 36
-BAR, GAP, TITLE = 13, 9, 34  # pixels: a bar, between two groups, a panel's title
+WIDTH, LEFT, RIGHT = 760, 200, 36
+BAR, GAP, TITLE = 13, 9, 42  # pixels: a bar, between two groups, a panel's title
 
 
 @dataclass(frozen=True)
