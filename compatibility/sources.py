@@ -4,6 +4,7 @@ From the package index with pip; from Debian with apt-get, which verifies signat
 index's release has no tests.  What was downloaded is kept.  Nothing is built.
 """
 
+import re
 import shutil
 import subprocess
 import tarfile
@@ -64,12 +65,12 @@ def from_index(library: Library, python: Path, directory: Path) -> Path:
 
 def debians_mirror() -> str:
     """The one that the system's own packages come from."""
-    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    command = ["apt-get", "--print-uris", "update"]
     told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
-    for mirror in told.split():
-        if mirror.rstrip("/").endswith("/debian"):
-            return mirror
-    raise CannotRun("apt knows no mirror of Debian")
+    found = re.search(r"^'(\S+/debian)/dists/", told, re.MULTILINE)
+    if found is None:
+        raise CannotRun("apt knows no mirror of Debian")
+    return found[1]
 
 
 def from_debian(package: str, version: str, directory: Path) -> Path:
