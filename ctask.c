@@ -215,6 +215,9 @@ add_type(PyObject *module, const char *name, PyTypeObject **slot, PyType_Spec *s
 {
     *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, base);
     if (*slot == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_NoMemory(); // CPython has none where it copies the name
+        }
         return -1;
     }
     (*slot)->tp_alloc = instance_alloc;
