@@ -149,6 +149,8 @@ class Ride:
         self.where[exc] = " < ".join(f"{one.f_code.co_name}:{one.f_lineno}" for one in frames[:6])
         if not isinstance(exc, Exception):
             self.owed.append(exc)
+        elif sys.exception() in self.late:  # its place is taken by one that stays in its task
+            self.take(sys.exception())
         raise exc
 
     # who sends

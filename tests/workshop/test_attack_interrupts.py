@@ -11,6 +11,9 @@ LOOP = """
 import asyncio
 import itertools
 import os
+import signal
+import sys
+SIGNALS = [signal.SIGINT, signal.SIGALRM]
 base = type(asyncio.new_event_loop())
 count = itertools.count(1)
 class Loop(base):
@@ -108,12 +111,12 @@ def attack(monkeypatch, tmp_path, capfd):
     monkeypatch.syspath_prepend(str(ROOT))
     from attacks import interrupts
 
-    def attack(body, *members):
+    def attack(body, *members, count=100):
         (tmp_path / "planted.py").write_text(LOOP.format(body=body))
         options = ["--file", str(tmp_path / "planted.py"), "--seconds", "20"]
         for member in members:
             options += ["--member", member]
-        return interrupts.run(3, 100, options), capfd.readouterr().out
+        return interrupts.run(3, count, options), capfd.readouterr().out
 
     return attack
 
@@ -132,3 +135,22 @@ def test_what_is_right_is_no_fault(attack):
     )
     assert found == 0, out
     assert "100 signals raised" in out and " in the loop" in out
+
+
+def test_what_takes_the_place_of_one_that_a_group_keeps_is_no_fault(attack):
+    """Two signals at once: the second handler raises where the first's exception goes through."""
+    found, out = attack(
+        """
+    def create_task(self, coro, **kwargs):
+        if sys._getframe(2).f_code.co_name == "group":
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            for number in SIGNALS[:2]:
+                signal.raise_signal(number)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return super().create_task(coro, **kwargs)
+""",
+        "tasks",
+        count=500,
+    )
+    assert found == 0, out
+    assert " in taskgroups.py:__aexit__" in out
