@@ -48,6 +48,15 @@ GATHERED = (
     ),
 )
 
+# wait() ends when the pipes have, not with the child.
+TOLD_WITH_THE_PIPES = Edit(
+    "src/io/process.c",
+    "        status = process_tell_waiting(st, self, returncode);\n"
+    "        done = status < 0 ? -1 : process_is_disconnected(st, self);\n",
+    "        done = process_is_disconnected(st, self);\n"
+    "        status = done == 1 ? process_tell_waiting(st, self, returncode) : 0;\n",
+)
+
 MENDS = (
     # ---- reading ----
     Mend(
@@ -676,6 +685,11 @@ MENDS = (
         (
             Edit(
                 PROCESS,
+                "            loop._debug\n            or loop._task_factory is not None\n",
+                "            True\n",
+            ),
+            Edit(
+                PROCESS,
                 "        if self._closed:  # given up before this began\n            return\n",
                 "",
             ),
@@ -684,6 +698,7 @@ MENDS = (
                 "        self.close()\n        if self._connecting is not None:\n",
                 "        self.close()\n        if False:\n",
             ),
+            TOLD_WITH_THE_PIPES,
         ),
         ("tests", "package/test_process.py", "-k", "start or given_up"),
         "how long a child takes is nothing that two runs have in common",
@@ -692,15 +707,7 @@ MENDS = (
     Mend(
         "process_grandchild_keeps_pipe",
         "processes",
-        (
-            Edit(
-                "src/io/process.c",
-                "        status = process_tell_waiting(st, self, returncode);\n"
-                "        done = status < 0 ? -1 : process_is_disconnected(st, self);\n",
-                "        done = process_is_disconnected(st, self);\n"
-                "        status = done == 1 ? process_tell_waiting(st, self, returncode) : 0;\n",
-            ),
-        ),
+        (TOLD_WITH_THE_PIPES,),
         ("tests", "package/test_process.py", "-k", "grandchild"),
         "up to 3.13.0 asyncio hangs as well",
     ),
@@ -753,9 +760,9 @@ MENDS = (
         "memory",
         (
             Edit(
-                "src/coro/core.c",
-                "    state_keep(st);\n",
-                "    state_keep(st);\n    Py_INCREF(type);\n",
+                "ctask.c",
+                "        census.st->base.given_up = module;\n        Py_DECREF(module);\n",
+                "",
             ),
         ),
         ("tests", "house/test_interpreters.py", "-k", "leaves_no_memory"),
