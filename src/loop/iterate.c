@@ -67,6 +67,9 @@ push_due_timers(LoopObj *loop)
     return 0;
 }
 
+/* A timer that is due so soon is not slept for: that costs the processor more, and the kernel adds 50 us to it. */
+#define SHORT_WAIT 5000 // nanoseconds
+
 /* Ask the kernel, in each iteration as asyncio does, and wait if there is nothing to do. */
 static int
 poll_events(LoopObj *loop, PyThreadState *ts)
@@ -83,7 +86,7 @@ poll_events(LoopObj *loop, PyThreadState *ts)
     else if (!loop->stopping && time_to_wait(loop, &timeout) < 0) {
         return -1;
     }
-    if (timeout == 0) {
+    if (timeout >= 0 && timeout <= SHORT_WAIT) {
         return poll_wait(loop, 0);
     }
     if (UNLIKELY(loop->corked != NULL)) {

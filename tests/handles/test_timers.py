@@ -751,3 +751,16 @@ def test_timer_of_another_loop_is_not_taken_for_ones_own(impl, clocked):
     other.close()
     for handle in ours:
         handle.cancel()
+
+
+@pytest.mark.ctask_only
+def test_what_is_due_within_microseconds_is_not_slept_for(loop, run):
+    """The kernel lets a sleep end some 50 us late, and falling asleep costs more than it saves."""
+    import ctask
+
+    async def main():
+        for _ in range(50):
+            await asyncio.sleep(1e-6)
+
+    run(main())
+    assert ctask.stats(loop).idle == 0
