@@ -227,6 +227,22 @@ remember_entry(ctask_state *st, LoopObj *loop)
     }
 }
 
+static __attribute__((noinline)) int
+enter_unknown_entry(ctask_state *st, PyObject *loop, LoopObj *ours, TaskObj *task)
+{
+    PyObject *other = PyDict_GetItemWithError(st->current_tasks, loop);
+    if (UNLIKELY((other != NULL && other != Py_None) || PyErr_Occurred())) {
+        return other == NULL ? -1 : call_stock(st, st->stock_enter_task, loop, (PyObject *)task);
+    }
+    if (PyDict_SetItem(st->current_tasks, loop, (PyObject *)task) < 0) {
+        return -1;
+    }
+    if (ours != NULL) {
+        remember_entry(st, ours);
+    }
+    return 0;
+}
+
 PART int
 current_enter(ctask_state *st, PyThreadState *Py_UNUSED(ts), PyObject *loop, TaskObj *task)
 {
@@ -240,17 +256,7 @@ current_enter(ctask_state *st, PyThreadState *Py_UNUSED(ts), PyObject *loop, Tas
             return 0;
         }
     }
-    PyObject *other = PyDict_GetItemWithError(st->current_tasks, loop);
-    if (UNLIKELY((other != NULL && other != Py_None) || PyErr_Occurred())) {
-        return other == NULL ? -1 : call_stock(st, st->stock_enter_task, loop, (PyObject *)task);
-    }
-    if (PyDict_SetItem(st->current_tasks, loop, (PyObject *)task) < 0) {
-        return -1;
-    }
-    if (ours != NULL) {
-        remember_entry(st, ours);
-    }
-    return 0;
+    return enter_unknown_entry(st, loop, ours, task);
 }
 
 PART int

@@ -166,26 +166,6 @@ finally:
     return result;
 }
 
-/* Memory was short: the coroutine hears of it where it waits, as nothing else would ever wake the task.  Any other
-   error, and this one if there is no memory for that either, is the loop's to report. */
-static __attribute__((noinline, cold)) int
-step_lost(TaskObj *task, ctask_state *st)
-{
-    if (task->state != FUTURE_PENDING || task->fut_waiter != NULL ||
-        !PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        return -1;
-    }
-    PyObject *exc = PyErr_GetRaisedException();
-    int status = task_schedule_step(task, st, exc);
-    if (status < 0) {
-        PyErr_Clear();
-        PyErr_SetRaisedException(exc);
-        return -1;
-    }
-    Py_DECREF(exc);
-    return 0;
-}
-
 static inline int
 handle_yield(TaskObj *task, ctask_state *st, PyObject *obj)
 {
@@ -252,6 +232,8 @@ coro_throw(PyObject *coro, ctask_state *st, PyObject *exc, PyObject **result)
 #define STEP_NAME "_step"
 #endif
 
+static int step_lost(TaskObj *task, ctask_state *st, int entered);
+
 /* One step, `exc` (borrowed, or NULL) being thrown in.  The task is current and its context entered. */
 static int
 step(TaskObj *task, ctask_state *st, PyObject *exc)
@@ -293,7 +275,7 @@ step(TaskObj *task, ctask_state *st, PyObject *exc)
     Py_DECREF(coro);
 
     if (outcome == PYGEN_NEXT) {
-        return LIKELY(handle_yield(task, st, result) == 0) ? 0 : step_lost(task, st);
+        return LIKELY(handle_yield(task, st, result) == 0) ? 0 : step_lost(task, st, 1);
     }
     registry_remove(task);
     if (outcome == PYGEN_ERROR) {
@@ -311,6 +293,40 @@ step(TaskObj *task, ctask_state *st, PyObject *exc)
         status = future_set_result((FutureObj *)task, st, result);
     }
     Py_DECREF(result);
+    return status;
+}
+
+/* Can the task neither wait nor run?  Then nothing would ever wake it. */
+static inline int
+is_lost(TaskObj *task)
+{
+    return task->state == FUTURE_PENDING && task->fut_waiter == NULL && task->coro != NULL;
+}
+
+/* Memory was short: the coroutine hears of it where it waits, in a step of its own, or at once if there is no memory
+   for that either and its context is entered.  Any other error, and what comes of hearing it at once, is the loop's
+   to report. */
+static __attribute__((noinline, cold)) int
+step_lost(TaskObj *task, ctask_state *st, int entered)
+{
+    if (!is_lost(task) || !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int status = task_schedule_step(task, st, exc);
+    if (status < 0) {
+        int again = entered && PyErr_ExceptionMatches(PyExc_MemoryError) && is_lost(task);
+        PyErr_Clear();
+        /* Who waits again and again in vain does not do so for ever. */
+        if (!again || Py_EnterRecursiveCall(" without memory for a task")) {
+            PyErr_Clear();
+            PyErr_SetRaisedException(exc);
+            return -1;
+        }
+        status = step(task, st, exc);
+        Py_LeaveRecursiveCall();
+    }
+    Py_DECREF(exc);
     return status;
 }
 
@@ -349,19 +365,26 @@ step_or_wake(TaskObj *task, ctask_state *st, PyObject *exc, PyObject *fut)
     return status;
 }
 
-/* current_enter(); if there is no memory for it the task hears of that, in a step of its own: 1. */
+/* Its step cannot even begin: if memory was short the task, which waits for nothing any more, hears of that. */
+static __attribute__((noinline, cold)) int
+step_unbegun(TaskObj *task, ctask_state *st, int entered)
+{
+    if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyObject *raised = PyErr_GetRaisedException();
+        Py_CLEAR(task->fut_waiter);
+        PyErr_SetRaisedException(raised);
+    }
+    return step_lost(task, st, entered);
+}
+
+/* current_enter(); 1 if that failed and the task has heard of it. */
 static inline int
 enter_for_step(ctask_state *st, PyThreadState *ts, PyObject *loop, TaskObj *task)
 {
     if (LIKELY(current_enter(st, ts, loop, task) == 0)) {
         return 0;
     }
-    if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        PyObject *raised = PyErr_GetRaisedException();
-        Py_CLEAR(task->fut_waiter); // which is done
-        PyErr_SetRaisedException(raised);
-    }
-    return step_lost(task, st) < 0 ? -1 : 1;
+    return step_unbegun(task, st, 1) < 0 ? -1 : 1;
 }
 
 /* Called by the loop for what it takes from its ring: enters the task's context, makes it current, steps. */
@@ -371,7 +394,7 @@ task_run(LoopObj *loop, PyThreadState *ts, TaskObj *task, PyObject *exc, PyObjec
     ctask_state *st = loop->st;
     PyObject *context = Py_XNewRef(task_context(task, st));
     if (UNLIKELY(context == NULL)) {
-        return -1;
+        return step_unbegun(task, st, 0);
     }
     int status = context_enter(&st->base.contexts, ts, context);
     if (status == 0) {

@@ -1314,15 +1314,21 @@ def test_awaited_by_in_gather_and_task_group(loop, run):
 
 @pytest.mark.ctask_only  # asyncio's are never woken again
 @pytest.mark.parametrize("waits", ["first step", "bare yield", "future", "other future"])
-def test_a_task_that_cannot_go_on_without_memory_hears_of_it(script, waits):
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("short", [1, 2, 3])
+def test_a_task_that_cannot_go_on_without_memory_hears_of_it(script, waits, plain, short):
     pytest.importorskip("_testcapi")
     out = script(
-        f"waits = {waits!r}",
+        f"waits, plain, short = {waits!r}, {plain}, {short}",
         """
     import _testcapi
 
     class Other(impl.Future):
         pass
+
+    class Loop(type(impl.new_event_loop())):
+        def call_soon(self, callback, *args, context=None):
+            return super().call_soon(callback, *args, context=context)
 
     async def body(future):
         try:
@@ -1345,12 +1351,12 @@ def test_a_task_that_cannot_go_on_without_memory_hears_of_it(script, waits):
                 _testcapi.remove_mem_hooks()
 
     results = set()
-    for n in range(25):
-        loop = impl.new_event_loop()
+    for n in range(30):
+        loop = impl.new_event_loop() if plain else Loop()
         loop.set_exception_handler(lambda loop, context: None)
         future = (Other if waits == "other future" else impl.Future)(loop=loop)
         coro = body(future)
-        loop.call_soon(_testcapi.set_nomemory, n, n + 1)
+        loop.call_soon(_testcapi.set_nomemory, n, n + short)
         task = loop.create_task(coro)
         loop.call_soon(_testcapi.remove_mem_hooks)
         turns(loop, 2)
@@ -1367,3 +1373,43 @@ def test_a_task_that_cannot_go_on_without_memory_hears_of_it(script, waits):
     """,
     )
     assert out.out == "True\n"
+
+
+@pytest.mark.ctask_only  # asyncio's have theirs from the start
+def test_a_task_without_memory_for_its_context_hears_of_it(script):
+    pytest.importorskip("_testcapi")
+    script(
+        """
+    import _testcapi
+
+    async def body(future):
+        try:
+            loop.call_later(1000, int)  # keeps the context
+            await future
+        except MemoryError:
+            pass
+
+    def turns(loop, n):
+        for _ in range(n):
+            loop.call_soon(loop.stop)
+            try:
+                loop.run_forever()
+            except MemoryError:
+                pass
+            finally:
+                _testcapi.remove_mem_hooks()
+
+    for n in range(0, 1000, 5):
+        loop = impl.new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        future = loop.create_future()
+        loop.call_soon(_testcapi.set_nomemory, n, n + 1)
+        # More than there are contexts to be used again.
+        tasks = [loop.create_task(body(future)) for _ in range(400)]
+        turns(loop, 3)
+        future.set_result(None)
+        turns(loop, 2)
+        assert all(task.done() for task in tasks), n
+        loop.close()
+    """
+    )
