@@ -222,7 +222,7 @@ def attack(case: Case, library: Library, report: int, trace: Any) -> None:
         outcome.update(fired=library.fired())
         step(outcome["step"])
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
-        faulthandler.enable(trace)
+        faulthandler.dump_traceback(trace)
         os.abort()
 
     def give_up(*_: object) -> None:
