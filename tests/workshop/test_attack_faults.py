@@ -63,6 +63,15 @@ async def hangs():
     if attempt(lambda sock: None) == "failed":
         await asyncio.get_running_loop().create_future()
 
+async def fails():
+    raise ValueError(3)
+
+@scenario
+async def gather():
+    tasks = [asyncio.create_task(fails())]
+    await asyncio.sleep(0)
+    return attempt(lambda sock: None)
+
 @scenario
 async def breaks_the_loop():
     def shut(sock):
@@ -121,3 +130,42 @@ def test_allocations_fail_in_turn(attack, kind):
     found, out = attack("--scenario", "is_right", "--kind", kind)
     assert found == 0, out
     assert f"{kind:9} is_right" in out and " 0 failed" not in out
+
+
+UNHEARD = "ValueError: 3 (Task exception was never retrieved) scenarios.py:284"
+CLOSED_AGAIN = (
+    "AttributeError: 'NoneType' object has no attribute 'close' (Exception in callback"
+    " SubprocessStreamProtocol.pipe_connection_lost()) subprocess.py:110 < subprocess.py:102"
+)
+NOT_MADE = "MemoryError:  (Exception in callback SubprocessStreamProtocol.connection_made()) ..."
+
+
+@pytest.mark.parametrize(
+    ("scenario", "call", "fault", "beside", "accepted"),
+    [
+        ("gather", "memory", UNHEARD, ("raised", "MemoryError:  () scenarios.py:287"), True),
+        ("gather", "memory", UNHEARD, ("told", "MemoryError:  ()"), False),
+        ("gather", "memory", UNHEARD.replace("3", "1", 1), ("raised", "MemoryError: "), False),
+        ("gather", "epoll_ctl", UNHEARD, ("raised", "MemoryError:  ()"), False),
+        ("tasks", "memory", UNHEARD, ("raised", "MemoryError:  ()"), False),
+        ("subprocess", "memory", CLOSED_AGAIN, ("told", NOT_MADE), True),
+        ("subprocess", "memory", CLOSED_AGAIN, ("told", "MemoryError:  ()"), False),
+        ("subprocess", "memory", NOT_MADE.replace("Memory", "Type"), ("told", NOT_MADE), False),
+        ("subprocess_shell", "memory", CLOSED_AGAIN, ("told", NOT_MADE), False),
+    ],
+)
+def test_what_is_not_ctasks_is_known_by_what_else_was_raised(
+    attack, scenario, call, fault, beside, accepted
+):
+    from attacks import faults
+
+    case = {"scenario": scenario, "call": call, "how": "ENOMEM"}
+    found = [f"strange exception told: {fault}"]
+    left = faults.not_accepted(case, found, [[*beside, True], ["told", fault, False]])
+    assert left == ([] if accepted else found)
+
+
+def test_an_exception_that_nobody_hears_of_is_found_where_gather_is_attacked(attack):
+    found, out = attack("--case", "gather:syscalls:epoll_ctl:1:ENOMEM:1")
+    assert found == 1, out
+    assert "strange exception told: ValueError: 3 (Task exception was never retrieved)" in out
