@@ -64,6 +64,48 @@ def test_who_hears_of_what_was_never_retrieved_is_not_compared():
     assert world.whoever_hears("WARNING other") == "WARNING other"
 
 
+def test_generators_that_nobody_could_close_are_not_counted():
+    """shutdown_asyncgens() was cut short: when the others die nobody promises."""
+    aclose = "WARNING RuntimeWarning coroutine method 'aclose' of 'gen1' was never awaited"
+    other = aclose.replace("gen1", "gen2")
+
+    def text(*late, cut_short=True):
+        it = world.World(world.SETTINGS)
+        it.late.extend(late)
+        it.cut_short = cut_short
+        return world.normal(it)
+
+    assert text(aclose, aclose) == text(aclose)
+    assert text(aclose, other) != text(aclose)
+    assert text("WARNING", "WARNING") != text("WARNING")
+    assert text(aclose, aclose, cut_short=False) != text(aclose, cut_short=False)
+
+
+CUT_SHORT = """
+async def gen1(n):
+    try:
+        yield n
+    finally:
+        raise KeyboardInterrupt
+async def co1(n):
+    async for x in gen1(n):
+        raise Odd
+async def main():
+    loop.set_task_factory(asyncio.eager_task_factory)
+    v.t1 = loop.create_task(co1(1))
+    v.t2 = loop.create_task(co1(2))
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="no warning of an aclose()")
+def test_a_shutdown_of_generators_that_was_cut_short():
+    with driver.Team(["installed", "debug"]) as team:
+        (differ,) = team.play([CUT_SHORT])
+        (log,) = team.workers["asyncio"].play([driver.compiled(CUT_SHORT)])
+    assert "'aclose' of 'gen1'" in log
+    assert not differ
+
+
 def test_what_is_compared_of_two_logs():
     log = "1 2\nLATE\nTask exception was never retrieved"
     assert driver.alike(log, log)
