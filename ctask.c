@@ -40,6 +40,7 @@
 #include "io/process.h"
 #include "io/sock_parts.h"
 #include "io/stream.h"
+#include "io/subprocess.h"
 #include "streams/streams.h"
 #include "tls/tls.h"
 
@@ -115,6 +116,7 @@
 #include "io/pipe_read.c"
 #include "io/pipe.c"
 #include "io/spawn.c"
+#include "io/subprocess.c"
 #include "io/process.c"
 #include "io/server.c"
 #include "io/datagram_send.c"
@@ -579,6 +581,7 @@ module_exec(PyObject *module)
         core_setup,
         socketobj_setup,
         sock_setup,
+        subprocess_setup,
         process_setup,
         sleep_setup,
         queues_setup,

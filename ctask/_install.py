@@ -15,6 +15,7 @@ from asyncio import (
     locks,
     queues,
     streams,
+    subprocess,
     taskgroups,
     tasks,
     timeouts,
@@ -29,6 +30,7 @@ from ctask._ctask import (
     _GatheringFuture,
     _pass_for_asyncio,
     as_completed,
+    create_subprocess_exec,
     create_task,
     ensure_future,
     gather,
@@ -209,6 +211,7 @@ def _replacements(policy: type[DefaultPolicy]) -> list[tuple[Any, str, Any]]:
         *_both(locks, BoundedSemaphore, Condition, Event, Lock, Semaphore),
         *_both(queues, LifoQueue, PriorityQueue, Queue),
         *_both(streams, StreamReader, StreamReaderProtocol, StreamWriter),
+        *_both(subprocess, create_subprocess_exec),
         *_both(taskgroups, TaskGroup),
         *_both(timeouts, Timeout, timeout, timeout_at),
         # asyncio.set_event_loop_policy(None) makes the default again: it stays ctask's.

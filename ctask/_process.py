@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import warnings
-from asyncio import base_subprocess, unix_events
+from asyncio import base_subprocess, streams, unix_events
+from asyncio import subprocess as subprocesses
 from asyncio.log import logger
 from typing import Any
 
@@ -462,6 +463,92 @@ async def subprocess_exec(
     return transport, protocol
 
 
+async def _abandon(transport: Any, exc: BaseException) -> None:
+    """End a child whose start was cancelled, and say so: what create_subprocess_exec() has left."""
+    try:
+        raise exc
+    except BaseException:
+        await _give_up(transport, exc)
+        raise
+
+
+class _Example:
+    """A loop, and a transport without pipes, for asyncio's protocol and Process to be made with."""
+
+    def __init__(self) -> None:
+        self.future = object()
+        self.pid = object()
+
+    def create_future(self) -> object:
+        return self.future
+
+    def get_pid(self) -> object:
+        return self.pid
+
+    def get_pipe_transport(self, fd: int) -> None:
+        pass
+
+
+_Protocol: Any = subprocesses.SubprocessStreamProtocol
+_Process: Any = subprocesses.Process
+_stock_create: Any = subprocesses.create_subprocess_exec
+_LIMIT = _stock_create.__kwdefaults__["limit"]
+
+
+def _makers() -> tuple[Any, ...]:
+    """Return what makes a protocol and a Process for a child without pipes."""
+    return (
+        _Protocol.__new__,
+        _Protocol.__init__,
+        streams.FlowControlMixin.__init__,
+        _Protocol.connection_made,
+        _Process.__new__,
+        _Process.__init__,
+    )
+
+
+def _read_recipes() -> Any:
+    """Return the recipes for the two objects; None if they are not made by asyncio's code.
+
+    A recipe has for each attribute its name and where its value comes from, as the enum in
+    src/io/subprocess.c has it.  They are read off two that asyncio's code has made.
+    """
+    for maker in _MAKERS:
+        # None: object's, which are not functions.
+        if getattr(maker, "__globals__", None) not in (None, vars(subprocesses), vars(streams)):
+            return None
+    loop, transport = _Example(), _Example()
+    protocol = _Protocol(limit=_LIMIT, loop=loop)
+    protocol.connection_made(transport)
+    process = _Process(transport, protocol, loop)
+    given = (loop.future, loop, transport, protocol, transport.pid)
+    return _recipe(protocol, given), _recipe(process, given)
+
+
+def _recipe(made: Any, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    recipe: list[Any] = []
+    for name, value in vars(made).items():
+        known = [i for i, it in enumerate(given) if it is value]
+        if known:
+            recipe += name, 2 + known[0], None
+        elif type(value) in (list, collections.deque) and not value:
+            recipe += name, 1, type(value)
+        elif value is None or type(value) in (bool, int):
+            recipe += name, 0, value
+        else:
+            return None
+    return tuple(recipe)
+
+
+_MAKERS = _makers()
+_RECIPES = _read_recipes()
+
+
+def _look_at_streams() -> Any:
+    """Return the recipes; None if a program has changed how the two objects are made."""
+    return _RECIPES if _makers() == _MAKERS else None
+
+
 def set_class(cls: Any) -> None:
     """Have children of this class's loops started in one piece: it is EventLoop."""
     global own_class, own_create_task
@@ -470,10 +557,21 @@ def set_class(cls: Any) -> None:
         _ctask._set_child_parts(
             cls,
             cls._make_subprocess_transport,
+            cls.subprocess_exec,
             _UnixSubprocessTransport,
+            _abandon,
             _Child,
             _watcher_of_program,
             _NO_WATCHER,
             asyncio,
             *_spawn.PARTS,
+        )
+        _ctask._set_subprocess_parts(
+            subprocesses,
+            _Protocol,
+            _Process,
+            _look_at_streams,
+            _Protocol.process_exited,
+            _Protocol._maybe_close_transport,
+            _Protocol.connection_lost,
         )

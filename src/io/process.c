@@ -2,22 +2,27 @@
 
    The class is in Python (ctask/_process.py), over asyncio's own, and so are its attributes and what is out of the
    ordinary: a child with pipes is started there, debug mode is asyncio's.  Here are the methods that every child runs
-   through, and the start of one that inherits all. */
+   through, and the start of one that inherits all: for the loop's subprocess_exec(), and in one piece for asyncio's
+   create_subprocess_exec(). */
 
 #include "io/process.h"
 #include "coro/coro.h"
 #include "coro/standin.h"
 #include "handles/work.h"
 #include "io/spawn.h"
+#include "io/subprocess.h"
 #include "loop/child.h"
 #include "loop/schedule.h"
 #include "tasks/future.h"
+#include "tasks/registry.h"
 
 /* What _process.py has told of itself and of the standard library when it was imported. */
 enum {
     PART_LOOP, // ctask.EventLoop
     PART_MAKE, // its _make_subprocess_transport
+    PART_EXEC, // its subprocess_exec
     PART_CLASS, // of the transports
+    PART_ABANDON, // (transport, exception) -> a coroutine that ends the child and raises
     PART_CHILD, // (loop, transport): waits for the exit where there is no pidfd
     PART_WATCHER_OF, // (loop) -> the child watcher that the program chose, or None
     PART_NO_WATCHER, // what shows quickly that it chose none: get_child_watcher() of asyncio's policy, or a class
@@ -193,6 +198,20 @@ process_tell_popen(ctask_state *st, PyObject *self, PyObject *returncode)
     return status;
 }
 
+/* protocol.process_exited(), in the next turn; at once where nobody could tell. */
+static int
+process_tell_protocol(ctask_state *st, PyObject *self, PyObject *loop, PyObject *protocol)
+{
+    int told = process_is_without_pipes(st, self);
+    if (told == 1) {
+        told = subprocess_exited(st, protocol, self);
+    }
+    if (told == 0) {
+        return call_method_soon(st, loop, protocol, st->str.process_exited, NULL);
+    }
+    return told < 0 ? -1 : 0;
+}
+
 /* _process_exited(returncode) */
 static PyObject *
 process_exited(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
@@ -216,8 +235,7 @@ process_exited(ctask_state *st, PyObject *self, PyObject *const *args, Py_ssize_
     else if (plain > 0 && PyObject_SetAttr(self, st->str._returncode, args[1]) == 0 &&
              process_tell_popen(st, self, args[1]) == 0 &&
              (protocol = PyObject_GetAttr(self, st->str._protocol)) != NULL &&
-             call_method_soon(st, loop, protocol, st->str.process_exited, NULL) == 0 &&
-             process_finish(st, self) == 0) {
+             process_tell_protocol(st, self, loop, protocol) == 0 && process_finish(st, self) == 0) {
         result = Py_NewRef(Py_None);
     }
     Py_XDECREF(protocol);
@@ -236,8 +254,7 @@ process_call_connection_lost(ctask_state *st, PyObject *self, PyObject *const *a
         return plain < 0 ? NULL : PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
     }
     PyObject *protocol = PyObject_GetAttr(self, st->str._protocol);
-    PyObject *result = protocol == NULL ? NULL
-                                        : PyObject_CallMethodOneArg(protocol, st->str.connection_lost, args[1]);
+    PyObject *result = protocol == NULL ? NULL : subprocess_lost(st, protocol, args[1]);
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *const names[] = {st->str._exit_waiters, st->str._loop, st->str._proc, st->str._protocol};
     int status = set_all(self, Py_None, names, 4);
@@ -511,43 +528,12 @@ process_starts_as_ours(ctask_state *st, PyObject *parts, PyObject *loop)
         !schedule_creates_tasks((LoopObj *)loop)) {
         return 0;
     }
-    PyObject *make = PyObject_GetAttr(loop, st->str._make_subprocess_transport);
-    int ours = make == NULL
-                   ? -1
-                   : PyMethod_Check(make) && PyMethod_GET_FUNCTION(make) == PyTuple_GET_ITEM(parts, PART_MAKE);
-    Py_XDECREF(make);
+    int ours = method_is(loop, st->str._make_subprocess_transport, PyTuple_GET_ITEM(parts, PART_MAKE));
     if (ours == 1) {
         int watched = process_is_watched(st, parts, loop);
         ours = watched < 0 ? -1 : !watched;
     }
     return ours;
-}
-
-/* Start the child of a transport that is new. */
-static int
-process_start(ctask_state *st, PyObject *parts, PyObject *loop, PyObject *protocol, PyObject *command,
-              PyObject *transport)
-{
-    PyObject *pipes = PyDict_New(), *pid = NULL;
-    int status = -1;
-    if (pipes != NULL && PyObject_SetAttr(transport, st->str._loop, loop) == 0 &&
-        PyObject_SetAttr(transport, st->str._protocol, protocol) == 0 &&
-        PyObject_SetAttr(transport, st->str._args, command) == 0 &&
-        PyObject_SetAttr(transport, st->str._pipes, pipes) == 0 &&
-        (pid = process_spawn(st, parts, command)) != NULL &&
-        PyObject_SetAttr(transport, st->str._pid, pid) == 0 &&
-        call_method_soon(st, loop, protocol, st->str.connection_made, transport) == 0) {
-        status = child_watch((LoopObj *)loop, transport, pid);
-        if (status == 0) {
-            PyObject *args[] = {loop, transport};
-            PyObject *child = PyObject_Vectorcall(PyTuple_GET_ITEM(parts, PART_CHILD), args, 2, NULL);
-            status = child == NULL ? -1 : 0;
-            Py_XDECREF(child);
-        }
-    }
-    Py_XDECREF(pid);
-    Py_XDECREF(pipes);
-    return status;
 }
 
 /* Close the transport of a child that did not start, for the reason that is set. */
@@ -561,6 +547,54 @@ process_give_up(ctask_state *st, PyObject *transport)
     }
     Py_XDECREF(closed);
     PyErr_SetRaisedException(raised);
+}
+
+/* May the child of this command be started here?  -1 with an exception. */
+static int
+process_may_start(ctask_state *st, PyObject *parts, PyObject *loop, PyObject *command)
+{
+    int may = process_starts_as_ours(st, parts, loop);
+    return may == 1 ? process_may_spawn(st, parts, PyTuple_GET_ITEM(command, 0)) : may;
+}
+
+/* A transport whose child runs, and which is watched next, or given up. */
+static PyObject *
+process_start(ctask_state *st, PyObject *parts, PyObject *loop, PyObject *command)
+{
+    PyTypeObject *cls = (PyTypeObject *)PyTuple_GET_ITEM(parts, PART_CLASS);
+    PyObject *transport = PyBaseObject_Type.tp_new(cls, st->empty_tuple, NULL);
+    PyObject *pipes = transport == NULL ? NULL : PyDict_New(), *pid = NULL;
+    if (pipes == NULL || PyObject_SetAttr(transport, st->str._loop, loop) < 0 ||
+        PyObject_SetAttr(transport, st->str._args, command) < 0 ||
+        PyObject_SetAttr(transport, st->str._pipes, pipes) < 0 ||
+        (pid = process_spawn(st, parts, command)) == NULL ||
+        PyObject_SetAttr(transport, st->str._pid, pid) < 0) {
+        if (transport != NULL) {
+            process_give_up(st, transport);
+        }
+        Py_CLEAR(transport);
+    }
+    Py_XDECREF(pid);
+    Py_XDECREF(pipes);
+    return transport;
+}
+
+/* Have the transport, and then its protocol, told of the child's end. */
+static int
+process_watch(ctask_state *st, PyObject *parts, PyObject *loop, PyObject *protocol, PyObject *transport)
+{
+    PyObject *pid = PyObject_GetAttr(transport, st->str._pid);
+    int status = pid == NULL || PyObject_SetAttr(transport, st->str._protocol, protocol) < 0
+                     ? -1
+                     : child_watch((LoopObj *)loop, transport, pid);
+    if (status == 0) {
+        PyObject *args[] = {loop, transport};
+        PyObject *child = PyObject_Vectorcall(PyTuple_GET_ITEM(parts, PART_CHILD), args, 2, NULL);
+        status = child == NULL ? -1 : 0;
+        Py_XDECREF(child);
+    }
+    Py_XDECREF(pid);
+    return status;
 }
 
 PyDoc_STRVAR(start_child_doc,
@@ -580,16 +614,11 @@ Loop_start_child(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         Py_RETURN_NONE;
     }
     PyObject *parts = Py_NewRef(st->child_parts), *protocol = NULL, *transport = NULL, *both = NULL;
-    int may = process_starts_as_ours(st, parts, self);
-    if (may == 1) {
-        may = process_may_spawn(st, parts, PyTuple_GET_ITEM(args[1], 0));
-    }
-    if (may == 1 && (protocol = PyObject_CallNoArgs(args[0])) != NULL) {
-        PyTypeObject *cls = (PyTypeObject *)PyTuple_GET_ITEM(parts, PART_CLASS);
-        transport = PyBaseObject_Type.tp_new(cls, st->empty_tuple, NULL);
-    }
-    if (transport != NULL) {
-        if (process_start(st, parts, self, protocol, args[1], transport) < 0 ||
+    int may = process_may_start(st, parts, self, args[1]);
+    if (may == 1 && (protocol = PyObject_CallNoArgs(args[0])) != NULL &&
+        (transport = process_start(st, parts, self, args[1])) != NULL) {
+        if (call_method_soon(st, self, protocol, st->str.connection_made, transport) < 0 ||
+            process_watch(st, parts, self, protocol, transport) < 0 ||
             (both = PyTuple_Pack(2, transport, protocol)) == NULL) {
             process_give_up(st, transport);
         }
@@ -598,6 +627,88 @@ Loop_start_child(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     Py_XDECREF(protocol);
     Py_DECREF(parts);
     return may == 0 ? Py_NewRef(Py_None) : both;
+}
+
+/* ---- create_subprocess_exec() ---- */
+
+/* coro->subject is the transport, coro->waiter the protocol, coro->arg the loop. */
+static int
+process_begun(CoroObj *coro, PyObject **result)
+{
+    *result = subprocess_process(coro->st, coro->subject, coro->waiter, coro->arg);
+    return *result == NULL ? CORO_ERROR : CORO_RETURN;
+}
+
+/* It was cancelled, or closed. */
+static int
+process_not_begun(CoroObj *coro, PyObject **Py_UNUSED(result))
+{
+    PyObject *raised = PyErr_GetRaisedException(), *parts = Py_NewRef(coro->st->child_parts);
+    PyObject *args[] = {coro->subject, raised};
+    PyObject *rest = PyObject_Vectorcall(PyTuple_GET_ITEM(parts, PART_ABANDON), args, 2, NULL);
+    Py_DECREF(parts);
+    Py_DECREF(raised);
+    return coro_await(coro, rest, NULL);
+}
+
+/* The protocol is made behind its connection_made(), which asyncio calls in the next turn: nobody has it before. */
+static int
+process_begin(CoroObj *coro, PyObject **Py_UNUSED(result))
+{
+    ctask_state *st = coro->st;
+    PyObject *command = Py_NewRef(coro->arg), *parts = Py_NewRef(st->child_parts);
+    PyObject *loop = running_loop(st), *protocol = NULL, *transport = NULL;
+    int may = loop == NULL ? -1 : process_may_start(st, parts, loop, command);
+    if (may == 1) {
+        may = method_is(loop, st->str.subprocess_exec, PyTuple_GET_ITEM(parts, PART_EXEC));
+    }
+    if (may == 1) {
+        may = subprocess_may(st);
+    }
+    int status = CORO_ERROR;
+    if (may == 0) {
+        status = coro_await(coro, PyObject_Call(st->stock_create_subprocess_exec, command, NULL), NULL);
+    }
+    else if (may == 1 && (transport = process_start(st, parts, loop, command)) != NULL) {
+        if ((protocol = subprocess_protocol(st, loop, transport)) == NULL ||
+            process_watch(st, parts, loop, protocol, transport) < 0) {
+            process_give_up(st, transport);
+        }
+        else {
+            Py_XSETREF(coro->arg, Py_NewRef(loop));
+            coro->subject = Py_NewRef(transport);
+            coro->waiter = Py_NewRef(protocol);
+            coro->step = process_begun;
+            coro->failed = process_not_begun;
+            status = CORO_YIELD;
+        }
+    }
+    Py_XDECREF(transport);
+    Py_XDECREF(protocol);
+    Py_XDECREF(loop);
+    Py_DECREF(parts);
+    Py_DECREF(command);
+    return status;
+}
+
+/* create_subprocess_exec(program, *args) */
+static PyObject *
+process_create(ctask_state *st, PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs,
+               PyObject *kwnames, PyObject *stock)
+{
+    if (nargs == 0 || kwnames != NULL || st->child_parts == NULL) {
+        return PyObject_Vectorcall(stock, args, (size_t)nargs, kwnames);
+    }
+    PyObject *command = PyTuple_New(nargs);
+    if (command == NULL) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        PyTuple_SET_ITEM(command, i, Py_NewRef(args[i]));
+    }
+    PyObject *coro = coro_new(st, NULL, process_begin, "create_subprocess_exec", 0, command);
+    Py_DECREF(command);
+    return coro;
 }
 
 PyDoc_STRVAR(set_child_parts_doc,
@@ -680,5 +791,9 @@ process_setup(PyObject *module, ctask_state *st)
         }
     }
     st->spawn_kwnames = PyTuple_Pack(2, st->str.setsigdef, st->str.file_actions);
-    return st->spawn_kwnames == NULL ? -1 : add_methods(st->LoopType, process_loop_methods);
+    if (st->spawn_kwnames == NULL || add_methods(st->LoopType, process_loop_methods) < 0) {
+        return -1;
+    }
+    return standin_function(
+        st, module, st->stock_create_subprocess_exec, "create_subprocess_exec", process_create);
 }

@@ -7,6 +7,8 @@
 
 #define IO_NAMES(X)                \
     X(Popen)                       \
+    X(Process)                     \
+    X(SubprocessStreamProtocol)    \
     X(_HAVE_POSIX_SPAWN_CLOSEFROM) \
     X(_USE_POSIX_SPAWN)            \
     X(_active)                     \
@@ -17,18 +19,23 @@
     X(_cleanup)                    \
     X(_close_running)              \
     X(_closed)                     \
+    X(_connection_lost)            \
     X(_detach)                     \
     X(_ensure_fd_no_transport)     \
     X(_exit_waiters)               \
     X(_made)                       \
     X(_make_subprocess_transport)  \
+    X(_maybe_close_transport)      \
+    X(_paused)                     \
     X(_pending_calls)              \
     X(_pid)                        \
+    X(_pipe_fds)                   \
     X(_pipes)                      \
     X(_proc)                       \
     X(_protocol)                   \
     X(_returncode)                 \
     X(_start_serving)              \
+    X(_transport)                  \
     X(_waiting)                    \
     X(_watcher)                    \
     X(get_child_watcher)           \
@@ -59,17 +66,19 @@
     X(setsigdef)                   \
     X(socket)                      \
     X(sockname)                    \
+    X(subprocess_exec)             \
     X(transport)                   \
     X(write)
-#define IO_IMPORTS(X)                                                          \
-    X(stock_DatagramTransport, "asyncio.transports", "DatagramTransport")      \
-    X(stock_ChildTransport, "asyncio.unix_events", "_UnixSubprocessTransport") \
-    X(stock_Transport, "asyncio.transports", "_FlowControlMixin")              \
-    X(stock_ReadTransport, "asyncio.transports", "ReadTransport")              \
-    X(BufferedProtocol, "asyncio.protocols", "BufferedProtocol")               \
-    X(TransportSocket, "asyncio.trsock", "TransportSocket")                    \
-    X(base_socket_type, "_socket", "socket")                                   \
-    X(Server, "asyncio.base_events", "Server")                                 \
+#define IO_IMPORTS(X)                                                               \
+    X(stock_DatagramTransport, "asyncio.transports", "DatagramTransport")           \
+    X(stock_ChildTransport, "asyncio.unix_events", "_UnixSubprocessTransport")      \
+    X(stock_create_subprocess_exec, "asyncio.subprocess", "create_subprocess_exec") \
+    X(stock_Transport, "asyncio.transports", "_FlowControlMixin")                   \
+    X(stock_ReadTransport, "asyncio.transports", "ReadTransport")                   \
+    X(BufferedProtocol, "asyncio.protocols", "BufferedProtocol")                    \
+    X(TransportSocket, "asyncio.trsock", "TransportSocket")                         \
+    X(base_socket_type, "_socket", "socket")                                        \
+    X(Server, "asyncio.base_events", "Server")                                      \
     X(SendfileMode, "asyncio.constants", "_SendfileMode")
 
 #define IO_TYPES(X)  \
@@ -80,13 +89,16 @@
     X(ProcessType)   \
     X(DatagramType)
 
-/* socket_names: the socket module's globals.  child_parts: what starts children (process.c), NULL if nothing does. */
-#define IO_OBJECTS(X) \
-    X(child_parts)    \
-    X(spawn_recipe)   \
-    X(spawn_kwnames)  \
-    X(socket_names)   \
-    X(socket_type)    \
+/* socket_names: the socket module's globals.  child_parts: what starts children (process.c), NULL if nothing does.
+   subprocess_parts, subprocess_recipes: asyncio's classes (subprocess.c). */
+#define IO_OBJECTS(X)     \
+    X(child_parts)        \
+    X(spawn_recipe)       \
+    X(spawn_kwnames)      \
+    X(subprocess_parts)   \
+    X(subprocess_recipes) \
+    X(socket_names)       \
+    X(socket_type)        \
     X(stock_get_extra_info)
 
 #define IO_FREELISTS(X)
@@ -107,6 +119,7 @@ struct io_state {
         char own; // nobody has replaced write() or is_closing() of the class
     } streams;
     unsigned int popen_version; // tp_version_tag of subprocess.Popen when it was last looked at
+    unsigned int subprocess_versions[2]; // of asyncio's protocol and Process when they were last looked at
     const struct sink_kind *sinks[2]; // of protocols (sink.h); NULL: no more
     int server_knows_clients; // 3.13+: Server._attach() takes the transport
 };

@@ -30,6 +30,7 @@ CLASSES = (
 )
 FUNCTIONS = (
     "as_completed",
+    "create_subprocess_exec",
     "create_task",
     "ensure_future",
     "gather",
