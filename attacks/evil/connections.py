@@ -270,7 +270,8 @@ def stream_from_beginning_to_end(world: World) -> None:
 
 
 def stream_of_what_is_no_protocol(world: World) -> None:
-    made, theirs = stream(world, Evil(world))
+    stream(world, Evil(world))
+    made, theirs = stream(world, asyncio.BaseProtocol())
     do(world, theirs.send, b"evil")
     tell(world, made, "set_protocol", Evil(world))
     turns(world)

@@ -186,7 +186,7 @@ Loop_make_datagram(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     t->protocol = Py_NewRef(args[1]);
     t->context = context_copy(&st->base.contexts);
     if (t->context == NULL || fill_extra(d, sock, nargs > 4 ? args[4] : NULL) < 0 ||
-        transport_schedule(t) < 0) {
+        transport_check_protocol(st, args[1]) < 0 || transport_schedule(t) < 0) {
         transport_discard(t);
         return NULL;
     }

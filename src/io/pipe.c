@@ -68,7 +68,7 @@ pipe_create(LoopObj *loop, PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     t->protocol = Py_NewRef(protocol);
     p->waiter = waiter == Py_None ? NULL : Py_NewRef(waiter);
-    if (transport_schedule(t) < 0) {
+    if (transport_check_protocol(st, protocol) < 0 || transport_schedule(t) < 0) {
         goto failed;
     }
     t->sock = Py_NewRef(file);

@@ -106,7 +106,7 @@ stream_create(LoopObj *loop, int fd, int family, int type, int proto, PyObject *
             goto failed;
         }
     }
-    if (take_protocol(s, protocol) < 0) {
+    if (take_protocol(s, protocol) < 0 || (s->sink == NULL && transport_check_protocol(st, protocol) < 0)) {
         goto failed;
     }
     struct sockaddr_storage address;

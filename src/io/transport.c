@@ -105,6 +105,15 @@ transport_fatal_error(TransportObj *t, const char *message)
     return status;
 }
 
+/* As asyncio's transports do, look for connection_made() first: what lacks it, as None does, gets no transport. */
+PART int
+transport_check_protocol(ctask_state *st, PyObject *protocol)
+{
+    PyObject *made = PyObject_GetAttr(protocol, st->str.connection_made);
+    Py_XDECREF(made);
+    return made == NULL ? -1 : 0;
+}
+
 /* protocol.connection_made(); what it raises is reported, unless it ends the loop: then it is set. */
 PART void
 transport_call_made(TransportObj *t)

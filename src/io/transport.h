@@ -69,6 +69,7 @@ transport_descriptor(const TransportObj *t)
 
 PART int transport_enter(TransportObj *t, int *entered);
 PART void transport_exit(TransportObj *t, int entered);
+PART int transport_check_protocol(ctask_state *st, PyObject *protocol);
 PART void transport_call_made(TransportObj *t);
 PART int transport_connected(PyObject *self, PyObject *waiter, PyObject *raised);
 PART int transport_report_callback(TransportObj *t, PyObject *owner, PyObject *name, PyObject *arg);

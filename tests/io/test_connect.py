@@ -114,6 +114,36 @@ def test_returns_what_the_factory_made(connect, listener, until, turn):
     assert proto.events[-2:] == [("eof_received",), ("connection_lost", None)]
 
 
+class Mute:
+    """A protocol without connection_made()."""
+
+
+@pytest.mark.parametrize("factory", [lambda: None, lambda: 5, Mute])
+def test_who_is_no_protocol_gets_no_connection(loop, run, reports, listener, factory):
+    """As a factory does whose author forgot to return what he made."""
+    kind = type(factory()).__name__
+    ours, peer = socket.socketpair()
+    accepted, other = socket.socketpair()
+    reader, writer = os.pipe()
+    with peer, other, open(reader, "rb", 0) as rfile, open(writer, "wb", 0) as wfile:
+        for connecting in (
+            loop.create_connection(factory, *listener.getsockname()),
+            loop.create_connection(factory, sock=ours),
+            loop.connect_accepted_socket(factory, accepted),
+            loop.create_datagram_endpoint(factory, local_addr=("127.0.0.1", 0)),
+            loop.connect_read_pipe(factory, rfile),
+            loop.connect_write_pipe(factory, wfile),
+        ):
+            message = f"'{kind}' object has no attribute 'connection_made'"
+            with pytest.raises(AttributeError, match=message):
+                run(connecting)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # the sockets wait for the collector
+            del connecting, ours, accepted
+            gc.collect()
+    assert reports.take() == []
+
+
 def test_port_can_be_text(connect, listener):
     host, port = listener.getsockname()
     transport, _ = connect(Recorder, host, str(port))

@@ -384,6 +384,21 @@ def test_factory_that_raises_costs_its_connection_only(
         first.recv(1)  # open
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_factory_that_returns_no_protocol_ends_the_connection(loop, run, turn, reports, debug):
+    server = run(loop.create_server(lambda: None, "127.0.0.1", 0))
+    loop.set_debug(debug)
+    with socket.create_connection(server.sockets[0].getsockname()) as client:
+        client.setblocking(False)
+        assert receive(client, turn) == b""
+    server.close()
+    contexts = reports.take()
+    assert len(contexts) == debug
+    for context in contexts:
+        assert context["message"] == "Error on transport creation for incoming connection"
+        assert "no attribute 'connection_made'" in str(context["exception"])
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_exit_in_the_factory_comes_out_of_the_loop(listen, loop, until, reports, error):
     def factory():

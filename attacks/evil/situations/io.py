@@ -310,6 +310,32 @@ def reports(world: World) -> None:
     turns(world)
 
 
+def looked_at_first(world: World) -> None:
+    """A transport asks its protocol for connection_made() while it is made."""
+
+    class Shy(asyncio.Protocol):
+        @property
+        def connection_made(self) -> Any:
+            world.act()
+            return world.Last()
+
+        @property
+        def data_received(self) -> Any:
+            world.act()
+            raise AttributeError
+
+    made, theirs = stream(world, Shy())
+    do(world, theirs.send, b"evil")
+    turns(world)
+    mine, _ = sockets(socket.SOCK_DGRAM)
+    do(world, world.loop._make_datagram_transport, mine, Shy())
+    read, write = os.pipe()
+    tell(world, world.loop, "_make_read_pipe_transport", File(world, read), Shy())
+    tell(world, world.loop, "_make_write_pipe_transport", File(world, write), Shy())
+    turns(world)
+    tell(world, made, "abort")
+
+
 def loops_that_only_transports_hold(world: World) -> None:
     """It goes with the connection, in whatever ends that."""
 
@@ -437,6 +463,7 @@ SITUATIONS: list[Callable[[World], Any]] = [
     empty_waiters,
     contexts_left_otherwise,
     reports,
+    looked_at_first,
     loops_that_only_transports_hold,
     taken_back,
     left_open,
