@@ -233,46 +233,62 @@ transport_resume_protocol(TransportObj *t)
     return call_flow(t, t->st->str.resume_writing, "protocol.resume_writing() failed");
 }
 
+/* Any real number, infinity too; beyond the range it is the end of the range. */
+static int
+limit_of(PyObject *limit, Py_ssize_t *value)
+{
+    if (PyIndex_Check(limit)) {
+        PyObject *whole = PyNumber_Index(limit);
+        *value = whole == NULL ? -1 : PyNumber_AsSsize_t(whole, NULL);
+        Py_XDECREF(whole);
+        return whole == NULL ? -1 : 0;
+    }
+    double real = PyFloat_AsDouble(limit);
+    if (real == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (real != real) {
+        PyErr_SetString(PyExc_ValueError, "a limit is not a number");
+        return -1;
+    }
+    *value = real >= (double)PY_SSIZE_T_MAX   ? PY_SSIZE_T_MAX
+             : real <= (double)PY_SSIZE_T_MIN ? PY_SSIZE_T_MIN
+                                              : (Py_ssize_t)real;
+    return 0;
+}
+
+/* What set_write_buffer_limits() makes of its arguments; NULL or None: not given.  `usual` is `high` without both. */
+PART int
+transport_limits(PyObject *high, PyObject *low, Py_ssize_t usual, Py_ssize_t *high_water, Py_ssize_t *low_water)
+{
+    int has_high = high != NULL && high != Py_None, has_low = low != NULL && low != Py_None;
+    Py_ssize_t most = usual, least = 0;
+    if ((has_high && limit_of(high, &most) < 0) || (has_low && limit_of(low, &least) < 0)) {
+        return -1;
+    }
+    if (has_low && !has_high) {
+        most = least > PY_SSIZE_T_MAX / 4   ? PY_SSIZE_T_MAX
+               : least < PY_SSIZE_T_MIN / 4 ? PY_SSIZE_T_MIN
+                                            : 4 * least;
+    }
+    if (!has_low) {
+        least = most / 4 - (most % 4 < 0);
+    }
+    if (most < least || least < 0) {
+        PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", most, least);
+        return -1;
+    }
+    *high_water = most;
+    *low_water = least;
+    return 0;
+}
+
 #define HIGH_WATER (64 * 1024) // bytes, as asyncio's
 
-/* NULL or None: the default. */
 PART int
 transport_set_limits(TransportObj *t, PyObject *high, PyObject *low)
 {
-    PyObject *limits[] = {high, low};
-    Py_ssize_t bytes[] = {-1, -1};
-    for (int i = 0; i < 2; i++) {
-        if (limits[i] == NULL || limits[i] == Py_None) {
-            limits[i] = NULL;
-            continue;
-        }
-        PyObject *number = PyNumber_Long(limits[i]);
-        if (number == NULL) {
-            return -1;
-        }
-        bytes[i] = PyNumber_AsSsize_t(number, NULL);
-        Py_DECREF(number);
-        if (bytes[i] == -1 && PyErr_Occurred()) {
-            return -1;
-        }
-    }
-    Py_ssize_t high_water = bytes[0], low_water = bytes[1];
-    if (limits[0] == NULL) {
-        high_water = limits[1] == NULL                ? HIGH_WATER
-                     : low_water > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX
-                     : low_water < PY_SSIZE_T_MIN / 4 ? PY_SSIZE_T_MIN
-                                                      : 4 * low_water;
-    }
-    if (limits[1] == NULL) {
-        low_water = high_water / 4;
-    }
-    if (high_water < low_water || low_water < 0) {
-        PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", high_water, low_water);
-        return -1;
-    }
-    t->high_water = high_water;
-    t->low_water = low_water;
-    return 0;
+    return transport_limits(high, low, HIGH_WATER, &t->high_water, &t->low_water);
 }
 
 /* What write() and sendto() accept; TypeError, in asyncio's words with these kinds, for anything else. */

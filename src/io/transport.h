@@ -94,6 +94,8 @@ PART int transport_schedule(TransportObj *t);
 /* What the loop calls besides read_ready(). */
 PART int transport_write_ready(LoopObj *loop, PyObject *self);
 PART int transport_lost_ready(LoopObj *loop, PyObject *self);
+PART int transport_limits(PyObject *high, PyObject *low, Py_ssize_t usual, Py_ssize_t *high_water,
+                          Py_ssize_t *low_water);
 PART int transport_set_limits(TransportObj *t, PyObject *high, PyObject *low);
 PART int transport_traverse(PyObject *self, visitproc visit, void *arg);
 PART void transport_clear(TransportObj *t);

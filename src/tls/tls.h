@@ -26,8 +26,6 @@ PART int tls_feed(PyObject *protocol, const char *data, Py_ssize_t n);
 
 /* ---- tls_transport.c ---- */
 
-PART int tls_set_limits(PyObject *high, PyObject *low, Py_ssize_t kib, Py_ssize_t *high_out,
-                        Py_ssize_t *low_out);
 PART int tls_transport_setup(PyObject *module, ctask_state *st);
 PART PyObject *tls_transport_create(TlsObj *protocol);
 

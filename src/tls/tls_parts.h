@@ -89,8 +89,8 @@ struct tls_buffers {
 };
 
 #define TLS_RECORD (16 * 1024)
-#define TLS_READ_HIGH_KIB 256
-#define TLS_WRITE_HIGH_KIB 512
+#define TLS_READ_HIGH (256 * 1024)
+#define TLS_WRITE_HIGH (512 * 1024)
 
 static inline int
 tls_backlog_empty(TlsObj *self)

@@ -412,8 +412,8 @@ Tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self->sslcontext == NULL || self->extra == NULL ||
         PyDict_SetItem(self->extra, st->str.sslcontext, self->sslcontext) < 0 ||
         tls_set_app_protocol(self, app_protocol) < 0 || tls_make_session(self) < 0 ||
-        tls_set_limits(Py_None, Py_None, TLS_READ_HIGH_KIB, &self->incoming_high, &self->incoming_low) < 0 ||
-        tls_set_limits(Py_None, Py_None, TLS_WRITE_HIGH_KIB, &self->outgoing_high, &self->outgoing_low) < 0) {
+        transport_limits(NULL, NULL, TLS_READ_HIGH, &self->incoming_high, &self->incoming_low) < 0 ||
+        transport_limits(NULL, NULL, TLS_WRITE_HIGH, &self->outgoing_high, &self->outgoing_low) < 0) {
         goto failed;
     }
     self->app_transport = tls_transport_create(self);

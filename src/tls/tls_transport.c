@@ -3,6 +3,7 @@
    It owns nothing of the connection: each method is a call of the parts below.  The two hold each other
    until the connection is lost. */
 
+#include "io/transport.h"
 #include "tls/tls.h"
 
 #include <structmember.h>
@@ -202,46 +203,6 @@ TlsTransport_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 static int
-tls_limit_of(PyObject *number, Py_ssize_t *value)
-{
-    PyObject *whole = PyFloat_Check(number) ? PyNumber_Long(number) : PyNumber_Index(number);
-    if (whole == NULL) {
-        return -1;
-    }
-    *value = PyNumber_AsSsize_t(whole, NULL); // beyond the range: the end of the range
-    Py_DECREF(whole);
-    return 0;
-}
-
-PART int
-tls_set_limits(PyObject *high, PyObject *low, Py_ssize_t kib, Py_ssize_t *high_out, Py_ssize_t *low_out)
-{
-    Py_ssize_t hi = 0, lo = 0;
-    if (high != Py_None && tls_limit_of(high, &hi) < 0) {
-        return -1;
-    }
-    if (low != Py_None && tls_limit_of(low, &lo) < 0) {
-        return -1;
-    }
-    if (high == Py_None) {
-        hi = low == Py_None            ? kib * 1024
-             : lo > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX
-             : lo < PY_SSIZE_T_MIN / 4 ? PY_SSIZE_T_MIN
-                                       : 4 * lo;
-    }
-    if (low == Py_None) {
-        lo = hi >= 0 ? hi / 4 : -1;
-    }
-    if (!(hi >= lo && lo >= 0)) {
-        PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", hi, lo);
-        return -1;
-    }
-    *high_out = hi;
-    *low_out = lo;
-    return 0;
-}
-
-static int
 tls_parse_limits(PyObject *args, PyObject *kwargs, const char *format, PyObject **high, PyObject **low)
 {
     static char *keywords[] = {"high", "low", NULL};
@@ -265,8 +226,7 @@ TlsTransport_set_write_buffer_limits(PyObject *op, PyObject *args, PyObject *kwa
     if (protocol == NULL) {
         Py_RETURN_NONE;
     }
-    int result = tls_set_limits(
-        high, low, TLS_WRITE_HIGH_KIB, &protocol->outgoing_high, &protocol->outgoing_low);
+    int result = transport_limits(high, low, TLS_WRITE_HIGH, &protocol->outgoing_high, &protocol->outgoing_low);
     if (result == 0) {
         result = tls_control_writing(protocol);
     }
@@ -290,8 +250,7 @@ TlsTransport_set_read_buffer_limits(PyObject *op, PyObject *args, PyObject *kwar
     if (protocol == NULL) {
         Py_RETURN_NONE;
     }
-    int result = tls_set_limits(
-        high, low, TLS_READ_HIGH_KIB, &protocol->incoming_high, &protocol->incoming_low);
+    int result = transport_limits(high, low, TLS_READ_HIGH, &protocol->incoming_high, &protocol->incoming_low);
     if (result == 0) {
         result = tls_control_reading(protocol);
     }

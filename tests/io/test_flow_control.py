@@ -271,6 +271,8 @@ def test_default_limits(link):
         ({"high": 3}, 0, 3),
         ({"high": None, "low": None}, 16384, 65536),
         ({"high": 2**40}, 2**38, 2**40),
+        ({"high": 1000.5}, 250, 1000),
+        ({"high": float("inf"), "low": 0}, 0, sys.maxsize),
     ],
 )
 def test_set_write_buffer_limits(link, limits, low, high):
@@ -292,6 +294,25 @@ def test_impossible_limits_are_refused(link, low, high):
     with pytest.raises(ValueError, match=r"^high \(-?\d\) must be >= low \(-?\d\) must be >= 0$"):
         transport.set_write_buffer_limits(high=high, low=low)
     assert transport.get_write_buffer_limits() == (50, 100)
+
+
+@pytest.mark.parametrize("limit", ["5", b"5", [5], object()])
+def test_a_limit_is_a_number(link, limit):
+    transport, _ = link(Recorder())
+    for name in ("high", "low"):
+        with pytest.raises(TypeError):
+            transport.set_write_buffer_limits(**{name: limit})
+    with pytest.raises(ValueError):
+        transport.set_write_buffer_limits(high=float("nan"))
+    assert transport.get_write_buffer_limits() == (16384, 65536)
+
+
+def test_no_limit_is_above_infinity(link):
+    proto = Recorder()
+    transport, _ = link(proto)
+    transport.set_write_buffer_limits(high=float("inf"), low=0)
+    transport.write(MUCH)
+    assert proto.count("pause_writing") == 0
 
 
 # ---- pausing and resuming the protocol ----

@@ -203,6 +203,10 @@ def test_the_transport_is_one(session):
         s.transport.set_write_buffer_limits(high=1, low=2)
     with pytest.raises(ValueError, match=r"high \(1\) must be >= low \(-2\) must be >= 0"):
         s.transport.set_write_buffer_limits(high=1, low=-2)
+    with pytest.raises(TypeError):
+        s.transport.set_write_buffer_limits(high="1")
+    s.transport.set_write_buffer_limits(high=float("inf"), low=0)
+    assert s.transport.get_write_buffer_limits() == (0, sys.maxsize)
     s.transport.note = "an attribute"
     assert s.transport.note == "an attribute"
     assert weakref.ref(s.transport)() is s.transport
