@@ -31,6 +31,26 @@ call_soon(ctask_state *st, PyObject *loop, PyObject *callback, PyObject *arg, Py
     return 0;
 }
 
+/* The loop's own call_soon() has failed.  In debug mode it makes much: if memory was short the ring takes the callback
+   (stolen, as is `context`) without all that, as who waits would do so for ever.  A call_soon() of the program's own may
+   have kept it. */
+static __attribute__((noinline, cold)) int
+schedule_without_memory(FutureObj *fut, PyObject *callback, PyObject *context)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    LoopObj *loop = fut->loop == NULL ? NULL : loop_cast(fut->loop);
+    if (loop != NULL && loop->is_open && PyErr_GivenExceptionMatches(raised, PyExc_MemoryError) &&
+        !loop_check_overrides(loop) && PyContext_CheckExact(context)) {
+        int result = loop_ready(loop, callback, READY_CALL, Py_NewRef(fut), context);
+        Py_DECREF(raised);
+        return result;
+    }
+    Py_DECREF(callback);
+    Py_DECREF(context);
+    PyErr_SetRaisedException(raised);
+    return -1;
+}
+
 /* Have the loop call `callback(fut)`; steals `callback` and `context`, also when it fails. */
 static int
 schedule_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject *context)
@@ -44,6 +64,9 @@ schedule_callback(FutureObj *fut, ctask_state *st, PyObject *callback, PyObject 
     other = Py_XNewRef(fut->loop);
     int result = future_check_init(fut) < 0 ? -1 : call_soon(st, other, callback, (PyObject *)fut, context);
     Py_XDECREF(other);
+    if (UNLIKELY(result < 0)) {
+        return schedule_without_memory(fut, callback, context);
+    }
     Py_DECREF(callback);
     Py_DECREF(context);
     return result;

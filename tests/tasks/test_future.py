@@ -1572,3 +1572,26 @@ def test_all_of_one_callback_are_removed_wherever_they_are(impl, loop, turn):
     turn()
     assert len(seen) == 66
     seen.clear()
+
+
+@pytest.mark.ctask_only  # with asyncio who waits does so for ever
+def test_who_waits_is_woken_without_memory_for_what_debug_mode_makes(loop, run):
+    loop.set_debug(True)
+    future = loop.create_future()
+
+    def none_is_left(*_args):
+        del loop._check_callback
+        raise MemoryError
+
+    def settle():
+        loop._check_callback = none_is_left
+        future.set_result(7)
+        assert "_check_callback" not in vars(loop)
+
+    async def main():
+        loop.call_soon(settle)
+        return await future
+
+    too_long = loop.call_later(10, loop.stop)
+    assert run(main()) == 7
+    too_long.cancel()

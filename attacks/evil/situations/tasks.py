@@ -156,6 +156,20 @@ def made_in_debug_mode(world: World) -> None:
         world.loop.create_future()
 
 
+def completed_without_memory(world: World) -> None:
+    """There is none for what debug mode makes of a callback; the error takes something along."""
+
+    def short(*_args: Any) -> Any:
+        raise MemoryError(world.Last(), Evil(world))
+
+    world.loop.set_debug(True)
+    for end in (lambda future: future.set_result(world.Last()), lambda future: future.cancel()):
+        future = pending(world)
+        with patched(world.loop, "_check_callback", short), world.quietly():
+            end(future)
+    turns(world)
+
+
 def without_a_loop(world: World) -> None:
     policy = asyncio.events.get_event_loop
     for function in (acting(world, policy), lambda: Evil(world), failing(world)):
@@ -825,6 +839,7 @@ SITUATIONS: list[Callable[[World], Any]] = [
     derived,
     strange_loops,
     made_in_debug_mode,
+    completed_without_memory,
     without_a_loop,
     removed_callbacks,
     asked_for_callbacks,
