@@ -354,6 +354,9 @@ probe_layout(ctask_state *st)
                            Py_file_input,
                            globals,
                            globals);
+        if (res == NULL && !PyErr_Occurred()) {
+            PyErr_NoMemory(); // CPython's compiler has none now and then
+        }
     }
     enum { FUT, WAITING, CANCELLED, FAILED, TASK, LOOP, CONTEXT, CORO, LENGTH, MESSAGE, EXCEPTION, NAMES };
     static const char *const names[NAMES] = {"fut",
