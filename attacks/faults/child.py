@@ -79,6 +79,10 @@ class Library:
         offsets = (ctypes.c_size_t * 8)()
         return list(offsets[: self._c.faults_where(offsets, 8)])
 
+    def compiled(self) -> bool:
+        """Was it the interpreter's compiler, called by ctask, that called what failed?"""
+        return bool(self._c.faults_compiled())
+
     def counts(self) -> dict[str, int]:
         found = {name: self._c.faults_count(number) for name, number in self.numbers.items()}
         return {name: count for name, count in found.items() if count}
@@ -323,6 +327,7 @@ def run_case(case: Case, library: Library) -> Outcome:
         written = os.pread(file.fileno(), 20000, 0).decode().strip()
         outcome: Outcome = json.loads(written) if written else {"step": "none"}
         outcome["where"] = library.where()
+        outcome["compiled"] = library.compiled()
         outcome["seconds"] = time.monotonic() - begun
         outcome["cpu"] = usage.ru_utime + usage.ru_stime
         outcome["hangs"] = hangs

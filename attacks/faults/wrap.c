@@ -118,7 +118,7 @@ static int wants[2];                         // whether memory, malloc are count
 typedef struct {
     uintptr_t from, to;
 } range;
-static range ours, eval, vector;
+static range ours, eval, vector, source;
 static uintptr_t ours_at;
 static atomic_uchar
     wake_fds[1024]; // eventfds: a write to one does not fail (it could if its counter were full)
@@ -308,6 +308,7 @@ faults_prepare(const char *part, int memory)
     }
     eval = function_range("_PyEval_EvalFrameDefault");
     vector = function_range("_PyEval_Vector");
+    source = function_range("PyRun_StringFlags");
     atomic_store(&all_callers, part == NULL);
     if (part != NULL && !dl_iterate_phdr(find_ours, (void *)part)) {
         return -1;
@@ -375,6 +376,18 @@ faults_where(uintptr_t *offsets, int room)
         }
     }
     return n;
+}
+
+/* Was it within PyRun_String(), which the library called? */
+EXPORT int
+faults_compiled(void)
+{
+    for (int i = 0; i < where->length && !within(&ours, (uintptr_t)where->frames[i]); i++) {
+        if (within(&source, (uintptr_t)where->frames[i])) {
+            return 1;
+        }
+    }
+    return 0;
 }
 
 /* ---- the calls ---- */

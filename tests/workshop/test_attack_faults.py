@@ -161,8 +161,20 @@ def test_what_is_not_ctasks_is_known_by_what_else_was_raised(
 
     case = {"scenario": scenario, "call": call, "how": "ENOMEM"}
     found = [f"strange exception told: {fault}"]
-    left = faults.not_accepted(case, found, [[*beside, True], ["told", fault, False]])
+    raised = [[*beside, True], ["told", fault, False]]
+    left = faults.not_accepted(case, found, {"raised": raised})
     assert left == ([] if accepted else found)
+
+
+def test_a_crash_is_the_interpreters_only_where_it_compiles_for_an_import(attack):
+    from attacks import faults
+
+    case = {"scenario": "import_", "call": "memory", "how": "ENOMEM"}
+    crash = ["crash (signal 11) while running"]
+    assert faults.not_accepted(case, crash, {"compiled": True}) == []
+    assert faults.not_accepted(case, crash, {"compiled": False}) == crash
+    case["scenario"] = "run"
+    assert faults.not_accepted(case, crash, {"compiled": True}) == crash
 
 
 def test_an_exception_that_nobody_hears_of_is_found_where_gather_is_attacked(attack):
