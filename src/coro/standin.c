@@ -48,6 +48,20 @@ standin_getattro(PyObject *self, PyObject *name)
     return PyObject_GenericGetAttr(self, name);
 }
 
+/* What is written to a function is asyncio's function's, where it is read.  Not what a function runs: that is C here. */
+static int
+standin_setattro(PyObject *self, PyObject *name, PyObject *value)
+{
+    static const char *const run[] = {"__code__", "__defaults__", "__kwdefaults__"};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(run); i++) {
+        if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, run[i]) == 0) {
+            PyErr_Format(PyExc_AttributeError, "attribute '%U' of a function in C is not writable", name);
+            return -1;
+        }
+    }
+    return PyObject_SetAttr(((StandinObj *)self)->stock, name, value);
+}
+
 static PyObject *
 standin_repr(PyObject *self)
 {
@@ -77,6 +91,7 @@ standin_dealloc(PyObject *self)
     StandinObj *standin = (StandinObj *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    clear_weakrefs(self, type);
     Py_DECREF(standin->module);
     Py_XDECREF(standin->owner);
     Py_XDECREF(standin->stock);
@@ -91,6 +106,7 @@ static PyMethodDef Standin_methods[] = {
 
 static PyMemberDef standin_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(StandinObj, vectorcall), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(StandinObj, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -100,6 +116,7 @@ static PyType_Slot standin_slots[] = {
     {Py_tp_traverse, standin_traverse},
     {Py_tp_descr_get, standin_get},
     {Py_tp_getattro, standin_getattro},
+    {Py_tp_setattro, standin_setattro},
     {Py_tp_repr, standin_repr},
     {Py_tp_methods, Standin_methods},
     {Py_tp_members, standin_members},
@@ -133,6 +150,7 @@ standin_new(ctask_state *st, PyTypeObject *owner, PyObject *stock, standin_call 
     standin->owner = (PyTypeObject *)Py_XNewRef(owner);
     standin->core = NULL;
     standin->stock = stock;
+    standin->weakrefs = NULL;
     standin->function = function;
     PyObject_GC_Track(standin);
     return (PyObject *)standin;

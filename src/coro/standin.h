@@ -19,6 +19,7 @@ typedef struct {
     PyTypeObject *owner; // owned; whose method it is, NULL for a function
     destructor core;     // the owner's, if it is a core
     PyObject *stock;     // owned; asyncio's function
+    PyObject *weakrefs;
     standin_call function;
 } StandinObj;
 

@@ -90,6 +90,23 @@ def of_function(function):
     yield "autospec", told(lambda: type(unittest.mock.create_autospec(function)).__name__)
     for attribute in ("__name__", "__qualname__", "__module__", "__annotations__", "__defaults__"):
         yield attribute, told(getattr, function, attribute)
+    yield "weak reference", told(lambda: weakref.ref(function)() is function)
+    yield "attributes", told(marked, function)
+
+
+def marked(function):
+    """What is written to a function, as by a decorator, can be read, and taken away again."""
+    function.mark = "written"
+    read = function.mark, vars(function)["mark"], getattr(function, "mark", None)
+    del function.mark
+    return (*read, hasattr(function, "mark"))
+
+
+def weakly(make, method):
+    """As registries of callbacks refer to a bound method: for as long as its object lives."""
+    obj = make()
+    reference = weakref.WeakMethod(getattr(obj, method))
+    return reference() == getattr(obj, method)
 
 
 def by_pickle(obj, protocol):
@@ -133,6 +150,7 @@ def of_class(name, cls, loop):
         if inspect.isroutine(function):
             for ask, answer in of_function(function):
                 yield f"{method}: {ask}", answer
+            yield f"{method}: weak method", told(weakly, make, method)
     yield "object", told(lambda: repr(make()))
     yield "string", told(lambda: str(make()))
     yield "attributes", told(lambda: state(make()))
