@@ -159,7 +159,9 @@ class _Dog:
                 incident.wait(min(since + due - clock(), _SLICE))
             too_long = too_long or incident.seen_until - since >= self.threshold
             if self._leaving and incident.ended is None:
-                self._tell_leaving(incident.report(clock()) if too_long else None)
+                incident.wait(0)  # it may have ended while this thread waited for the lock
+                if incident.ended is None:
+                    self._tell_leaving(incident.report(clock()) if too_long else None)
         end = incident.ended or clock()
         if too_long and end - since >= self.threshold:
             report = incident.report(end)

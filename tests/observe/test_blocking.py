@@ -16,6 +16,7 @@ import pytest
 from helpers.threads import sleeps_of, tells_system_calls
 
 import ctask
+from ctask.observe import blocking
 
 pytestmark = pytest.mark.ctask_only
 
@@ -620,6 +621,23 @@ def test_a_forked_child_may_stop_the_parents_watch(script):
         """,
         bare=True,
     )
+
+
+def test_what_has_ended_when_the_watch_stops_does_not_go_on(monkeypatch, told):
+    """The thread that watches waits for the lock meanwhile, as on a machine with much to do."""
+
+    def wait(incident, seconds, wait=blocking.Incident.wait):
+        wait(incident, min(seconds, 0.01))
+        if seconds > 0 and incident.seen_until - incident._since > 0.3:
+            time.sleep(1.2)
+
+    async def main():
+        time.sleep(1)
+
+    with ctask.watch(0.1, on_block=told.put), monkeypatch.context() as patch:
+        patch.setattr(blocking.Incident, "wait", wait)
+        ctask.run(main())
+    assert told.get(timeout=5).ended
 
 
 END = """
