@@ -184,7 +184,7 @@ def _end_trace(succeeded: bool = True) -> None:
 
 def _run_path(path: str) -> None:
     # What python writes into __file__: absolute, but not normalised.
-    file = os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
+    file = os.getcwd() if path in ("", ".") else os.path.join(os.getcwd(), path)
     if pkgutil.get_importer(file) is not None:
         if sys.flags.safe_path:
             sys.path.insert(0, file)  # -P is about the directory of a script, not about this

@@ -280,6 +280,7 @@ def test_error_in(same, write, form, source):
         (["-m", "nothing.more"], 1),
         (["-m", "json"], 1),
         (["empty"], 1),
+        ([""], 1),
     ],
 )
 def test_program_that_cannot_be_run(same, tmp_path, args, status):
