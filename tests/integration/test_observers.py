@@ -162,8 +162,10 @@ def test_aiomonitor_lists_shows_and_cancels_tasks(python, how):
     assert task["coro"] == "waits()"
     assert task["state"] == "PENDING"
     assert task["created_location"].startswith("<string>:")
-    page = ask(f"/trace-running?task_id={task['task_id']}")
-    assert re.search(r"waits.*innermost", page, re.S), page
+    page, deadline = "", time.monotonic() + PATIENCE
+    while not re.search(r"waits.*innermost", page, re.S):  # it may have to begin
+        assert time.monotonic() < deadline, page
+        page = ask(f"/trace-running?task_id={task['task_id']}")
     ask(f"/api/task?task_id={task['task_id']}", "DELETE")
     monitored.expect("cancelled")
 
