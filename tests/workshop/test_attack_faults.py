@@ -149,6 +149,8 @@ NOT_MADE = "MemoryError:  (Exception in callback SubprocessStreamProtocol.connec
         ("gather", "epoll_ctl", UNHEARD, ("raised", "MemoryError:  ()"), False),
         ("tasks", "memory", UNHEARD, ("raised", "MemoryError:  ()"), False),
         ("subprocess", "memory", CLOSED_AGAIN, ("told", NOT_MADE), True),
+        ("subprocess", "memory", CLOSED_AGAIN, ("raised", "MemoryError:  () _loop.py:117"), True),
+        ("subprocess", "memory", CLOSED_AGAIN, ("raised", "MemoryError:  () process.py:1"), False),
         ("subprocess", "memory", CLOSED_AGAIN, ("told", "MemoryError:  ()"), False),
         ("subprocess", "memory", NOT_MADE.replace("Memory", "Type"), ("told", NOT_MADE), False),
         ("subprocess_shell", "memory", CLOSED_AGAIN, ("told", NOT_MADE), False),
