@@ -50,16 +50,6 @@ set_all(PyObject *self, PyObject *value, PyObject *const *names, int n)
     return 0;
 }
 
-/* Is the attribute this very object?  -1 with an exception. */
-static int
-attribute_is(PyObject *self, PyObject *name, PyObject *expected)
-{
-    PyObject *value = PyObject_GetAttr(self, name);
-    int same = value == expected;
-    Py_XDECREF(value);
-    return value == NULL ? -1 : same;
-}
-
 static int
 attribute_is_true(PyObject *self, PyObject *name)
 {

@@ -29,6 +29,15 @@ enum {
 };
 
 PART int
+attribute_is(PyObject *obj, PyObject *name, PyObject *expected)
+{
+    PyObject *value = PyObject_GetAttr(obj, name);
+    int same = value == expected;
+    Py_XDECREF(value);
+    return value == NULL ? -1 : same;
+}
+
+PART int
 method_is(PyObject *obj, PyObject *name, PyObject *function)
 {
     PyObject *method = PyObject_GetAttr(obj, name);
@@ -61,10 +70,8 @@ static int
 class_is_known(PyObject *parts, int part, PyObject *name, unsigned int version)
 {
     PyTypeObject *cls = (PyTypeObject *)PyTuple_GET_ITEM(parts, part);
-    PyObject *now = PyObject_GetAttr(PyTuple_GET_ITEM(parts, STREAMS_MODULE), name);
-    int known = now == NULL ? -1 : now == (PyObject *)cls && version != 0 && cls->tp_version_tag == version;
-    Py_XDECREF(now);
-    return known;
+    int known = attribute_is(PyTuple_GET_ITEM(parts, STREAMS_MODULE), name, (PyObject *)cls);
+    return known != 1 ? known : version != 0 && cls->tp_version_tag == version;
 }
 
 /* Are both? */
@@ -185,9 +192,7 @@ subprocess_exited(ctask_state *st, PyObject *protocol, PyObject *transport)
         Py_XDECREF(fds);
     }
     if (ours == 1) {
-        PyObject *its = PyObject_GetAttr(protocol, st->str._transport);
-        ours = its == NULL ? -1 : its == transport;
-        Py_XDECREF(its);
+        ours = attribute_is(protocol, st->str._transport, transport);
     }
     if (ours == 1) {
         if (PyObject_SetAttr(protocol, st->str._process_exited, Py_True) < 0 ||
@@ -212,9 +217,7 @@ subprocess_lost(ctask_state *st, PyObject *protocol, PyObject *exc)
         Py_DECREF(parts);
     }
     if (ours == 1) {
-        PyObject *paused = PyObject_GetAttr(protocol, st->str._paused);
-        ours = paused == NULL ? -1 : paused == Py_False;
-        Py_XDECREF(paused);
+        ours = attribute_is(protocol, st->str._paused, Py_False);
     }
     if (ours == 1) {
         return PyObject_SetAttr(protocol, st->str._connection_lost, Py_True) < 0 ? NULL : Py_NewRef(Py_None);

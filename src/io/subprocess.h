@@ -5,6 +5,8 @@
 
 #include "ctask.h"
 
+/* Is the attribute this very object?  -1 with an exception. */
+PART int attribute_is(PyObject *obj, PyObject *name, PyObject *expected);
 /* Is this attribute of `obj` a method, of this function?  -1 with an exception. */
 PART int method_is(PyObject *obj, PyObject *name, PyObject *function);
 
