@@ -357,6 +357,16 @@ else:
 
 
 @pytest.fixture
+def no_zombies():
+    """No child is left that nobody waited for."""
+    yield
+    gc.collect()
+    subprocess._cleanup()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.fixture
 def script(tmp_path) -> Callable[..., Outcome]:
     """Runs pieces of source text in an interpreter of its own, with `impl` there unless bare=True.
 

@@ -16,14 +16,7 @@ from conftest import STOCK
 
 PIPE = subprocess.PIPE
 
-
-@pytest.fixture(autouse=True)
-def no_zombies():
-    yield
-    gc.collect()
-    subprocess._cleanup()
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+pytestmark = pytest.mark.usefixtures("no_zombies")
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ import asyncio
 import collections
 import gc
 import os
-import subprocess
 import sys
 import types
 from asyncio import streams
@@ -12,21 +11,12 @@ from asyncio.subprocess import Process, SubprocessStreamProtocol
 
 import pytest
 
-pytestmark = [pytest.mark.ctask_only, pytest.mark.usefixtures("installed")]
+pytestmark = [pytest.mark.ctask_only, pytest.mark.usefixtures("no_zombies", "installed")]
 
 in_c = pytest.mark.skipif(
     sys.version_info < (3, 13), reason="before, Popen() does not use posix_spawn()"
 )
 stock_exec = asyncio.create_subprocess_exec  # this module is imported before install()
-
-
-@pytest.fixture(autouse=True)
-def no_zombies():
-    yield
-    gc.collect()
-    subprocess._cleanup()
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
 
 
 async def true():

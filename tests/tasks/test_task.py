@@ -1312,6 +1312,21 @@ def test_awaited_by_in_gather_and_task_group(loop, run):
 # ---- without memory ----
 
 
+TURNS_WITHOUT_MEMORY = """
+import _testcapi
+
+def turns(loop, n):
+    for _ in range(n):
+        loop.call_soon(loop.stop)
+        try:
+            loop.run_forever()
+        except MemoryError:
+            pass
+        finally:
+            _testcapi.remove_mem_hooks()
+"""
+
+
 @pytest.mark.ctask_only  # asyncio's are never woken again
 @pytest.mark.parametrize("waits", ["first step", "bare yield", "future", "other future"])
 @pytest.mark.parametrize("plain", [True, False])
@@ -1320,9 +1335,8 @@ def test_a_task_that_cannot_go_on_without_memory_hears_of_it(script, waits, plai
     pytest.importorskip("_testcapi")
     out = script(
         f"waits, plain, short = {waits!r}, {plain}, {short}",
+        TURNS_WITHOUT_MEMORY,
         """
-    import _testcapi
-
     class Other(impl.Future):
         pass
 
@@ -1339,16 +1353,6 @@ def test_a_task_that_cannot_go_on_without_memory_hears_of_it(script, waits, plai
             return "went on"
         except MemoryError:
             return "heard"
-
-    def turns(loop, n):
-        for _ in range(n):
-            loop.call_soon(loop.stop)
-            try:
-                loop.run_forever()
-            except MemoryError:
-                pass
-            finally:
-                _testcapi.remove_mem_hooks()
 
     results = set()
     for n in range(30):
@@ -1379,25 +1383,14 @@ def test_a_task_that_cannot_go_on_without_memory_hears_of_it(script, waits, plai
 def test_a_task_without_memory_for_its_context_hears_of_it(script):
     pytest.importorskip("_testcapi")
     script(
+        TURNS_WITHOUT_MEMORY,
         """
-    import _testcapi
-
     async def body(future):
         try:
             loop.call_later(1000, int)  # keeps the context
             await future
         except MemoryError:
             pass
-
-    def turns(loop, n):
-        for _ in range(n):
-            loop.call_soon(loop.stop)
-            try:
-                loop.run_forever()
-            except MemoryError:
-                pass
-            finally:
-                _testcapi.remove_mem_hooks()
 
     for n in range(0, 1000, 5):
         loop = impl.new_event_loop()
@@ -1411,5 +1404,5 @@ def test_a_task_without_memory_for_its_context_hears_of_it(script):
         turns(loop, 2)
         assert all(task.done() for task in tasks), n
         loop.close()
-    """
+    """,
     )
